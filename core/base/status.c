@@ -1,0 +1,59 @@
+/* status.c - status names and the words of the last failure, per thread. */
+#include "status.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define TEXT_BYTES 2048
+
+static _Thread_local char error_text[TEXT_BYTES];
+
+static const struct {
+    const char *name, *text;
+} statuses[PV_STATUS_COUNT] = {
+#define X(name, text) {#name, text},
+    PV_STATUS_LIST(X)
+#undef X
+};
+
+const char *pv_status_name(pv_status status)
+{
+    return (unsigned)status < PV_STATUS_COUNT ? statuses[status].name : "E_UNKNOWN";
+}
+
+const char *pv_status_text(pv_status status)
+{
+    return (unsigned)status < PV_STATUS_COUNT ? statuses[status].text : "unknown status";
+}
+
+const char *pv_error_text(void)
+{
+    return error_text;
+}
+
+pv_status pv_fail(pv_status status, const char *fmt, ...)
+{
+    char text[TEXT_BYTES]; /* the arguments may point into error_text */
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    memcpy(error_text, text, sizeof text);
+    return status;
+}
+
+pv_status pv_fail_in(pv_status status, const char *fmt, ...)
+{
+    if (status == PV_OK)
+        return PV_OK;
+    char text[TEXT_BYTES];
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (n > 0 && n < TEXT_BYTES)
+        snprintf(text + n, sizeof text - (size_t)n, ": %s", error_text);
+    memcpy(error_text, text, sizeof text);
+    return status;
+}
