@@ -87,3 +87,168 @@ typedef struct pv_allocator {
 /* All host memory of the library comes from `allocator` from now on. NULL restores the C library's.
  * PV_E_ARG while the library still holds memory of the allocator before. */
 PV_API pv_status pv_set_allocator(const pv_allocator *allocator);
+
+/* ---- Backends ---------------------------------------------------------------------------------------- */
+
+typedef struct pv_backend pv_backend; /* an opened device */
+
+typedef struct pv_backend_params {
+    size_t size;
+    const char *device; /* index, name or UUID as pv_devices tells; NULL: the first */
+    int threads;        /* CPU: worker threads, 0: one for each core this process may use */
+} pv_backend_params;
+
+/* name: "cpu". PV_E_UNAVAILABLE: no such backend in this build, or no such device on this machine. The CPU backend runs
+ * its own threads and sets OpenBLAS to one thread a call; results do not depend on the number of threads. */
+PV_API pv_status pv_backend_open(const char *name, const pv_backend_params *params, pv_backend **out);
+PV_API void pv_backend_close(pv_backend **backend); /* after the sessions that use it */
+PV_API const char *pv_backend_name(const pv_backend *backend);
+
+typedef struct pv_device_info {
+    size_t size;
+    char backend[16];
+    char name[128];
+    char uuid[48];          /* empty where the device has none */
+    char library[128];      /* what computes: "OpenBLAS 0.3.21 SkylakeX" */
+    uint64_t memory_bytes;  /* in all */
+    bool unified;           /* the device's memory is the host's */
+} pv_device_info;
+
+PV_API pv_status pv_backend_device(const pv_backend *backend, pv_device_info *out);
+
+/* Devices of backend i of this build, i = 0, 1, ...; up to *n of them in `out`, *n becomes how many there are. */
+PV_API const char *pv_backend_list(int i); /* name of the i-th backend, NULL behind the last */
+PV_API pv_status pv_devices(const char *backend, pv_device_info *out, int *n);
+
+/* ---- Model: configuration and weights of one checkpoint ----------------------------------------------- */
+
+typedef struct pv_model pv_model;
+
+/* What loading reports: bytes of weights done and in all. Called on the loading thread. */
+typedef void (*pv_progress_fn)(void *user, const char *what, uint64_t done, uint64_t total);
+
+typedef enum pv_switch { PV_AUTO, PV_ON, PV_OFF } pv_switch;
+
+typedef struct pv_model_params {
+    size_t size;
+    const char *config;      /* JSON file with our keys (docs/config.md); wins over what the folder says */
+    const char *tokenizer;   /* SentencePiece model; NULL: looked for in the folder */
+    const char *norm_stats;  /* norm_stats.json; NULL: looked for in the folder's assets/ */
+    const char *asset_id;    /* which of several assets/ASSET_ID/norm_stats.json */
+    int horizon;             /* action steps in a chunk; 0: as the folder or `config` says (weights do not store it) */
+    pv_switch discrete_state; /* is the state told as digits in the prompt? AUTO: as the folder or `config` says */
+    pv_switch zscore;        /* ON: mean and standard deviation in place of quantiles */
+} pv_model_params;
+
+/* path: a folder as published by openpi's PyTorch exporter or by lerobot; a .safetensors file (params->config then says
+ * the dimensions); "synth:full" or "synth:tiny", a deterministic checkpoint made from a hash, for which there is no file.
+ * Checks that every tensor is there with its shape and that nothing is left over; weights are read when a session is
+ * made. PV_E_FILE, PV_E_CHECKPOINT (pi0, adapter, missing or extra tensors), each with the name. */
+PV_API pv_status pv_model_load(const char *path, const pv_model_params *params, pv_model **out);
+PV_API void pv_model_free(pv_model **model); /* after the sessions that use it */
+
+#define PV_MAX_CAMERAS 16
+
+typedef struct pv_model_info {
+    size_t size;
+    int horizon;      /* rows of a chunk */
+    int model_dim;    /* columns of a chunk in model units, and of the noise */
+    int action_dim;   /* columns of a chunk in robot units: as the statistics say; model_dim without statistics */
+    int state_dim;    /* most numbers a state may have: as the statistics say; model_dim without statistics */
+    int max_tokens;   /* of the prompt */
+    int image_size;   /* side of the picture the model sees */
+    int steps;        /* denoising steps unless a call says otherwise */
+    int n_cameras;
+    const char *camera[PV_MAX_CAMERAS]; /* names, in the model's order; they live as long as the model */
+    bool has_stats, has_tokenizer, discrete_state, zscore;
+    const char *layout; /* "openpi", "lerobot", "file", "synthetic" */
+    uint64_t parameters;
+} pv_model_info;
+
+PV_API pv_status pv_model_describe(const pv_model *model, pv_model_info *out);
+
+/* ---- Session: one robot's policy at work --------------------------------------------------------------- */
+
+typedef struct pv_session pv_session;
+
+typedef struct pv_session_params {
+    size_t size;
+    const char *recipe;  /* "f32" (default): f32 arithmetic on weights as stored; "bf16": bf16 weights and activations */
+    int max_steps;       /* steps whose time tables are held at once; 0: the model's. More run in several rounds */
+    bool rope_bf16;      /* round RoPE's frequencies to bf16, as openpi's bf16 serving does */
+    pv_progress_fn progress;
+    void *progress_user;
+} pv_session_params;
+
+/* Loads the weights onto the backend (sessions of one model, backend and recipe share them) and plans for all cameras
+ * and the whole prompt. Observations with fewer cameras or a much shorter prompt get plans of their own the first time
+ * they come; after that pv_session_infer allocates nothing. */
+PV_API pv_status pv_session_create(pv_model *model, pv_backend *backend, const pv_session_params *params,
+                                   pv_session **out);
+PV_API void pv_session_destroy(pv_session **session);
+
+typedef struct pv_image {
+    const char *camera;    /* one of pv_model_info.camera */
+    const uint8_t *pixels; /* RGB, [height][stride] */
+    int width, height;     /* 1..8192; resized with black padding to image_size, as openpi does with PIL */
+    size_t stride;         /* bytes from row to row; 0: 3 * width */
+} pv_image;
+
+typedef struct pv_observation {
+    size_t size;
+    const pv_image *images; /* at least one; a camera that is not there is absent, as openpi's image mask says */
+    int n_images;
+    const char *prompt;     /* the task in words ... */
+    const int32_t *tokens;  /* ... or, when not NULL, token ids in its place, used as they are */
+    int n_tokens;
+    const double *state;    /* robot units: as in the statistics; needed when the state is told in the prompt */
+    int n_state;
+} pv_observation;
+
+typedef struct pv_infer_params {
+    size_t size;
+    const float *noise;       /* [horizon][model_dim], or NULL: drawn from `seed` */
+    uint64_t seed;
+    int steps;                /* 0: the model's */
+    const char *schedule;     /* "openpi" (default), "lerobot", "linear", "cosine", "quadratic", "sigmoid" */
+    const float *timesteps;   /* [steps + 1] from 1 (noise) down to 0 (actions), in place of `schedule` */
+    bool allow_truncation;    /* cut a prompt that is too long at its end; else it is PV_E_ARG */
+    float *model_actions;     /* optional: the chunk in model units, [horizon][model_dim] */
+    double *actions_f64;      /* optional: the chunk in robot units before rounding to float */
+} pv_infer_params;
+
+/* Runs the policy once. Blocks until the actions are there.
+ *   actions  [horizon][action_dim], robot units (as in the statistics: radians, metres), model units without statistics
+ *   params   NULL: defaults
+ * PV_E_ARG, PV_E_SHAPE, PV_E_NOT_FINITE: the observation does not fit; nothing was run. PV_E_NOT_FINITE also when the
+ * chunk is not finite. On any failure no caller's buffer was written. One thread a session at a time. */
+PV_API pv_status pv_session_infer(pv_session *session, const pv_observation *observation,
+                                  const pv_infer_params *params, float *actions);
+
+typedef struct pv_timing {
+    size_t size;
+    double observe_ms, vision_ms, prefix_ms, schedule_ms, denoise_ms, total_ms; /* of the last inference */
+    int prefix_tokens;  /* valid ones */
+    int prompt_tokens;
+    int steps;
+    bool truncated;     /* the prompt was cut */
+    int state_outside;  /* numbers of the state outside q01..q99 */
+} pv_timing;
+
+PV_API pv_status pv_session_timing(const pv_session *session, pv_timing *out);
+
+typedef struct pv_memory_info {
+    size_t size;
+    uint64_t weights_bytes; /* on the backend, shared by sessions */
+    uint64_t host_bytes;    /* weights kept on the host: the embedding table */
+    uint64_t state_bytes, scratch_bytes, io_bytes, const_bytes; /* of all plans this session holds */
+    int plans;
+} pv_memory_info;
+
+PV_API pv_status pv_session_memory(const pv_session *session, pv_memory_info *out);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,61 @@
+/* body.c - composites said in other ops: the definition of every fused op.
+ * Tensors born here are f32, whatever the recipe: they stand for a fused kernel's registers. */
+#include "build.h"
+
+/* scale, shift or gate of a modulation row [3 width]. openpi gemma.py, RMSNorm with cond: chunk(3) in this order. */
+static pv_tensor *third(pv_graph *g, pv_tensor *mod, int i)
+{
+    int64_t width = pv_width(mod) / 3;
+    return pv_slice(g, NULL, mod, i * width, width);
+}
+
+void body_attention(pv_graph *g, const pv_node *n, pv_tensor **out)
+{
+    pv_tensor *len = n->n_in > 3 ? n->in[3] : NULL;
+    pv_tensor *s = pv_attention_scores(g, NULL, n->in[0], n->in[1], len, n->attr.attention);
+    pv_tensor *p = pv_softmax(g, NULL, s, len);
+    out[0] = pv_attention_values(g, NULL, p, n->in[2], len, n->attr.attention);
+}
+
+void body_ada_rms_norm(pv_graph *g, const pv_node *n, pv_tensor **out)
+{
+    pv_tensor *h = pv_rms_norm(g, NULL, n->in[0], NULL, n->attr.norm.eps);
+    pv_tensor *scaled = pv_mul(g, NULL, h, third(g, n->in[1], 0));
+    out[0] = pv_add(g, NULL, pv_add(g, NULL, h, scaled), third(g, n->in[1], 1));
+}
+
+void body_gated_residual(pv_graph *g, const pv_node *n, pv_tensor **out)
+{
+    out[0] = pv_add(g, NULL, n->in[0], pv_mul(g, NULL, n->in[1], third(g, n->in[2], 2)));
+}
+
+void body_geglu(pv_graph *g, const pv_node *n, pv_tensor **out)
+{
+    out[0] = pv_mul(g, NULL, pv_gelu(g, NULL, n->in[0]), n->in[1]);
+}
+
+void body_linear_group(pv_graph *g, const pv_node *n, pv_tensor **out)
+{
+    int k = n->attr.group.n;
+    for (int i = 0; i < k; i++)
+        out[i] = pv_linear(g, NULL, n->in[0], n->in[1 + i], n->n_in > 1 + k ? n->in[1 + k + i] : NULL);
+}
+
+void body_linear_add(pv_graph *g, const pv_node *n, pv_tensor **out)
+{
+    pv_tensor *y = pv_linear(g, NULL, n->in[0], n->in[1], n->n_in > 3 ? n->in[3] : NULL);
+    out[0] = pv_add(g, NULL, n->in[2], y);
+}
+
+void body_linear_gated(pv_graph *g, const pv_node *n, pv_tensor **out)
+{
+    pv_tensor *y = pv_linear(g, NULL, n->in[0], n->in[1], n->n_in > 4 ? n->in[4] : NULL);
+    out[0] = pv_gated_residual(g, NULL, n->in[2], y, n->in[3]);
+}
+
+void body_rope_store(pv_graph *g, const pv_node *n, pv_tensor **out)
+{
+    const pv_rope_store_attr *a = &n->attr.rope_store;
+    pv_tensor *x = pv_rope(g, NULL, n->in[0], n->in[1], n->in[2], a->heads);
+    out[0] = pv_store(g, NULL, n->in[3], x, a->first);
+}

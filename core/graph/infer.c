@@ -1,0 +1,360 @@
+/* infer.c - the shape of each op's outputs from its inputs, one short function an op; and what must hold of them.
+ * Outputs are f32 scratch until a recipe or a placement says otherwise. */
+#include "graph.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *shape(char *text, size_t size, const pv_tensor *t)
+{
+    size_t used = (size_t)snprintf(text, size, "[");
+    for (int i = 0; i < t->n_dims && used < size; i++)
+        used += (size_t)snprintf(text + used, size - used, i ? ", %lld" : "%lld", (long long)t->dim[i]);
+    if (used < size)
+        snprintf(text + used, size - used, "]");
+    return text;
+}
+
+static pv_status misfit(pv_graph *g, const pv_node *n, const char *want, const pv_tensor *got)
+{
+    char text[96];
+    return pv_graph_fail(g, PV_E_SHAPE, "%s '%s': expected %s, '%s' is %s", pv_ops[n->op].name, n->name, want, got->name,
+                         shape(text, sizeof text, got));
+}
+
+static pv_tensor *out(pv_graph *g, pv_node *n, int n_dims, const int64_t *dim)
+{
+    const char *name = n->n_out ? pv_arena_printf(&g->arena, "%s:%d", n->name, n->n_out) : n->name;
+    pv_tensor *t = pv_tensor_add(g, name, PV_SCRATCH, PV_F32, n_dims, dim);
+    if (t)
+        n->out[n->n_out++] = t;
+    return t;
+}
+
+/* As the first input, with its row count. */
+static pv_status same(pv_graph *g, pv_node *n)
+{
+    pv_tensor *t = out(g, n, n->in[0]->n_dims, n->in[0]->dim);
+    if (t)
+        t->rows = n->in[0]->rows;
+    return g->status;
+}
+
+static pv_status with_width(pv_graph *g, pv_node *n, int64_t width)
+{
+    int64_t dim[PV_MAX_DIMS];
+    memcpy(dim, n->in[0]->dim, sizeof dim);
+    dim[n->in[0]->n_dims - 1] = width;
+    pv_tensor *t = out(g, n, n->in[0]->n_dims, dim);
+    if (t)
+        t->rows = n->in[0]->rows;
+    return g->status;
+}
+
+/* The next version of a state. */
+static pv_status version(pv_graph *g, pv_node *n, pv_tensor *state)
+{
+    if (state->usage != PV_STATE)
+        return pv_graph_fail(g, PV_E_ARG, "%s '%s': '%s' is no state", pv_ops[n->op].name, n->name, state->name);
+    pv_tensor *t = out(g, n, state->n_dims, state->dim);
+    if (t) {
+        t->usage = PV_STATE;
+        t->dtype = state->dtype;
+        t->base = state;
+    }
+    return g->status;
+}
+
+static bool is_vector(const pv_tensor *t, int64_t width)
+{
+    return pv_elements(t) == width && pv_width(t) == width;
+}
+
+static bool is_count(const pv_tensor *t)
+{
+    return t->dtype == PV_I32 && pv_elements(t) == 1;
+}
+
+static pv_status check_linear(pv_graph *g, const pv_node *n, const pv_tensor *w, const pv_tensor *b)
+{
+    const pv_tensor *x = n->in[0];
+    if (w->n_dims != 2)
+        return misfit(g, n, "a weight [out, in]", w);
+    if (w->dim[1] != pv_width(x))
+        return pv_graph_fail(g, PV_E_SHAPE, "linear '%s': weight '%s' takes %lld features, input '%s' has %lld", n->name,
+                             w->name, (long long)w->dim[1], x->name, (long long)pv_width(x));
+    return b && !is_vector(b, w->dim[0]) ? misfit(g, n, "one bias for each output", b) : PV_OK;
+}
+
+pv_status infer_linear(pv_graph *g, pv_node *n)
+{
+    pv_status st = check_linear(g, n, n->in[1], n->n_in > 2 ? n->in[2] : NULL);
+    return st ? st : with_width(g, n, n->in[1]->dim[0]);
+}
+
+pv_status infer_linear_group(pv_graph *g, pv_node *n)
+{
+    int k = n->attr.group.n;
+    if (k < 2 || k > PV_MAX_OUT || (n->n_in != 1 + k && n->n_in != 1 + 2 * k))
+        return pv_graph_fail(g, PV_E_ARG, "linear_group '%s': %d inputs do not make %d linears", n->name, n->n_in, k);
+    for (int i = 0; i < k; i++) {
+        pv_status st = check_linear(g, n, n->in[1 + i], n->n_in > 1 + k ? n->in[1 + k + i] : NULL);
+        if (!st)
+            st = with_width(g, n, n->in[1 + i]->dim[0]);
+        if (st)
+            return st;
+    }
+    return g->status;
+}
+
+static pv_status infer_linear_onto(pv_graph *g, pv_node *n, const pv_tensor *b)
+{
+    const pv_tensor *residual = n->in[2];
+    pv_status st = check_linear(g, n, n->in[1], b);
+    if (st)
+        return st;
+    if (pv_width(residual) != n->in[1]->dim[0] || pv_elements(residual) / pv_width(residual) !=
+                                                      pv_elements(n->in[0]) / pv_width(n->in[0]))
+        return misfit(g, n, "a residual as wide as the product", residual);
+    return with_width(g, n, n->in[1]->dim[0]);
+}
+
+pv_status infer_linear_add(pv_graph *g, pv_node *n)
+{
+    return infer_linear_onto(g, n, n->n_in > 3 ? n->in[3] : NULL);
+}
+
+pv_status infer_linear_gated(pv_graph *g, pv_node *n)
+{
+    if (!is_vector(n->in[3], 3 * n->in[1]->dim[0]))
+        return misfit(g, n, "scale, shift and gate in one row", n->in[3]);
+    return infer_linear_onto(g, n, n->n_in > 4 ? n->in[4] : NULL);
+}
+
+/* q [batch * rows, heads * head], k and v [batch * keys, kv_heads * head]; v as k. */
+static pv_status check_attention(pv_graph *g, const pv_node *n, const pv_tensor *q, const pv_tensor *k,
+                                 const pv_tensor *len)
+{
+    const pv_attention_attr *a = &n->attr.attention;
+    if (a->heads < 1 || a->kv_heads < 1 || a->batch < 1 || a->heads % a->kv_heads)
+        return pv_graph_fail(g, PV_E_ARG, "%s '%s': %d heads, %d kv heads, batch %d", pv_ops[n->op].name, n->name,
+                             a->heads, a->kv_heads, a->batch);
+    if (k->n_dims != 2 || k->dim[0] % a->batch || k->dim[1] % a->kv_heads)
+        return misfit(g, n, "[batch keys, kv heads x head]", k);
+    if (q && (q->n_dims != 2 || q->dim[0] % a->batch || q->dim[1] != k->dim[1] / a->kv_heads * a->heads))
+        return misfit(g, n, "[batch rows, heads x head]", q);
+    if (a->first < 0 || a->first >= k->dim[0] / a->batch)
+        return pv_graph_fail(g, PV_E_ARG, "%s '%s': first key %lld of %lld", pv_ops[n->op].name, n->name,
+                             (long long)a->first, (long long)(k->dim[0] / a->batch));
+    return len && !is_count(len) ? misfit(g, n, "a count i32[1]", len) : PV_OK;
+}
+
+pv_status infer_attention_scores(pv_graph *g, pv_node *n)
+{
+    const pv_attention_attr *a = &n->attr.attention;
+    const pv_tensor *q = n->in[0], *k = n->in[1];
+    pv_status st = check_attention(g, n, q, k, n->n_in > 2 ? n->in[2] : NULL);
+    if (st)
+        return st;
+    pv_tensor *t = out(g, n, 3, (int64_t[]){(int64_t)a->batch * a->heads, q->dim[0] / a->batch,
+                                            k->dim[0] / a->batch - a->first});
+    if (t)
+        t->rows = q->rows;
+    return g->status;
+}
+
+pv_status infer_softmax(pv_graph *g, pv_node *n)
+{
+    if (n->n_in > 1 && !is_count(n->in[1]))
+        return misfit(g, n, "a count i32[1]", n->in[1]);
+    return same(g, n);
+}
+
+pv_status infer_attention_values(pv_graph *g, pv_node *n)
+{
+    const pv_attention_attr *a = &n->attr.attention;
+    const pv_tensor *p = n->in[0], *v = n->in[1];
+    pv_status st = check_attention(g, n, NULL, v, n->n_in > 2 ? n->in[2] : NULL);
+    if (st)
+        return st;
+    if (p->n_dims != 3 || p->dim[0] != (int64_t)a->batch * a->heads || p->dim[2] != v->dim[0] / a->batch - a->first)
+        return misfit(g, n, "probabilities [batch heads, rows, keys]", p);
+    pv_tensor *t = out(g, n, 2, (int64_t[]){p->dim[1] * a->batch, v->dim[1] / a->kv_heads * a->heads});
+    if (t)
+        t->rows = p->rows;
+    return g->status;
+}
+
+pv_status infer_attention(pv_graph *g, pv_node *n)
+{
+    pv_status st = check_attention(g, n, n->in[0], n->in[1], n->n_in > 3 ? n->in[3] : NULL);
+    if (!st && (n->in[2]->n_dims != 2 || memcmp(n->in[1]->dim, n->in[2]->dim, 2 * sizeof(int64_t))))
+        st = misfit(g, n, "v shaped as k", n->in[2]);
+    return st ? st : same(g, n);
+}
+
+pv_status infer_rms_norm(pv_graph *g, pv_node *n)
+{
+    if (n->n_in > 1 && !is_vector(n->in[1], pv_width(n->in[0])))
+        return misfit(g, n, "one weight for each feature", n->in[1]);
+    return same(g, n);
+}
+
+pv_status infer_layer_norm(pv_graph *g, pv_node *n)
+{
+    for (int i = 1; i < 3; i++)
+        if (!is_vector(n->in[i], pv_width(n->in[0])))
+            return misfit(g, n, "one number for each feature", n->in[i]);
+    return same(g, n);
+}
+
+pv_status infer_ada_rms_norm(pv_graph *g, pv_node *n)
+{
+    if (!is_vector(n->in[1], 3 * pv_width(n->in[0])))
+        return misfit(g, n, "scale, shift and gate in one row", n->in[1]);
+    return same(g, n);
+}
+
+pv_status infer_gated_residual(pv_graph *g, pv_node *n)
+{
+    if (pv_elements(n->in[0]) != pv_elements(n->in[1]))
+        return misfit(g, n, "as many elements as the residual", n->in[1]);
+    if (!is_vector(n->in[2], 3 * pv_width(n->in[0])))
+        return misfit(g, n, "scale, shift and gate in one row", n->in[2]);
+    return same(g, n);
+}
+
+static pv_status check_rope(pv_graph *g, const pv_node *n, int heads)
+{
+    const pv_tensor *x = n->in[0], *table = n->in[1], *pos = n->in[2];
+    if (heads < 1 || x->n_dims != 2 || pv_width(x) % (2 * heads))
+        return misfit(g, n, "heads of even size side by side", x);
+    if (table->n_dims != 2 || table->dim[1] != pv_width(x) / heads)
+        return misfit(g, n, "a table [positions, cos | sin] as wide as a head", table);
+    if (pos->dtype != PV_I32 || pv_elements(pos) != x->dim[0])
+        return misfit(g, n, "one i32 position for each row", pos);
+    return PV_OK;
+}
+
+pv_status infer_rope(pv_graph *g, pv_node *n)
+{
+    pv_status st = check_rope(g, n, n->attr.rope.heads);
+    return st ? st : same(g, n);
+}
+
+static pv_status check_store(pv_graph *g, const pv_node *n, const pv_tensor *state, const pv_tensor *x, int64_t first)
+{
+    if (state->n_dims != 2 || x->n_dims != 2 || state->dim[1] != x->dim[1] || first < 0 ||
+        first > state->dim[0] - x->dim[0])
+        return misfit(g, n, "rows that fit the state", x);
+    return PV_OK;
+}
+
+pv_status infer_rope_store(pv_graph *g, pv_node *n)
+{
+    pv_status st = check_rope(g, n, n->attr.rope_store.heads);
+    if (!st)
+        st = check_store(g, n, n->in[3], n->in[0], n->attr.rope_store.first);
+    return st ? st : version(g, n, n->in[3]);
+}
+
+pv_status infer_store(pv_graph *g, pv_node *n)
+{
+    pv_status st = check_store(g, n, n->in[0], n->in[1], n->attr.range.first);
+    return st ? st : version(g, n, n->in[0]);
+}
+
+static pv_status infer_pair(pv_graph *g, pv_node *n)
+{
+    const pv_tensor *x = n->in[0], *y = n->in[1];
+    int64_t nx = pv_elements(x), ny = pv_elements(y);
+    if (pv_width(x) != pv_width(y) || ny == 0 || nx % ny)
+        return misfit(g, n, "something that repeats along the first input", y);
+    return same(g, n);
+}
+
+pv_status infer_add(pv_graph *g, pv_node *n)
+{
+    return infer_pair(g, n);
+}
+
+pv_status infer_mul(pv_graph *g, pv_node *n)
+{
+    return infer_pair(g, n);
+}
+
+pv_status infer_geglu(pv_graph *g, pv_node *n)
+{
+    if (pv_elements(n->in[0]) != pv_elements(n->in[1]))
+        return misfit(g, n, "up shaped as gate", n->in[1]);
+    return infer_pair(g, n);
+}
+
+pv_status infer_scale(pv_graph *g, pv_node *n)
+{
+    return same(g, n);
+}
+
+pv_status infer_gelu(pv_graph *g, pv_node *n)
+{
+    return same(g, n);
+}
+
+pv_status infer_silu(pv_graph *g, pv_node *n)
+{
+    return same(g, n);
+}
+
+pv_status infer_cast(pv_graph *g, pv_node *n)
+{
+    return same(g, n);
+}
+
+pv_status infer_axpy(pv_graph *g, pv_node *n)
+{
+    if (pv_elements(n->in[1]) != 1)
+        return misfit(g, n, "one number", n->in[1]);
+    if (pv_elements(n->in[2]) != pv_elements(n->in[0]))
+        return misfit(g, n, "y shaped as x", n->in[2]);
+    return n->in[0]->usage == PV_STATE ? version(g, n, n->in[0]) : same(g, n);
+}
+
+pv_status infer_concat(pv_graph *g, pv_node *n)
+{
+    const pv_tensor *x = n->in[0], *y = n->in[1];
+    if (x->n_dims != 2 || y->n_dims != 2 || x->dim[1] != y->dim[1])
+        return misfit(g, n, "rows as wide as the first input's", y);
+    if (x->rows)
+        return pv_graph_fail(g, PV_E_ARG, "concat '%s': the first input must have all its rows", n->name);
+    if (n->n_in > 2 && !is_count(n->in[2]))
+        return misfit(g, n, "a count i32[1]", n->in[2]);
+    pv_tensor *t = out(g, n, 2, (int64_t[]){x->dim[0] + y->dim[0], x->dim[1]});
+    if (t)
+        t->rows = n->n_in > 2 ? n->in[2] : NULL;
+    return g->status;
+}
+
+pv_status infer_slice(pv_graph *g, pv_node *n)
+{
+    const pv_range_attr *r = &n->attr.range;
+    if (r->first < 0 || r->size < 1 || r->first > pv_width(n->in[0]) - r->size)
+        return misfit(g, n, "columns that exist", n->in[0]);
+    return with_width(g, n, r->size);
+}
+
+pv_status infer_row(pv_graph *g, pv_node *n)
+{
+    if (!is_count(n->in[1]))
+        return misfit(g, n, "an index i32[1]", n->in[1]);
+    return out(g, n, 2, (int64_t[]){1, pv_width(n->in[0])}) ? PV_OK : g->status;
+}
+
+pv_status infer_patchify(pv_graph *g, pv_node *n)
+{
+    const pv_tensor *x = n->in[0];
+    int64_t p = n->attr.patch.size;
+    if (x->n_dims != 4 || p < 1 || x->dim[2] % p || x->dim[3] % p)
+        return misfit(g, n, "pictures [n, channels, side, side] cut by the patch", x);
+    int64_t patches = x->dim[2] / p * (x->dim[3] / p);
+    return out(g, n, 2, (int64_t[]){x->dim[0] * patches, x->dim[1] * p * p}) ? PV_OK : g->status;
+}
