@@ -52,8 +52,11 @@ pv_status pv_fail_in(pv_status status, const char *fmt, ...)
     va_start(ap, fmt);
     int n = vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    if (n > 0 && n < TEXT_BYTES)
-        snprintf(text + n, sizeof text - (size_t)n, ": %s", error_text);
+    if (n > 0 && n + 2 < TEXT_BYTES) {
+        size_t used = (size_t)n;
+        memcpy(text + used, ": ", 3);
+        strncat(text, error_text, sizeof text - used - 3);
+    }
     memcpy(error_text, text, sizeof text);
     return status;
 }

@@ -1,0 +1,64 @@
+/* backend.c - the list of backends, and the public functions over it. */
+#include "backend.h"
+
+#include <string.h>
+
+static const pv_backend_vt *const backends[] = {&pv_cpu_backend};
+#define N_BACKENDS ((int)(sizeof backends / sizeof *backends))
+
+const char *pv_backend_list(int i)
+{
+    return i >= 0 && i < N_BACKENDS ? backends[i]->name : NULL;
+}
+
+static const pv_backend_vt *find(const char *name)
+{
+    for (int i = 0; i < N_BACKENDS; i++)
+        if (name && !strcmp(backends[i]->name, name))
+            return backends[i];
+    pv_fail(PV_E_UNAVAILABLE, "backend '%s' is not in this build, which has: cpu", name ? name : "(null)");
+    return NULL;
+}
+
+pv_status pv_backend_open(const char *name, const pv_backend_params *params, pv_backend **out)
+{
+    if (!out)
+        return pv_fail(PV_E_ARG, "pv_backend_open: out is NULL");
+    *out = NULL;
+    const pv_backend_vt *vt = find(name);
+    pv_backend_params p = {0};
+    if (params) {
+        if (params->size > sizeof p)
+            return pv_fail(PV_E_ARG, "pv_backend_open: params are of a newer pivot.h than this library");
+        memcpy(&p, params, params->size ? params->size : sizeof p);
+    }
+    return vt ? vt->open(&p, out) : PV_E_UNAVAILABLE;
+}
+
+void pv_backend_close(pv_backend **backend)
+{
+    if (backend && *backend) {
+        (*backend)->vt->close(*backend);
+        *backend = NULL;
+    }
+}
+
+const char *pv_backend_name(const pv_backend *backend)
+{
+    return backend ? backend->vt->name : "none";
+}
+
+pv_status pv_backend_device(const pv_backend *backend, pv_device_info *out)
+{
+    if (!backend || !out)
+        return pv_fail(PV_E_ARG, "pv_backend_device: backend and out must be given");
+    return backend->vt->describe((pv_backend *)backend, out);
+}
+
+pv_status pv_devices(const char *backend, pv_device_info *out, int *n)
+{
+    const pv_backend_vt *vt = find(backend);
+    if (!n || (*n > 0 && !out))
+        return pv_fail(PV_E_ARG, "pv_devices: n, and out for *n devices, must be given");
+    return vt ? vt->devices(out, n) : PV_E_UNAVAILABLE;
+}

@@ -1,0 +1,64 @@
+/* backend.h - the seam: what a backend is to the core. The only header a backend must obey.
+ *
+ * The core checks arguments, order and NULL before it calls; a backend does only the deed. Calls on one backend are
+ * serialised by the core, except submit and wait of different recordings. Every failure sets words (pv_fail). */
+#ifndef PV_PLAN_BACKEND_H
+#define PV_PLAN_BACKEND_H
+
+#include "graph/graph.h"
+
+typedef struct pv_buffer pv_buffer;       /* a region of device memory; each backend defines its own */
+typedef struct pv_recording pv_recording; /* a program recorded against buffers: CUDA graphs, command buffers, calls */
+
+/* A lowered graph: every node claimed, every tensor placed. Nodes stand stage by stage, each stage in order. */
+typedef struct pv_program {
+    const pv_graph *graph;
+    size_t bytes[PV_USAGE_COUNT]; /* of the buffers for PV_CONST, PV_IO, PV_STATE and PV_SCRATCH */
+    const pv_tensor *step;        /* i32[1] input: the step that runs; the backend sets it. NULL: nobody reads it */
+    int steps;                    /* rows of the tables that have one row a step */
+} pv_program;
+
+/* Where a program's tensors are. A tensor of usage u is at buffer[u] + offset; a weight has a buffer of its own. */
+typedef struct pv_buffers {
+    pv_buffer *buffer[PV_USAGE_COUNT]; /* NULL where bytes[u] is 0, and for PV_WEIGHT */
+    pv_buffer *const *weight;          /* by tensor id */
+} pv_buffers;
+
+typedef struct pv_run {
+    uint32_t stages;     /* bits 1 << pv_stage; run in the order of the enum */
+    int first_step, n_steps; /* of the denoise stage: rows of the tables */
+} pv_run;
+
+typedef struct pv_run_timing {
+    double stage_ms[PV_STAGE_COUNT];
+    double *node_ms; /* optional, [n_nodes]: added up over the run */
+} pv_run_timing;
+
+typedef struct pv_backend_vt {
+    const char *name;
+    pv_status (*devices)(pv_device_info *out, int *n); /* as pv_devices */
+    pv_status (*open)(const pv_backend_params *params, pv_backend **out);
+    void (*close)(pv_backend *be);
+    pv_status (*describe)(pv_backend *be, pv_device_info *out);
+
+    pv_status (*alloc)(pv_backend *be, size_t bytes, pv_usage usage, pv_buffer **out); /* bytes > 0 */
+    void (*release)(pv_backend *be, pv_buffer *buf);
+    pv_status (*write)(pv_backend *be, pv_buffer *dst, size_t at, const void *src, size_t n);
+    pv_status (*read)(pv_backend *be, const pv_buffer *src, size_t at, void *dst, size_t n);
+    void *(*map)(pv_backend *be, pv_buffer *buf); /* optional: the bytes themselves, where the host may write them */
+
+    bool (*claims)(const pv_backend *be, const pv_node *node);
+
+    pv_status (*record)(pv_backend *be, const pv_program *prog, const pv_buffers *bufs, pv_recording **out);
+    pv_status (*submit)(pv_recording *rec, const pv_run *run);          /* allocates nothing */
+    pv_status (*wait)(pv_recording *rec, pv_run_timing *timing);        /* timing may be NULL */
+    void (*discard)(pv_recording *rec);
+} pv_backend_vt;
+
+struct pv_backend { /* a backend's own struct begins with this */
+    const pv_backend_vt *vt;
+};
+
+extern const pv_backend_vt pv_cpu_backend;
+
+#endif

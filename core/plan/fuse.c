@@ -1,0 +1,151 @@
+/* fuse.c - rules across op borders: one list for all backends, each applied only where the backend claims the result.
+ * Every result is an op with a body, so a rule is proved by running the graph before and after on the CPU. */
+#include "plan.h"
+
+#include <string.h>
+
+int pv_consumers(const pv_graph *g, const pv_tensor *t)
+{
+    int n = 0;
+    for (int i = 0; i < g->n_nodes; i++)
+        for (int k = 0; k < g->nodes[i]->n_in; k++)
+            n += g->nodes[i]->in[k] == t;
+    return n;
+}
+
+static void drop(pv_graph *g, int at)
+{
+    memmove(&g->nodes[at], &g->nodes[at + 1], sizeof *g->nodes * (size_t)(g->n_nodes - at - 1));
+    g->n_nodes--;
+}
+
+static int index_of(const pv_graph *g, const pv_node *n)
+{
+    for (int i = 0; i < g->n_nodes; i++)
+        if (g->nodes[i] == n)
+            return i;
+    return -1;
+}
+
+/* The node of op `op` that makes `t`, in the stage of `reader`, if nobody else needs t. */
+static pv_node *sole(const pv_graph *g, const pv_tensor *t, pv_op op, const pv_node *reader)
+{
+    pv_node *p = t->producer;
+    return p && p->op == op && p->stage == reader->stage && !t->output && p->n_out == 1 && pv_consumers(g, t) == 1 ? p
+                                                                                                               : NULL;
+}
+
+/* Puts `fused` in place of node `at`, whose outputs it makes, and drops `gone`. */
+static bool replace(pv_graph *g, const pv_backend *be, int at, const pv_node *fused, pv_node *gone)
+{
+    if (!be->vt->claims(be, fused))
+        return false;
+    pv_node *n = pv_arena_alloc(&g->arena, sizeof *n);
+    if (!n) {
+        pv_graph_fail(g, PV_E_MEMORY, "out of memory while fusing");
+        return false;
+    }
+    *n = *fused;
+    for (int k = 0; k < n->n_out; k++)
+        n->out[k]->producer = n;
+    g->nodes[at] = n;
+    drop(g, index_of(g, gone));
+    return true;
+}
+
+static pv_node like(const pv_node *n, pv_op op)
+{
+    pv_node f = {.op = op, .name = n->name, .stage = n->stage, .n_out = n->n_out};
+    memcpy(f.out, n->out, sizeof f.out);
+    return f;
+}
+
+/* cast(f(x)) with f(x) used once: f rounds on store, so it makes the cast's dtype itself. */
+static bool absorb_cast(pv_graph *g, const pv_backend *be, int at)
+{
+    pv_node *cast = g->nodes[at], *p = cast->in[0]->producer;
+    if (cast->op != PV_OP_CAST || !p || p->stage != cast->stage || p->n_out != 1 || cast->in[0]->output ||
+        cast->in[0]->usage != PV_SCRATCH || pv_consumers(g, cast->in[0]) != 1)
+        return false;
+    pv_node f = *p;
+    f.out[0] = cast->out[0];
+    f.name = cast->name;
+    return replace(g, be, at, &f, p);
+}
+
+static bool store_rope(pv_graph *g, const pv_backend *be, int at)
+{
+    pv_node *store = g->nodes[at];
+    pv_node *rope = store->op == PV_OP_STORE ? sole(g, store->in[1], PV_OP_ROPE, store) : NULL;
+    if (!rope)
+        return false;
+    pv_node f = like(store, PV_OP_ROPE_STORE);
+    f.attr.rope_store = (pv_rope_store_attr){rope->attr.rope.heads, store->attr.range.first};
+    f.n_in = 4;
+    memcpy(f.in, rope->in, 3 * sizeof *f.in);
+    f.in[3] = store->in[0];
+    return replace(g, be, at, &f, rope);
+}
+
+/* residual + linear, residual + linear gated. The linear's product is the second operand, as the model writes it. */
+static bool onto_residual(pv_graph *g, const pv_backend *be, int at)
+{
+    pv_node *n = g->nodes[at];
+    bool gated = n->op == PV_OP_GATED_RESIDUAL;
+    if (!gated && (n->op != PV_OP_ADD || pv_elements(n->in[0]) != pv_elements(n->in[1])))
+        return false;
+    pv_node *linear = sole(g, n->in[1], PV_OP_LINEAR, n);
+    if (!linear)
+        return false;
+    pv_node f = like(n, gated ? PV_OP_LINEAR_GATED : PV_OP_LINEAR_ADD);
+    f.in[f.n_in++] = linear->in[0];
+    f.in[f.n_in++] = linear->in[1];
+    f.in[f.n_in++] = n->in[0];
+    if (gated)
+        f.in[f.n_in++] = n->in[2];
+    if (linear->n_in > 2)
+        f.in[f.n_in++] = linear->in[2];
+    return replace(g, be, at, &f, linear);
+}
+
+/* Linears of one input: q, k, v; gate, up. They stand together, so nothing between them reads one's result. */
+static bool group_linears(pv_graph *g, const pv_backend *be, int at)
+{
+    pv_node *first = g->nodes[at];
+    if (first->op != PV_OP_LINEAR)
+        return false;
+    int n = 1;
+    while (n < PV_MAX_OUT && at + n < g->n_nodes) {
+        const pv_node *next = g->nodes[at + n];
+        if (next->op != PV_OP_LINEAR || next->in[0] != first->in[0] || next->n_in != first->n_in ||
+            next->stage != first->stage || next->in[1]->dtype != first->in[1]->dtype)
+            break;
+        n++;
+    }
+    for (; n > 1; n--) {
+        pv_node f = like(first, PV_OP_LINEAR_GROUP);
+        f.attr.group.n = f.n_out = n;
+        f.in[f.n_in++] = first->in[0];
+        for (int part = 1; part < first->n_in; part++)
+            for (int i = 0; i < n; i++) {
+                f.in[f.n_in++] = g->nodes[at + i]->in[part];
+                f.out[i] = g->nodes[at + i]->out[0];
+            }
+        if (!be->vt->claims(be, &f))
+            continue;
+        for (int i = 2; i < n; i++)
+            drop(g, at + 2);
+        return replace(g, be, at, &f, g->nodes[at + 1]);
+    }
+    return false;
+}
+
+void pv_fuse(pv_graph *g, const pv_backend *be)
+{
+    static bool (*const rules[])(pv_graph *, const pv_backend *, int) = {absorb_cast, store_rope, onto_residual,
+                                                                         group_linears};
+    for (size_t r = 0; r < sizeof rules / sizeof *rules; r++)
+        for (int i = 0; !g->status && i < g->n_nodes; i++)
+            if (rules[r](g, be, i) && i)
+                i--; /* a node before `i` is gone, or another rule may meet this one: look again */
+}

@@ -1,0 +1,84 @@
+/* lower.c - claim or expand: what the backend has a kernel for stays, the rest becomes its body; a primitive that is not
+ * claimed is an error, and all of them are named. */
+#include "plan.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct lowering {
+    pv_graph *g;
+    const pv_backend *be;
+    uint64_t expand;
+    char missing[512];
+} lowering;
+
+static void miss(lowering *l, const pv_node *n)
+{
+    char entry[128];
+    snprintf(entry, sizeof entry, "%s%s (%s, as '%.48s')", *l->missing ? ", " : "", pv_ops[n->op].name,
+             pv_dtype_name(n->out[0]->dtype), n->name);
+    char op[40];
+    snprintf(op, sizeof op, "%s (%s", pv_ops[n->op].name, pv_dtype_name(n->out[0]->dtype));
+    if (!strstr(l->missing, op) && strlen(l->missing) + strlen(entry) < sizeof l->missing)
+        strcat(l->missing, entry);
+}
+
+static void lower_node(lowering *l, pv_node *n)
+{
+    pv_graph *g = l->g;
+    pv_body_fn body = pv_ops[n->op].body;
+    if (l->be->vt->claims(l->be, n) && !(body && l->expand >> n->op & 1)) {
+        pv_node_append(g, n);
+        return;
+    }
+    if (!body) {
+        miss(l, n);
+        return;
+    }
+
+    /* The body's nodes in a list of their own; then what they make takes the place of n's outputs. */
+    pv_node **nodes = g->nodes;
+    int n_nodes = g->n_nodes, cap = g->cap_nodes;
+    g->nodes = NULL;
+    g->n_nodes = g->cap_nodes = 0;
+    g->stage = n->stage;
+    snprintf(g->scope, sizeof g->scope, "%.150s/", n->name);
+    pv_tensor *out[PV_MAX_OUT] = {NULL};
+    body(g, n, out);
+    g->scope[0] = 0;
+    pv_node **mine = g->nodes;
+    int n_mine = g->n_nodes;
+    g->nodes = nodes;
+    g->n_nodes = n_nodes;
+    g->cap_nodes = cap;
+    if (g->status)
+        return;
+    for (int k = 0; k < n->n_out; k++) {
+        pv_node *p = out[k]->producer;
+        for (int j = 0; j < p->n_out; j++)
+            if (p->out[j] == out[k])
+                p->out[j] = n->out[k];
+        n->out[k]->producer = p;
+        for (int i = 0; i < n_mine; i++) /* the body may read its own result again */
+            for (int j = 0; j < mine[i]->n_in; j++)
+                if (mine[i]->in[j] == out[k])
+                    mine[i]->in[j] = n->out[k];
+    }
+    for (int i = 0; i < n_mine && !g->status; i++)
+        lower_node(l, mine[i]);
+}
+
+void pv_lower(pv_graph *g, const pv_backend *be, uint64_t expand)
+{
+    if (g->status)
+        return;
+    lowering l = {g, be, expand, ""};
+    pv_node **old = g->nodes;
+    int n_old = g->n_nodes;
+    g->nodes = NULL;
+    g->n_nodes = g->cap_nodes = 0;
+    for (int i = 0; i < n_old && !g->status; i++)
+        lower_node(&l, old[i]);
+    if (*l.missing)
+        pv_graph_fail(g, PV_E_NO_KERNEL, "backend '%s' has no kernel for: %s", be->vt->name, l.missing);
+}

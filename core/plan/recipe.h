@@ -1,0 +1,23 @@
+/* recipe.h - which dtype each tensor has, by name. Later rules win; what no rule names keeps its dtype: activations
+ * f32, weights as the checkpoint stores them. Norm weights are f32 always (1 + w is formed in f32 and stays so). */
+#ifndef PV_PLAN_RECIPE_H
+#define PV_PLAN_RECIPE_H
+
+#include "graph/graph.h"
+
+typedef struct pv_rule {
+    const char *pattern; /* '*' any run of characters, '|' between alternatives */
+    pv_dtype dtype;
+} pv_rule;
+
+typedef struct pv_recipe {
+    const char *name, *meaning;
+    const pv_rule *rules;
+    int n_rules;
+} pv_recipe;
+
+pv_status pv_recipe_find(const char *name, const pv_recipe **out); /* NULL: "f32" */
+const pv_recipe *pv_recipe_list(int i);                            /* NULL behind the last */
+bool pv_pattern_match(const char *pattern, const char *name);
+
+#endif
