@@ -53,10 +53,23 @@ pv_status pv_fail_in(pv_status status, const char *fmt, ...)
     int n = vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     if (n > 0 && n + 2 < TEXT_BYTES) {
-        size_t used = (size_t)n;
-        memcpy(text + used, ": ", 3);
-        strncat(text, error_text, sizeof text - used - 3);
+        size_t at = (size_t)n + 2, left = TEXT_BYTES - 1 - at, more = strlen(error_text);
+        memcpy(text + n, ": ", 2);
+        memcpy(text + at, error_text, more < left ? more : left);
+        text[at + (more < left ? more : left)] = 0;
     }
     memcpy(error_text, text, sizeof text);
     return status;
+}
+
+const char *pv_version(void)
+{
+#define TEXT_OF(x)  #x
+#define NUMBER(x)   TEXT_OF(x)
+    return NUMBER(PV_VERSION_MAJOR) "." NUMBER(PV_VERSION_MINOR) "." NUMBER(PV_VERSION_PATCH);
+}
+
+uint32_t pv_abi_version(void)
+{
+    return PV_ABI_VERSION;
 }

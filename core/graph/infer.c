@@ -143,6 +143,8 @@ static pv_status check_attention(pv_graph *g, const pv_node *n, const pv_tensor 
         return misfit(g, n, "[batch keys, kv heads x head]", k);
     if (q && (q->n_dims != 2 || q->dim[0] % a->batch || q->dim[1] != k->dim[1] / a->kv_heads * a->heads))
         return misfit(g, n, "[batch rows, heads x head]", q);
+    if (a->batch > 1 && q && q->rows)
+        return misfit(g, n, "all rows valid in a batch", q);
     if (a->first < 0 || a->first >= k->dim[0] / a->batch)
         return pv_graph_fail(g, PV_E_ARG, "%s '%s': first key %lld of %lld", pv_ops[n->op].name, n->name,
                              (long long)a->first, (long long)(k->dim[0] / a->batch));

@@ -1,0 +1,278 @@
+/* checkpoint.c - names as published -> names as the model has them; nothing missing, nothing left over. */
+#include "checkpoint.h"
+#include "base/memory.h"
+#include "pi05.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LM_HEAD        "paligemma_with_expert.paligemma.lm_head.weight"
+#define EXPERT_LM_HEAD "paligemma_with_expert.gemma_expert.lm_head.weight"
+#define VISION_TOWER   "paligemma_with_expert.paligemma.model.vision_tower."
+
+typedef struct entry {
+    char *name; /* the model's */
+    const pv_st_tensor *tensor;
+} entry;
+
+struct pv_checkpoint {
+    pv_safetensors *file;
+    entry *entries; /* by name: what the model reads */
+    int n_entries;
+    const char **fate; /* of each file tensor */
+};
+
+/* ---- names ---- */
+
+static const char *after(const char *name, const char *prefix)
+{
+    size_t n = strlen(prefix);
+    return strncmp(name, prefix, n) ? NULL : name + n;
+}
+
+/* Written by transformers before 4.52, which had no `.model.` above the parts of PaliGemma. */
+static const char *const old_layouts[][2] = {
+    {"paligemma_with_expert.paligemma.language_model.lm_head.", "paligemma_with_expert.paligemma.lm_head."},
+    {"paligemma_with_expert.paligemma.language_model.model.", "paligemma_with_expert.paligemma.model.language_model."},
+    {"paligemma_with_expert.paligemma.vision_tower.", VISION_TOWER},
+    {"paligemma_with_expert.paligemma.multi_modal_projector.",
+     "paligemma_with_expert.paligemma.model.multi_modal_projector."},
+};
+
+const char *pv_checkpoint_name(const char *name, char *text, size_t size)
+{
+    const char *rest = after(name, "model."), *tail;
+    if (rest && (after(rest, "paligemma_with_expert.") || after(rest, "action_") || after(rest, "time_") ||
+                 after(rest, "state_proj") || after(rest, "proprio_")))
+        name = rest; /* lerobot saves the policy's module under `model` */
+    const char *head = "";
+    for (size_t i = 0; i < sizeof old_layouts / sizeof *old_layouts; i++)
+        if ((tail = after(name, old_layouts[i][0]))) {
+            head = old_layouts[i][1];
+            name = tail;
+            break;
+        }
+    int n = snprintf(text, size, "%s%s", head, name);
+    if (n < 0 || (size_t)n >= size)
+        return NULL;
+    tail = after(text, VISION_TOWER);
+    if (tail && !after(tail, "vision_model.")) { /* one converter leaves this level out */
+        char part[256];
+        if ((size_t)snprintf(part, sizeof part, "%s", tail) >= sizeof part)
+            return NULL;
+        n = snprintf(text, size, VISION_TOWER "vision_model.%s", part);
+        if (n < 0 || (size_t)n >= size)
+            return NULL;
+    }
+    return text;
+}
+
+/* Names that show what this file is instead of a Pi0.5 policy. */
+static pv_status check_kind(const char *path, const char *file_name, const char *name)
+{
+    if (strstr(name, "lora") || after(file_name, "base_model."))
+        return pv_fail(PV_E_CHECKPOINT, "%s: tensor '%s': this is an adapter; merge it into its base model first", path,
+                       file_name);
+    if (after(name, "proprio_history_proj"))
+        return pv_fail(PV_E_CHECKPOINT, "%s: tensor '%s': proprioceptive history is not supported", path, file_name);
+    const char *expert = after(name, "paligemma_with_expert.gemma_expert.model.layers.");
+    if (after(name, "state_proj") || after(name, "action_time_mlp") ||
+        (expert && (strstr(expert, "input_layernorm.weight") || strstr(expert, "post_attention_layernorm.weight"))))
+        return pv_fail(PV_E_CHECKPOINT, "%s: tensor '%s': this is a pi0 checkpoint, expected pi0.5 (adaRMS expert)", path,
+                       file_name);
+    return PV_OK;
+}
+
+/* ---- matching ---- */
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const entry *)a)->name, ((const entry *)b)->name);
+}
+
+static const entry *find(const pv_checkpoint *c, const char *name)
+{
+    return c->n_entries ? bsearch(&(entry){.name = (char *)name}, c->entries, (size_t)c->n_entries, sizeof *c->entries,
+                                  by_name)
+                        : NULL;
+}
+
+/* Dim 0 as wanted and the rest multiplied out: the patch convolution [out, 3, p, p] is a linear [out, 3 p p] here. */
+static bool same_shape(const pv_st_tensor *t, int n_dims, const int64_t *dim)
+{
+    if (t->n_dims < n_dims || t->n_dims < 1 || t->dim[0] != dim[0])
+        return false;
+    int64_t elements = dim[0] * (n_dims > 1 ? dim[1] : 1);
+    return t->n_elements == elements && (t->n_dims == n_dims || t->n_dims == 4);
+}
+
+static pv_status check_tensor(const char *path, const pv_st_tensor *t, const char *name, int n_dims, const int64_t *dim)
+{
+    if (!t)
+        return pv_fail(PV_E_CHECKPOINT, "%s: tensor '%s' is missing", path, name);
+    if (t->dtype != PV_F32 && t->dtype != PV_BF16 && t->dtype != PV_F16)
+        return pv_fail(PV_E_CHECKPOINT, "%s: tensor '%s': expected F32, BF16 or F16, came %s", path, t->name, t->dtype_name);
+    if (same_shape(t, n_dims, dim))
+        return PV_OK;
+    char came[128];
+    int used = 0;
+    for (int i = 0; i < t->n_dims; i++)
+        used += snprintf(came + used, sizeof came - (size_t)used, i ? ", %lld" : "%lld", (long long)t->dim[i]);
+    if (n_dims > 1)
+        return pv_fail(PV_E_CHECKPOINT, "%s: tensor '%s': expected shape [%lld, %lld], came [%s]", path, t->name,
+                       (long long)dim[0], (long long)dim[1], came);
+    return pv_fail(PV_E_CHECKPOINT, "%s: tensor '%s': expected shape [%lld], came [%s]", path, t->name, (long long)dim[0],
+                   came);
+}
+
+static pv_status collect(pv_checkpoint *c, const char *path)
+{
+    int n = pv_safetensors_count(c->file);
+    c->entries = pv_alloc_zero(sizeof *c->entries * (size_t)(n + 1));
+    c->fate = pv_alloc_zero(sizeof *c->fate * (size_t)(n + 1));
+    if (!c->entries || !c->fate)
+        return PV_E_MEMORY;
+    for (int i = 0; i < n; i++) {
+        const pv_st_tensor *t = pv_safetensors_at(c->file, i);
+        char text[512];
+        const char *name = pv_checkpoint_name(t->name, text, sizeof text);
+        if (!name)
+            return pv_fail(PV_E_CHECKPOINT, "%s: tensor '%.80s...': a name of this length is none of the model's", path,
+                           t->name);
+        pv_status st = check_kind(path, t->name, name);
+        if (st)
+            return st;
+        if (!strcmp(name, EXPERT_LM_HEAD)) {
+            c->fate[i] = "not read: the expert's language head";
+            continue;
+        }
+        c->entries[c->n_entries] = (entry){pv_strdup(name), t};
+        if (!c->entries[c->n_entries++].name)
+            return PV_E_MEMORY;
+    }
+    qsort(c->entries, (size_t)c->n_entries, sizeof *c->entries, by_name);
+    for (int i = 1; i < c->n_entries; i++)
+        if (!strcmp(c->entries[i - 1].name, c->entries[i].name))
+            return pv_fail(PV_E_CHECKPOINT, "%s: '%s' and '%s' are the same tensor of the model", path,
+                           c->entries[i - 1].tensor->name, c->entries[i].tensor->name);
+    return PV_OK;
+}
+
+static void set_fate(pv_checkpoint *c, const pv_st_tensor *t, const char *fate)
+{
+    for (int i = 0, n = pv_safetensors_count(c->file); i < n; i++)
+        if (pv_safetensors_at(c->file, i) == t)
+            c->fate[i] = fate;
+}
+
+/* The exporter ties the table to the language head and keeps one name of the two. Where both are there, only
+ * embed_tokens was trained. */
+static pv_status choose_embedding(pv_checkpoint *c, const char *path, int64_t vocab, int64_t width)
+{
+    const entry *head = find(c, LM_HEAD), *table = find(c, PV_EMBEDDING_NAME);
+    pv_status st = check_tensor(path, table ? table->tensor : head ? head->tensor : NULL, PV_EMBEDDING_NAME, 2,
+                                (int64_t[]){vocab, width});
+    if (st)
+        return st;
+    set_fate(c, table ? table->tensor : head->tensor, "embedding table");
+    if (table && head) {
+        set_fate(c, head->tensor, "not read: embed_tokens stands in its place");
+    } else if (head) { /* the model knows it by the table's name */
+        entry *e = (entry *)head;
+        char *name = pv_strdup(PV_EMBEDDING_NAME);
+        if (!name)
+            return PV_E_MEMORY;
+        pv_free(e->name);
+        e->name = name;
+        qsort(c->entries, (size_t)c->n_entries, sizeof *c->entries, by_name);
+    }
+    return PV_OK;
+}
+
+static pv_status match(pv_checkpoint *c, const char *path, const pv_graph *wanted)
+{
+    for (int i = 0; i < wanted->n_tensors; i++) {
+        const pv_tensor *w = wanted->tensors[i];
+        if (w->usage != PV_WEIGHT)
+            continue;
+        const entry *e = find(c, w->name);
+        pv_status st = check_tensor(path, e ? e->tensor : NULL, w->name, w->n_dims, w->dim);
+        if (st)
+            return st;
+        set_fate(c, e->tensor, "weight");
+    }
+    for (int i = 0, n = pv_safetensors_count(c->file); i < n; i++)
+        if (!c->fate[i])
+            return pv_fail(PV_E_CHECKPOINT, "%s: tensor '%s' is none of the model's", path,
+                           pv_safetensors_at(c->file, i)->name);
+    return PV_OK;
+}
+
+pv_status pv_checkpoint_open(const char *path, const pv_graph *wanted, int64_t vocab, int64_t width, pv_checkpoint **out)
+{
+    *out = NULL;
+    pv_checkpoint *c = pv_alloc_zero(sizeof *c);
+    if (!c)
+        return PV_E_MEMORY;
+    pv_status st = pv_safetensors_open(path, &c->file);
+    if (!st)
+        st = collect(c, path);
+    if (!st)
+        st = choose_embedding(c, path, vocab, width);
+    if (!st)
+        st = match(c, path, wanted);
+    if (st)
+        pv_checkpoint_close(&c);
+    *out = c;
+    return st;
+}
+
+void pv_checkpoint_close(pv_checkpoint **checkpoint)
+{
+    pv_checkpoint *c = *checkpoint;
+    if (!c)
+        return;
+    for (int i = 0; i < c->n_entries; i++)
+        pv_free(c->entries[i].name);
+    pv_free(c->entries);
+    pv_free(c->fate);
+    pv_safetensors_close(&c->file);
+    pv_free(c);
+    *checkpoint = NULL;
+}
+
+const char *pv_checkpoint_fate(const pv_checkpoint *c, int i, const pv_st_tensor **tensor)
+{
+    if (i < 0 || i >= pv_safetensors_count(c->file))
+        return NULL;
+    *tensor = pv_safetensors_at(c->file, i);
+    return c->fate[i];
+}
+
+/* ---- as a source of weights ---- */
+
+static pv_status read_elements(const void *user, const char *name, int64_t first, int64_t n, void *dst)
+{
+    const pv_checkpoint *c = user;
+    const entry *e = find(c, name);
+    return e ? pv_safetensors_read(c->file, e->tensor, first, n, dst)
+             : pv_fail(PV_E_CHECKPOINT, "tensor '%s' is missing", name);
+}
+
+static pv_dtype stored_dtype(const void *user, const char *name)
+{
+    const entry *e = find(user, name);
+    return e ? e->tensor->dtype : PV_F32;
+}
+
+static uint64_t position(const void *user, const char *name)
+{
+    const entry *e = find(user, name);
+    return e ? ((uint64_t)e->tensor->shard << 48) + e->tensor->offset : 0;
+}
+
+pv_weight_source pv_checkpoint_source(const pv_checkpoint *c)
+{
+    return (pv_weight_source){c, read_elements, stored_dtype, position};
+}

@@ -1,0 +1,373 @@
+/* model.c - finds the parts of a checkpoint and checks that they are one policy. */
+#include "model.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "tiny.h"
+
+#include <dirent.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static bool is_file(const char *path)
+{
+    struct stat s;
+    return !stat(path, &s) && S_ISREG(s.st_mode);
+}
+
+static bool is_folder(const char *path)
+{
+    struct stat s;
+    return !stat(path, &s) && S_ISDIR(s.st_mode);
+}
+
+static char *join(const char *folder, const char *name)
+{
+    size_t n = strlen(folder) + strlen(name) + 2;
+    char *path = pv_alloc(n);
+    if (path)
+        snprintf(path, n, "%s/%s", folder, name);
+    return path;
+}
+
+/* folder/name if there is such a file. *found stays NULL where there is none. */
+static pv_status look(const char *folder, const char *name, char **found)
+{
+    char *path = join(folder, name);
+    if (!path)
+        return PV_E_MEMORY;
+    if (!*found && is_file(path))
+        *found = path;
+    else
+        pv_free(path);
+    return PV_OK;
+}
+
+/* ---- statistics: assets/ASSET_ID/norm_stats.json, where an id may have a slash ---- */
+
+typedef struct asset_search {
+    char *path;
+    char names[512]; /* all ids, for the message when there are several */
+    int n;
+} asset_search;
+
+static pv_status search_assets(asset_search *s, const char *folder, const char *id, int depth)
+{
+    pv_status st = PV_OK;
+    DIR *dir = opendir(folder);
+    for (struct dirent *e; !st && dir && (e = readdir(dir));) {
+        if (e->d_name[0] == '.')
+            continue;
+        char *sub = join(folder, e->d_name), *sub_id = *id ? join(id, e->d_name) : pv_strdup(e->d_name), *file = NULL;
+        st = sub && sub_id ? look(sub, "norm_stats.json", &file) : PV_E_MEMORY;
+        if (file) {
+            size_t used = strlen(s->names);
+            snprintf(s->names + used, sizeof s->names - used, "%s%s", s->n++ ? ", " : "", sub_id);
+            pv_free(s->path);
+            s->path = file;
+        } else if (!st && depth < 2 && is_folder(sub)) {
+            st = search_assets(s, sub, sub_id, depth + 1);
+        }
+        pv_free(sub);
+        pv_free(sub_id);
+    }
+    if (dir)
+        closedir(dir);
+    return st;
+}
+
+static pv_status find_stats(const char *folder, const char *asset_id, char **path)
+{
+    char *assets = join(folder, "assets");
+    if (!assets)
+        return PV_E_MEMORY;
+    asset_search s = {0};
+    pv_status st = PV_OK;
+    if (asset_id) {
+        char *sub = join(assets, asset_id);
+        st = sub ? look(sub, "norm_stats.json", path) : PV_E_MEMORY;
+        if (!st && !*path)
+            st = pv_fail(PV_E_FILE, "%s/norm_stats.json: no such file (asset id '%s')", sub, asset_id);
+        pv_free(sub);
+    } else {
+        st = look(folder, "norm_stats.json", path);
+        if (!st && !*path)
+            st = search_assets(&s, assets, "", 0);
+        if (!st && s.n > 1)
+            st = pv_fail(PV_E_ARG, "%s: statistics of several assets: %s; choose one (--asset-id ID)", assets, s.names);
+        if (!st && s.n == 1) {
+            *path = s.path;
+            s.path = NULL;
+        }
+    }
+    pv_free(s.path);
+    pv_free(assets);
+    return st;
+}
+
+static pv_status load_stats(pv_model *m, const char *folder, const pv_model_params *p)
+{
+    pv_status st = PV_OK;
+    if (p->norm_stats) {
+        m->stats_path = pv_strdup(p->norm_stats);
+        st = m->stats_path ? PV_OK : PV_E_MEMORY;
+    } else if (folder) {
+        st = find_stats(folder, p->asset_id, &m->stats_path);
+    } else if (p->asset_id) {
+        st = pv_fail(PV_E_ARG, "asset id '%s': only a folder has assets (--norm-stats FILE names a file)", p->asset_id);
+    }
+    if (!st && m->stats_path)
+        st = pv_stats_read(m->stats_path, &m->stats);
+    else if (!st && !m->checkpoint)
+        st = pv_stats_parse(pv_tiny_stats, strlen(pv_tiny_stats), "embedded statistics", &m->stats);
+    m->rule = p->zscore == PV_ON ? PV_NORM_ZSCORE : PV_NORM_QUANTILE;
+    const char *where = m->stats_path ? m->stats_path : "embedded statistics";
+    if (!st && m->stats) {
+        st = pv_norm_check(&m->stats->state, m->rule, "state");
+        if (!st)
+            st = pv_norm_check(&m->stats->actions, m->rule, "actions");
+        if (!st && (m->stats->actions.dim > m->config.action_dim || m->stats->state.dim > m->config.action_dim))
+            st = pv_fail(PV_E_FILE, "statistics of %d state and %d action dims; the model has %d", m->stats->state.dim,
+                         m->stats->actions.dim, m->config.action_dim);
+        pv_fail_in(st, "%s", where);
+    }
+    return st;
+}
+
+/* ---- tokenizer ---- */
+
+static pv_status load_tokenizer(pv_model *m, const char *folder, const pv_model_params *p)
+{
+    pv_status st = PV_OK;
+    if (p->tokenizer) {
+        m->tokenizer_path = pv_strdup(p->tokenizer);
+        st = m->tokenizer_path ? PV_OK : PV_E_MEMORY;
+    }
+    if (!st && folder)
+        st = look(folder, "paligemma_tokenizer.model", &m->tokenizer_path);
+    if (!st && folder)
+        st = look(folder, "tokenizer.model", &m->tokenizer_path);
+    if (!st && m->tokenizer_path)
+        st = pv_tokenizer_load(m->tokenizer_path, &m->tokenizer);
+    else if (!st && !m->checkpoint)
+        st = pv_tokenizer_parse(pv_tiny_tokenizer, pv_tiny_tokenizer_bytes, "embedded tokenizer", &m->tokenizer);
+    if (st == PV_E_UNSUPPORTED && !p->tokenizer) { /* found, not asked for: token ids still work */
+        pv_log(PV_LOG_INFO, "%s", pv_error_text());
+        st = PV_OK;
+    }
+    if (!st && m->tokenizer && pv_tokenizer_vocab(m->tokenizer) > m->config.vocab)
+        st = pv_fail(PV_E_FILE, "%s: %d pieces; the model's vocabulary has %d",
+                     m->tokenizer_path ? m->tokenizer_path : "embedded tokenizer", pv_tokenizer_vocab(m->tokenizer),
+                     m->config.vocab);
+    return st;
+}
+
+/* ---- configuration and weights ---- */
+
+static pv_status configure(pv_model *m, const char *path, const char *folder, const pv_model_params *p)
+{
+    pv_config *c = &m->config;
+    pv_status st = PV_OK;
+    bool lerobot = false;
+    pv_config_full(c);
+    m->layout = "openpi";
+    if (!strcmp(path, "synth:tiny"))
+        pv_config_tiny(c);
+    else if (!strcmp(path, "synth:full"))
+        c->horizon = 50;
+    if (!strncmp(path, "synth:", 6)) {
+        m->layout = "synthetic";
+        c->discrete_state = false;
+    } else if (folder) {
+        char *file = NULL;
+        st = look(folder, "config.json", &file);
+        if (!st && file)
+            st = pv_config_read(c, file, &lerobot);
+        m->layout = lerobot ? "lerobot" : "openpi";
+        pv_free(file);
+    } else {
+        m->layout = "file";
+        if (!p->config)
+            st = pv_fail(PV_E_ARG, "%s: a file of weights does not say its dimensions; give them (--config FILE.json)", path);
+    }
+    if (!st && p->config)
+        st = pv_config_read(c, p->config, NULL);
+    if (!st && p->horizon < 0)
+        st = pv_fail(PV_E_ARG, "horizon: expected at least 1, came %d", p->horizon);
+    if (p->horizon)
+        c->horizon = p->horizon;
+    if (p->discrete_state != PV_AUTO)
+        c->discrete_state = p->discrete_state == PV_ON;
+    if (!st && !c->horizon)
+        st = pv_fail(PV_E_ARG, "%s: a checkpoint does not store the length of its action chunks; give it (--horizon N: "
+                               "libero 10, droid 15, base and aloha 50)", path);
+    return st ? st : pv_config_check(c, p->config ? p->config : path);
+}
+
+static pv_status find_weights(pv_model *m, const char *path, const char *folder)
+{
+    m->wanted = pv_graph_create();
+    if (!m->wanted)
+        return PV_E_MEMORY;
+    pv_pi05_build(m->wanted, &m->config, &(pv_pi05_shape){.views = 1, .tokens = 1});
+    pv_status st = pv_graph_status(m->wanted);
+    char *file = NULL;
+    if (!strncmp(path, "synth:", 6)) {
+        m->source = pv_synthetic_source(m->wanted);
+    } else {
+        if (!st && folder) {
+            st = look(folder, "model.safetensors", &file);
+            if (!st)
+                st = look(folder, "model.safetensors.index.json", &file);
+            if (!st && !file)
+                st = pv_fail(PV_E_FILE, "%s: no model.safetensors and no model.safetensors.index.json in this folder (JAX checkpoints are converted to PyTorch first)",
+                             folder);
+        }
+        if (!st)
+            st = pv_checkpoint_open(file ? file : path, m->wanted, m->config.vocab, m->config.gemma.width, &m->checkpoint);
+        if (!st)
+            m->source = pv_checkpoint_source(m->checkpoint);
+    }
+    m->parameters = (uint64_t)m->config.vocab * (uint64_t)m->config.gemma.width;
+    for (int i = 0; i < m->wanted->n_tensors; i++)
+        if (m->wanted->tensors[i]->usage == PV_WEIGHT)
+            m->parameters += (uint64_t)pv_elements(m->wanted->tensors[i]);
+    pv_free(file);
+    return st;
+}
+
+pv_status pv_model_load(const char *path, const pv_model_params *params, pv_model **out)
+{
+    pv_model_params p = {0};
+    if (!path || !out)
+        return pv_fail(PV_E_ARG, "pv_model_load: path and out must be given");
+    *out = NULL;
+    if (params && params->size > sizeof p)
+        return pv_fail(PV_E_ARG, "pv_model_load: params are of a newer pivot.h than this library");
+    if (params)
+        memcpy(&p, params, params->size ? params->size : sizeof p);
+    bool synthetic = !strncmp(path, "synth:", 6);
+    if (synthetic && strcmp(path, "synth:full") && strcmp(path, "synth:tiny"))
+        return pv_fail(PV_E_ARG, "model '%s': expected synth:full or synth:tiny", path);
+    if (!synthetic && !is_folder(path) && !is_file(path))
+        return pv_fail(PV_E_FILE, "%s: no such folder or file", path);
+
+    pv_model *m = pv_alloc_zero(sizeof *m);
+    if (!m)
+        return PV_E_MEMORY;
+    const char *folder = !synthetic && is_folder(path) ? path : NULL;
+    pv_status st = configure(m, path, folder, &p);
+    if (!st)
+        st = find_weights(m, path, folder);
+    if (!st)
+        st = load_tokenizer(m, folder, &p);
+    if (!st)
+        st = load_stats(m, folder, &p);
+    if (st)
+        pv_model_free(&m);
+    *out = m;
+    return st;
+}
+
+void pv_model_free(pv_model **model)
+{
+    if (!model || !*model)
+        return;
+    pv_model *m = *model;
+    pv_graph_destroy(&m->wanted);
+    pv_checkpoint_close(&m->checkpoint);
+    pv_tokenizer_free(m->tokenizer);
+    pv_stats_free(&m->stats);
+    pv_free(m->stats_path);
+    pv_free(m->tokenizer_path);
+    pv_free(m->embedding);
+    pv_free(m);
+    *model = NULL;
+}
+
+pv_status pv_model_describe(const pv_model *m, pv_model_info *out)
+{
+    if (!m || !out)
+        return pv_fail(PV_E_ARG, "pv_model_describe: model and out must be given");
+    const pv_config *c = &m->config;
+    *out = (pv_model_info){
+        .size = sizeof *out,
+        .horizon = c->horizon,
+        .model_dim = c->action_dim,
+        .action_dim = m->stats ? m->stats->actions.dim : c->action_dim,
+        .state_dim = m->stats ? m->stats->state.dim : c->action_dim,
+        .max_tokens = c->max_tokens,
+        .image_size = c->vision.image,
+        .steps = c->num_steps,
+        .n_cameras = c->n_cameras,
+        .has_stats = m->stats != NULL,
+        .has_tokenizer = m->tokenizer != NULL,
+        .discrete_state = c->discrete_state,
+        .zscore = m->rule == PV_NORM_ZSCORE,
+        .layout = m->layout,
+        .parameters = m->parameters,
+    };
+    for (int i = 0; i < c->n_cameras; i++)
+        out->camera[i] = c->camera[i];
+    return PV_OK;
+}
+
+/* ---- what sessions ask for ---- */
+
+#define TABLE_CHUNK ((int64_t)4 << 20)
+
+pv_status pv_model_embedding(pv_model *m, pv_progress_fn progress, void *user)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&lock);
+    pv_status st = PV_OK;
+    if (!m->embedding) {
+        pv_dtype dtype = m->source.stored_dtype(m->source.user, PV_EMBEDDING_NAME);
+        int64_t n = (int64_t)m->config.vocab * m->config.gemma.width;
+        size_t bytes = pv_dtype_bytes(dtype, (size_t)n);
+        char *table = pv_alloc(bytes);
+        st = table ? PV_OK : PV_E_MEMORY;
+        for (int64_t at = 0; !st && at < n; at += TABLE_CHUNK) {
+            int64_t part = n - at < TABLE_CHUNK ? n - at : TABLE_CHUNK;
+            size_t done = pv_dtype_bytes(dtype, (size_t)at);
+            st = m->source.read(m->source.user, PV_EMBEDDING_NAME, at, part, table + done);
+            if (progress)
+                progress(user, "embedding table", done + pv_dtype_bytes(dtype, (size_t)part), bytes);
+        }
+        if (st) {
+            pv_free(table);
+        } else {
+            m->embedding = table;
+            m->embedding_dtype = dtype;
+        }
+    }
+    pthread_mutex_unlock(&lock);
+    return st;
+}
+
+pv_status pv_model_embed(const pv_model *m, const int32_t *ids, int n, float *dst)
+{
+    size_t width = (size_t)m->config.gemma.width, row = pv_dtype_bytes(m->embedding_dtype, width);
+    for (int i = 0; i < n; i++) {
+        if (ids[i] < 0 || ids[i] >= m->config.vocab)
+            return pv_fail(PV_E_ARG, "token %d of the prompt is %d; the vocabulary has 0 to %d", i, ids[i],
+                           m->config.vocab - 1);
+        pv_to_f32(dst + (size_t)i * width, (const char *)m->embedding + (size_t)ids[i] * row, m->embedding_dtype, width);
+    }
+    return PV_OK;
+}
+
+pv_status pv_model_build(const pv_model *m, const pv_pi05_shape *shape, pv_graph **out)
+{
+    pv_graph *g = *out = pv_graph_create();
+    if (!g)
+        return PV_E_MEMORY;
+    g->stored_dtype = m->source.stored_dtype;
+    g->stored_user = m->source.user;
+    pv_pi05_build(g, &m->config, shape);
+    pv_status st = pv_graph_status(g);
+    if (st)
+        pv_graph_destroy(out);
+    return st;
+}

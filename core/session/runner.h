@@ -1,0 +1,51 @@
+/* runner.h - one plan of Pi0.5 at work: inputs in, stages run, actions out. Between the session, which knows robots, and
+ * the plan, which knows tensors. Tools that look inside (verify, bench, inspect) work on this. One thread at a time. */
+#ifndef PV_SESSION_RUNNER_H
+#define PV_SESSION_RUNNER_H
+
+#include "model/model.h"
+#include "plan/instance.h"
+
+typedef struct pv_runner_params {
+    pv_pi05_shape shape;
+    const char *recipe; /* NULL: f32 */
+    int steps;          /* rows of the time tables; more steps run in several rounds */
+    uint64_t expand;    /* see pv_plan_params */
+    bool (*keep)(void *user, const char *tensor); /* probe: tensors to keep as outputs; NULL: none */
+    void *user;
+} pv_runner_params;
+
+typedef struct pv_runner {
+    pv_model *model;
+    pv_pi05_shape shape;
+    pv_plan *plan;
+    pv_instance *inst;
+    const pv_tensor *images, *prompt, *prompt_len, *prefix_len, *kv_len, *prefix_pos, *suffix_pos, *time_emb, *dt, *x_t;
+    int n_prompt, n_prefix; /* valid tokens now */
+    float *rows;            /* [tokens][width]: embedding rows on their way in */
+    float *table;           /* [steps][expert width] */
+    int32_t *positions;     /* [max(prefix, horizon)] */
+    float *filled_t, *filled_dt; /* the schedule that the tables hold, [steps] */
+    int n_filled;
+} pv_runner;
+
+/* Plans first (nothing of the device is touched: runner->plan tells the memory), then pv_runner_start allocates, takes
+ * the weights, which must have been loaded for the plan's graph, and records. */
+pv_status pv_runner_create(pv_model *model, pv_backend *be, const pv_runner_params *params, pv_runner **out);
+pv_status pv_runner_start(pv_runner *r, const pv_weights *weights);
+void pv_runner_destroy(pv_runner **r);
+
+pv_status pv_runner_image(pv_runner *r, int view, const float *chw); /* f32 [3][side][side] in [-1, 1] */
+pv_status pv_runner_prompt(pv_runner *r, const int32_t *ids, int n); /* 0 .. shape.tokens of them */
+pv_status pv_runner_noise(pv_runner *r, const float *x);             /* f32 [horizon][action_dim] */
+pv_status pv_runner_actions(pv_runner *r, float *x);                 /* as above, after the last step */
+
+/* Vision and prefix, as the inputs stand. */
+pv_status pv_runner_prefix(pv_runner *r, pv_run_timing *timing);
+
+/* Steps k = 0 .. steps - 1 at times t[k] with widths dt[k]; the tables are refilled only where they differ.
+ * on_step, if given, is called before the first step and after each: (user, steps done). */
+pv_status pv_runner_denoise(pv_runner *r, const float *t, const float *dt, int steps, pv_run_timing *timing,
+                            pv_status (*on_step)(void *user, int done), void *user);
+
+#endif
