@@ -1,4 +1,5 @@
-/* fuzz/tokenizer.c - any bytes as a tokenizer model; then texts through what was let in, its own bytes among them. */
+/* fuzz/tokenizer.c - any bytes as a tokenizer model; then texts through what was let in, its own bytes among
+ * them. */
 #include "io/tokenizer.h"
 
 #include <stdlib.h>
