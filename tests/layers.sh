@@ -45,6 +45,7 @@ check() { # file line include
     fi
     if [[ $inc == \<* ]]; then
         local header=${inc:1:-1}
+        # shellcheck disable=SC2053 # a pattern
         [[ $header == $libc ]] && return
         [[ $file == *.@(cc|cu|cuh) && $header != *.* && $header != */* ]] && return # the C++ library
         target=$inc
