@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes tests/data/tokens.inc: texts and the ids SentencePiece itself gives them with tools/data/tiny_tokenizer.model.
+"""Makes tests/data/tokens.inc: texts and the ids SentencePiece itself gives them with core/model/tiny/tokenizer.model.
 
 spm_encode (Debian: sentencepiece) does the texts of one line, and must agree with the Python module, which does all.
 
@@ -29,7 +29,7 @@ def c_string(text):
 
 def main():
     here = pathlib.Path(__file__).parent
-    model = here.parent / "tools" / "data" / "tiny_tokenizer.model"
+    model = here.parent / "core" / "model" / "tiny" / "tokenizer.model"
     sp = sentencepiece.SentencePieceProcessor(model_file=str(model))
     one_line = [t for t in TEXTS if t and "\n" not in t and "\r" not in t]
     said = subprocess.run(["spm_encode", f"--model={model}", "--output_format=id"], input="\n".join(one_line) + "\n",

@@ -160,7 +160,7 @@ static void refusals(void)
 static void tokens(void)
 {
     pv_tokenizer *t = NULL;
-    if (!CHECK_OK(pv_tokenizer_load(PV_SOURCE_DIR "/tools/data/tiny_tokenizer.model", &t)))
+    if (!CHECK_OK(pv_tokenizer_load(PV_SOURCE_DIR "/core/model/tiny/tokenizer.model", &t)))
         return;
     /* spm_encode: the task with its state, and "fold the towel" and "\n" apart */
     static const int32_t with[] = {2,   390, 484, 393, 283, 262, 324, 343, 280, 285, 291,

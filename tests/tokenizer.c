@@ -8,7 +8,7 @@
 #ifndef PV_SOURCE_DIR
 #define PV_SOURCE_DIR "."
 #endif
-#define MODEL    PV_SOURCE_DIR "/tools/data/tiny_tokenizer.model"
+#define MODEL    PV_SOURCE_DIR "/core/model/tiny/tokenizer.model"
 #define COUNT(a) (sizeof(a) / sizeof(a)[0])
 
 #ifdef PV_HAVE_SENTENCEPIECE

@@ -1,7 +1,7 @@
 /* dtype.h - element types and the one place where their bits are converted.
  * All roundings are to nearest, ties to even; NaN stays NaN. Formats: IEEE binary32/binary16, bfloat16,
  * OCP e4m3 (448 largest, no infinity: larger finite values and infinity saturate to 448), OCP e2m1
- * (0 .5 1 1.5 2 3 4 6, saturating; two to a byte, the even element in the low half). */
+ * (0 .5 1 1.5 2 3 4 6, saturating; two to a byte, the even element in the low half). It has no NaN: from NaN comes 6. */
 #ifndef PV_BASE_DTYPE_H
 #define PV_BASE_DTYPE_H
 

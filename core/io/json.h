@@ -4,19 +4,15 @@
 #ifndef PV_IO_JSON_H
 #define PV_IO_JSON_H
 
-#include "base/status.h"
+#include "file.h"
 #include <cjson/cJSON.h>
 
-#define PV_JSON_MAX_DEPTH 32
+#define PV_JSON_MAX_DEPTH  32
+#define PV_JSON_MAX_VALUES (1 << 20) /* of one text: cJSON takes some 80 bytes for a value that takes 2 to write */
 
-/* Parses n bytes (n <= max_bytes or PV_E_FILE); `where` names the source in error words. Free with cJSON_Delete. */
+/* Parses n bytes (n <= max_bytes or PV_E_FILE); `where` names the source in error words. Free with cJSON_Delete.
+ * PV_E_MEMORY only when there is no memory: what cJSON is given has been read as strict JSON before. */
 pv_status pv_json_parse(const char *text, size_t n, size_t max_bytes, const char *where, cJSON **out);
 pv_status pv_json_read(const char *path, size_t max_bytes, cJSON **out);
-
-/* A whole regular file, NUL behind it (not counted in *n). pv_free it. PV_E_FILE with path and reason. */
-pv_status pv_file_read(const char *path, size_t max_bytes, char **data, size_t *n);
-
-/* Writes a file whole or not at all: to a temporary file beside it, flushed to disk, then renamed. */
-pv_status pv_file_write(const char *path, const void *data, size_t n);
 
 #endif

@@ -33,7 +33,7 @@ void pv_safetensors_close(pv_safetensors **st);
 
 int pv_safetensors_count(const pv_safetensors *st);
 const pv_st_tensor *pv_safetensors_at(const pv_safetensors *st, int i); /* in order of shard, then offset */
-const pv_st_tensor *pv_safetensors_find(const pv_safetensors *st, const char *name); /* hashed; NULL if absent */
+const pv_st_tensor *pv_safetensors_find(const pv_safetensors *st, const char *name); /* binary search; NULL if absent */
 const char *pv_safetensors_metadata(const pv_safetensors *st, const char *key);      /* of __metadata__; NULL if absent */
 const char *pv_safetensors_path(const pv_safetensors *st, int shard);
 

@@ -277,7 +277,7 @@ void pv_model_free(pv_model **model)
     pv_model *m = *model;
     pv_graph_destroy(&m->wanted);
     pv_checkpoint_close(&m->checkpoint);
-    pv_tokenizer_free(m->tokenizer);
+    pv_tokenizer_free(&m->tokenizer);
     pv_stats_free(&m->stats);
     pv_free(m->stats_path);
     pv_free(m->tokenizer_path);

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Makes tiny_tokenizer.model, the tokenizer of the tiny synthetic policy. Needs spm_train (SentencePiece 0.1.97).
+"""Makes tokenizer.model, the tokenizer of the tiny synthetic policy. Needs spm_train (SentencePiece 0.1.97).
 
 The same kind of model as PaliGemma's: BPE with byte fallback, nothing normalised, no space put in front, every digit a
-piece of its own, pad 0, eos 1, bos 2, unk 3. The text is every prompt that the words of tiny_tokenizer.txt allow.
+piece of its own, pad 0, eos 1, bos 2, unk 3. The text is every prompt that the words of tokenizer.txt allow.
 
-    cd tools/data && python3 make_tiny_tokenizer.py
+    cd core/model/tiny && python3 make_tokenizer.py
 """
 import itertools
 import pathlib
@@ -29,17 +29,17 @@ def sentences(text):
 
 
 def main():
-    text = pathlib.Path("tiny_tokenizer.txt").read_text()
-    corpus = pathlib.Path("tiny_tokenizer.corpus")
+    text = pathlib.Path("tokenizer.txt").read_text()
+    corpus = pathlib.Path("tokenizer.corpus")
     corpus.write_text("\n".join(sentences(text)) + "\n")
     subprocess.run(
-        ["spm_train", "--input=tiny_tokenizer.corpus", "--model_prefix=tiny_tokenizer", "--model_type=bpe",
+        ["spm_train", "--input=tokenizer.corpus", "--model_prefix=tokenizer", "--model_type=bpe",
          "--vocab_size=503", "--hard_vocab_limit=false", "--byte_fallback=true", "--character_coverage=1.0",
          "--normalization_rule_name=identity", "--add_dummy_prefix=false", "--remove_extra_whitespaces=false",
          "--split_digits=true", "--pad_id=0", "--eos_id=1", "--bos_id=2", "--unk_id=3", "--num_threads=1",
          "--minloglevel=1"], check=True)
     corpus.unlink()
-    pathlib.Path("tiny_tokenizer.vocab").unlink()
+    pathlib.Path("tokenizer.vocab").unlink()
 
 
 main()
