@@ -912,6 +912,12 @@ static void failing_writes(void)
     }
     CHECK(k > 10 &&
           files(true) == 1); /* header length, header, and each piece of data failed, then none did */
+    writes_are = BROKEN;
+    calls_before = 0;
+    CHECK_STATUS(pv_file_write(path, "x", 1), PV_E_FILE);
+    writes_are = PLAIN;
+    CHECK_TEXT("five.safetensors: cannot be written: Input/output error");
+    CHECK(files(false) == 0);
     syncs_are = BROKEN;
     calls_before = 0;
     CHECK_STATUS(write_five(path), PV_E_FILE);
@@ -978,11 +984,29 @@ static pv_status parse_once(void *user)
     return status;
 }
 
+/* Metadata and names that each need a block of memory of their own. */
+static pv_status parse_long_names(void *user)
+{
+    enum { LONG = 70000 };
+    static char header[4 * LONG], text[LONG + 1];
+    (void)user;
+    memset(text, 'x', LONG);
+    sprintf(
+        header,
+        "{\"__metadata__\":{\"%s\":\"%s\"},\"%s\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}",
+        text, text, text);
+    pv_safetensors *st;
+    pv_status status = parse(header, 0, &st);
+    pv_safetensors_close(&st);
+    return status;
+}
+
 static void failing_memory(void)
 {
     static const char *const first[] = {"a"}, *const second[] = {"b"};
     static const char index[] = "{\"weight_map\":{\"a\":\"m-1\",\"b\":\"m-2\"}}";
     fault_every(parse_once, NULL, "parse");
+    fault_every(parse_long_names, NULL, "parse long names");
     fault_every(write_once, NULL, "write");
     char path[256], sharded[256];
     strcpy(path, in_folder("five.safetensors"));
