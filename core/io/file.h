@@ -14,7 +14,7 @@ pv_status pv_file_write(const char *path, const void *data, size_t n);
 /* A regular file for reading; anything else (folder, FIFO, device) is refused without waiting for it. */
 pv_status pv_file_open(const char *path, int *fd, uint64_t *bytes);
 
-/* Exactly n bytes from `offset`; a file that ends before that is PV_E_FILE. Safe from any number of threads. */
+/* Exactly n bytes from `offset`; a file that ends before that is PV_E_FILE. Any thread may call. */
 pv_status pv_file_pread(int fd, const char *path, uint64_t offset, void *dst, size_t n);
 
 /* pv_file_write in pieces. After begin, exactly one of end and abort; both release what begin took, and
