@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define COMMANDS(X) X(run, "one inference: pictures, words and state in, an action chunk out")
+#define COMMANDS(X)                                                                                          \
+    X(run, "one inference: pictures, words and state in, an action chunk out")                               \
+    X(bench, "time and memory of an inference, by stage and by op")
 
 #define X(name, text) int name##_main(int argc, char **argv);
 COMMANDS(X)
