@@ -284,7 +284,7 @@ static void print_times(bench *b)
 static void print_bytes(const char *name, uint64_t bytes, const char *words)
 {
     cli_text text;
-    printf("  %-10s%11s   %s\n", name, cli_bytes(&text, bytes), words);
+    printf("  %-10s%11s%s%s\n", name, cli_bytes(&text, bytes), *words ? "   " : "", words);
 }
 
 static void print_memory(const bench *b)

@@ -7,7 +7,8 @@
 
 #define COMMANDS(X)                                                                                          \
     X(run, "one inference: pictures, words and state in, an action chunk out")                               \
-    X(bench, "time and memory of an inference, by stage and by op")
+    X(bench, "time and memory of an inference, by stage and by op")                                          \
+    X(inspect, "what a checkpoint holds, its graph, its plan, its memory")
 
 #define X(name, text) int name##_main(int argc, char **argv);
 COMMANDS(X)
