@@ -98,16 +98,17 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* By the tensor's row capacity, not by the rows valid now. Many rows: wide panels, so that x is packed seldom; few rows:
- * panels that stay in the second-level cache between expansion and product. */
-static panels pick(const pv_node *n)
+/* By the rows that are valid now, so that a plan's capacity changes no byte. Many rows: wide panels, so that x is packed
+ * seldom; few rows: panels that stay in the second-level cache between expansion and product. */
+static panels pick(const pv_node *n, bool many)
 {
     int64_t N = n->in[1]->dim[0], K = n->in[1]->dim[1];
-    bool many = pv_row_count(n->in[0]) >= 256;
     int64_t rows = (N / 8 + 63) / 64 * 64;
     rows = smaller(rows < 64 ? 64 : rows, many ? 512 : 256);
     return (panels){smaller(rows, N), smaller(many ? 2048 : 1024, K)};
 }
+
+#define MANY 256
 
 static int64_t row_total(const pv_tensor *t)
 {
@@ -122,7 +123,7 @@ static size_t x_floats(const pv_node *n)
 /* A worker's memory: panel of w, block of y. The first worker's also holds x as f32. */
 static size_t need(const pv_node *n)
 {
-    panels p = pick(n);
+    panels p = pick(n, row_total(n->in[0]) >= MANY); /* the larger one where both may come */
     size_t w = n->in[1]->dtype == PV_F32 ? 0 : (size_t)(p.rows * p.columns);
     size_t y = n->out[0]->dtype == PV_F32 ? 0 : (size_t)(p.rows * row_total(n->in[0]));
     return w + y + (size_t)p.rows + x_floats(n);
@@ -171,9 +172,10 @@ static void task(void *user, int64_t t, int worker)
 static void run(const cpu_call *c)
 {
     const pv_node *n = c->node;
-    job j = {c, pick(n), .m = n->in[0]->rows ? cpu_rows(c, 0) : row_total(n->in[0])};
+    job j = {c, .m = n->in[0]->rows ? cpu_rows(c, 0) : row_total(n->in[0])};
     if (j.m == 0)
         return;
+    j.p = pick(n, j.m >= MANY);
     j.x = cpu_load(c->in[0], n->in[0]->dtype, 0, j.m * pv_width(n->in[0]), c->tmp[0]);
     pv_pool_run(c->pool, (n->in[1]->dim[0] + j.p.rows - 1) / j.p.rows, task, &j);
 }
