@@ -158,6 +158,6 @@ static void softmax_run(const cpu_call *c)
     cpu_each_row(c, softmax_each);
 }
 
-const cpu_kernel cpu_attention_scores = {scores_run, scores_need};
-const cpu_kernel cpu_softmax = {softmax_run, cpu_row_need};
-const cpu_kernel cpu_attention_values = {values_run, values_need};
+const cpu_kernel cpu_attention_scores = {scores_run, scores_need, 1u << 2};
+const cpu_kernel cpu_softmax = {softmax_run, cpu_row_need, 1u << 1};
+const cpu_kernel cpu_attention_values = {values_run, values_need, 1u << 2};

@@ -61,7 +61,7 @@ static bool claims(const pv_backend *be, const pv_node *n)
     (void)be;
     bool ok = kernels[n->op] != NULL;
     for (int k = 0; ok && k < n->n_in; k++)
-        ok = is_float(n->in[k]) || n->in[k]->dtype == PV_I32;
+        ok = kernels[n->op]->whole >> k & 1 ? n->in[k]->dtype == PV_I32 : is_float(n->in[k]);
     for (int k = 0; ok && k < n->n_out; k++)
         ok = is_float(n->out[k]);
     return ok;

@@ -151,13 +151,11 @@ static void task(void *user, int64_t t, int worker)
 
     for (int64_t k0 = 0; k0 < K; k0 += j->p.columns) {
         int64_t columns = smaller(j->p.columns, K - k0);
-        const float *b = (const float *)c->in[1] + n0 * K + k0;
-        if (w->dtype != PV_F32) {
-            for (int64_t r = 0; r < rows; r++)
-                cpu_load(c->in[1], w->dtype, (n0 + r) * K + k0, columns, panel + r * columns);
-            b = panel;
-        }
-        cpu_gemm(true, j->m, rows, columns, 1, j->x + k0, K, b, w->dtype == PV_F32 ? K : columns, k0 ? 1 : 0, y, ldy);
+        bool wide = w->dtype == PV_F32;
+        for (int64_t r = 0; !wide && r < rows; r++)
+            cpu_load(c->in[1], w->dtype, (n0 + r) * K + k0, columns, panel + r * columns);
+        const float *b = wide ? (const float *)c->in[1] + n0 * K + k0 : panel;
+        cpu_gemm(true, j->m, rows, columns, 1, j->x + k0, K, b, wide ? K : columns, k0 ? 1 : 0, y, ldy);
     }
     if (n->n_in > 2) {
         const float *bias = cpu_load(c->in[2], n->in[2]->dtype, n0, rows, bias_tmp);

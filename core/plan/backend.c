@@ -1,6 +1,7 @@
 /* backend.c - the list of backends, and the public functions over it. */
 #include "backend.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const pv_backend_vt *const backends[] = {&pv_cpu_backend};
@@ -16,7 +17,10 @@ static const pv_backend_vt *find(const char *name)
     for (int i = 0; i < N_BACKENDS; i++)
         if (name && !strcmp(backends[i]->name, name))
             return backends[i];
-    pv_fail(PV_E_UNAVAILABLE, "backend '%s' is not in this build, which has: cpu", name ? name : "(null)");
+    char list[128] = "";
+    for (int i = 0; i < N_BACKENDS; i++)
+        snprintf(list + strlen(list), sizeof list - strlen(list), " %s", backends[i]->name);
+    pv_fail(PV_E_UNAVAILABLE, "backend '%.64s' is not in this build, which has:%s", name ? name : "(null)", list);
     return NULL;
 }
 
