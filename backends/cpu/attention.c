@@ -120,14 +120,12 @@ static void values_run(const cpu_call *c)
 static void softmax_each(const cpu_call *c, int64_t row, const float *const *in, float *out)
 {
     (void)row;
-    int64_t n = cpu_count(c, 1, pv_width(c->node->in[0]));
-    if (n)
-        c->vector->softmax(out, in[0], n);
+    c->vector->softmax(out, in[0], cpu_count(c, 1, pv_width(c->node->in[0])));
 }
 
 static void softmax_run(const cpu_call *c)
 {
-    cpu_each_row(c, softmax_each);
+    cpu_each_row_of(c, softmax_each, cpu_count(c, 1, pv_width(c->node->in[0])));
 }
 
 const cpu_kernel cpu_attention_scores = {scores_run, scores_need, 1u << 2};

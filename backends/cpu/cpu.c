@@ -289,7 +289,7 @@ const pv_backend_vt pv_cpu_backend = {
 typedef struct row_job {
     const cpu_call *c;
     cpu_row_fn fn;
-    int64_t rows, matrices, per_task, stride; /* valid rows in each matrix; rows a matrix has */
+    int64_t columns, rows, matrices, per_task, stride; /* rows: valid in each matrix; stride: that a matrix has */
 } row_job;
 
 static void row_task(void *user, int64_t task, int worker)
@@ -310,15 +310,20 @@ static void row_task(void *user, int64_t task, int worker)
         }
         float *out = cpu_dest(c->out[0], n->out[0]->dtype, row * width, tmp);
         j->fn(c, row, in, out);
-        cpu_done(c->out[0], n->out[0]->dtype, row * width, width, out);
+        cpu_done(c->out[0], n->out[0]->dtype, row * width, j->columns, out);
     }
 }
 
 void cpu_each_row(const cpu_call *c, cpu_row_fn fn)
 {
+    cpu_each_row_of(c, fn, pv_width(c->node->out[0]));
+}
+
+void cpu_each_row_of(const cpu_call *c, cpu_row_fn fn, int64_t columns)
+{
     const pv_tensor *x = c->node->in[0];
-    row_job j = {c, fn, .rows = cpu_rows(c, 0), .stride = pv_row_count(x)};
-    if (!j.rows || !pv_width(x))
+    row_job j = {c, fn, columns, .rows = cpu_rows(c, 0), .stride = pv_row_count(x)};
+    if (!j.rows || !columns)
         return;
     j.matrices = pv_elements(x) / (pv_width(x) * j.stride);
     j.per_task = ROW_TASK / pv_width(x) + 1;

@@ -80,6 +80,7 @@ static inline void cpu_done(void *data, pv_dtype dtype, int64_t at, int64_t n, c
  * as wide as the first (one with fewer rows repeats), else NULL; and fills a row of the output as f32. */
 typedef void (*cpu_row_fn)(const cpu_call *c, int64_t row, const float *const *in, float *out);
 void cpu_each_row(const cpu_call *c, cpu_row_fn fn);
+void cpu_each_row_of(const cpu_call *c, cpu_row_fn fn, int64_t columns); /* that fills only so many columns */
 size_t cpu_row_need(const pv_node *n);
 
 #endif
