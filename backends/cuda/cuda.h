@@ -1,0 +1,48 @@
+/* cuda.h - what the files of the CUDA backend share: C11 host code and .cu files alike.
+ *
+ * A kernel entry enqueues work on the call's stream and does nothing else: no allocation, no synchronisation, no host read
+ * of device data. So it can be captured into a graph as it stands. Sizes that vary from call to call (valid rows, key
+ * counts, the running step) are read on the device, by the kernels. */
+#ifndef PV_CUDA_H
+#define PV_CUDA_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#include "plan/backend.h"
+#include <cuda_runtime_api.h>
+
+typedef struct cuda_device cuda_device; /* cuda.c: device properties, cuBLASLt handle, stream */
+
+/* A node with its device addresses. */
+typedef struct cuda_call {
+    const pv_node *node;
+    void *in[PV_MAX_IN], *out[PV_MAX_OUT];
+    const int32_t *rows[PV_MAX_IN]; /* where the valid row count of that input stands (device), NULL: all rows */
+    void *work;                     /* `need` bytes, 256-aligned, shared by all nodes: nothing lives in it from node to node */
+    cuda_device *device;
+    cudaStream_t stream;
+    int sms; /* multiprocessors to fill */
+} cuda_call;
+
+typedef struct cuda_kernel {
+    bool (*accepts)(const cuda_device *device, const pv_node *n); /* looks at dtypes and shapes */
+    cudaError_t (*enqueue)(const cuda_call *c);
+    size_t (*need)(const cuda_device *device, const pv_node *n); /* bytes of working memory; NULL: none */
+} cuda_kernel;
+
+/* One entry an op; the table is in cuda.c. */
+extern const cuda_kernel cuda_linear,                                                       /* linear.c */
+    cuda_attention, cuda_attention_scores, cuda_softmax, cuda_attention_values,             /* attention.cu */
+    cuda_rms_norm, cuda_layer_norm, cuda_ada_rms_norm,                                      /* norm.cu */
+    cuda_rope, cuda_rope_store,                                                             /* rope.cu */
+    cuda_add, cuda_mul, cuda_scale, cuda_gelu, cuda_silu, cuda_axpy, cuda_gated_residual, cuda_geglu, /* elementwise.cu */
+    cuda_cast, cuda_concat, cuda_slice, cuda_row, cuda_store,                               /* layout.cu */
+    cuda_patchify;                                                                          /* embed.cu */
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
