@@ -64,7 +64,7 @@ head -c 60 a.png >cut.png
 echo "no picture" >text.png
 image=(--image base_0_rgb=a.png)
 run=(run --model synth:tiny "${image[@]}")
-ids=(--tokens 2,17,5)
+ids=(--tokens "2,17,5")
 
 # ---- the program ----
 
@@ -136,6 +136,17 @@ cp out second
 works '4 times read from times.json: 3 steps' "${run[@]}" "${ids[@]}" --schedule times.json
 cmp -s <(actions second) <(actions out)
 result "times as text and as JSON are the same" $?
+printf '1 .75 .5 .25 0' >line.txt
+works 'linear' "${run[@]}" "${ids[@]}" --schedule linear --steps 4
+cp out second
+works 'line.txt: 4 steps' "${run[@]}" "${ids[@]}" --schedule line.txt
+cmp -s <(actions second) <(actions out)
+result "a schedule's times from a file give its actions" $?
+works 'openpi, 4 steps' "${run[@]}" "${ids[@]}" --steps 4
+cp out second
+works '3 steps' "${run[@]}" "${ids[@]}" --schedule times.txt --steps 3
+! cmp -s <(actions second) <(actions out)
+result "other times give other actions" $?
 printf '1 0.5 x 0' >bad.txt
 printf '1 0.5 0.5 0' >flat.txt
 printf '[1, "0"]' >bad.json
