@@ -21,7 +21,7 @@ backends/cpu          core/graph/ core/base/ core/plan/backend.h  <cblas.h>  <im
 backends/cuda         core/graph/ core/base/ core/plan/backend.h  <cuda*>  <cublas*>  <cooperative_groups*>  <mma.h>  <dlfcn.h>
 backends/vulkan       core/graph/ core/base/ core/plan/backend.h  <vulkan/*>  <dlfcn.h>  shaders/
 '
-libc='@(assert|complex|ctype|errno|fcntl|fenv|float|inttypes|limits|locale|malloc|math|pthread|sched|signal|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|string|strings|time|unistd|sys/*).h'
+libc='@(assert|complex|ctype|dirent|errno|fcntl|fenv|float|inttypes|limits|locale|malloc|math|pthread|sched|signal|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|string|strings|time|unistd|sys/*).h'
 
 declare -A allowed
 while read -r room rest; do

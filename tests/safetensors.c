@@ -8,6 +8,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -562,6 +563,9 @@ static void whole_headers(void)
         {"{" T("a", "U8", "[4]", "[0,4]") "," T("\\u0061", "U8", "[4]", "[4,8]") "}", 8,
          "key 'a' stands more than once"},
         {"{" T("a\\u0000", "U8", "[4]", "[0,4]") "}", 4, "\\u0000"},
+        {"{" T("a", "U8", "[4294967296,4294967296]", "[0,0]") "}", 0, "tensor 'a': the number of elements"},
+        {"{" T("a", "F32", "[9007199254740992,512]", "[0,0]") "}", 0,
+         "tensor 'a': 4611686018427387904 elements of F32"},
         {"{" T("a", "F4", "[3]", "[0,1]") "}", 1, "tensor 'a': 3 elements of F4 do not fill whole bytes"},
         {"{" T("a", "F6_E2M3", "[3]", "[0,2]") "}", 2, "whole bytes"},
         {"{\"__metadata__\":null}", 0, "__metadata__: expected an object"},
@@ -699,6 +703,7 @@ static void bad_files(void)
     static const unsigned char lengths[][8] = {
         {0},
         {1},
+        {57},                                             /* of the 64 there are, 8 tell the length */
         {0, 0, 0, 1},                                     /* 16 MiB, in a small file */
         {1, 0, 0, 1},                                     /* more than 16 MiB */
         {0xff, 0xff, 0xff, 0xff},                         /* 2^32 - 1 */
@@ -711,6 +716,7 @@ static void bad_files(void)
         memcpy(bytes, lengths[i], 8);
         CHECK_OK(pv_file_write(path, bytes, sizeof bytes));
         CHECK_STATUS(pv_safetensors_open(path, &st), PV_E_FILE);
+        CHECK_TEXT(lengths[i][0] < 2 && !lengths[i][3] ? "begins with '{'" : "a header of");
         CHECK_TEXT("a.safetensors: ");
         cases++;
     }
@@ -906,6 +912,12 @@ static void failing_writes(void)
     }
     CHECK(k > 10 &&
           files(true) == 1); /* header length, header, and each piece of data failed, then none did */
+    writes_are = BROKEN;
+    calls_before = 0;
+    CHECK_STATUS(pv_file_write(path, "x", 1), PV_E_FILE);
+    writes_are = PLAIN;
+    CHECK_TEXT("five.safetensors: cannot be written: Input/output error");
+    CHECK(files(false) == 0);
     syncs_are = BROKEN;
     calls_before = 0;
     CHECK_STATUS(write_five(path), PV_E_FILE);
@@ -972,11 +984,29 @@ static pv_status parse_once(void *user)
     return status;
 }
 
+/* Metadata and names that each need a block of memory of their own. */
+static pv_status parse_long_names(void *user)
+{
+    enum { LONG = 70000 };
+    static char header[4 * LONG], text[LONG + 1];
+    (void)user;
+    memset(text, 'x', LONG);
+    sprintf(
+        header,
+        "{\"__metadata__\":{\"%s\":\"%s\"},\"%s\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}",
+        text, text, text);
+    pv_safetensors *st;
+    pv_status status = parse(header, 0, &st);
+    pv_safetensors_close(&st);
+    return status;
+}
+
 static void failing_memory(void)
 {
     static const char *const first[] = {"a"}, *const second[] = {"b"};
     static const char index[] = "{\"weight_map\":{\"a\":\"m-1\",\"b\":\"m-2\"}}";
     fault_every(parse_once, NULL, "parse");
+    fault_every(parse_long_names, NULL, "parse long names");
     fault_every(write_once, NULL, "write");
     char path[256], sharded[256];
     strcpy(path, in_folder("five.safetensors"));
@@ -1038,8 +1068,17 @@ static void given_file(const char *path)
     pv_safetensors_close(&st);
 }
 
+/* The number the next file would get: higher than before when one was left open. */
+static int next_fd(void)
+{
+    int fd = open("/dev/null", O_RDONLY);
+    close(fd);
+    return fd;
+}
+
 int main(int argc, char **argv)
 {
+    const int fd = next_fd();
     for (int i = 1; i < argc; i++)
         given_file(argv[i]);
     if (!mkdtemp(folder))
@@ -1060,6 +1099,7 @@ int main(int argc, char **argv)
     threads();
     printf("%d malformed headers, files and indexes\n", cases);
     CHECK(cases >= 300);
+    CHECK(next_fd() == fd);
     CHECK(rmdir(folder) == 0);
     CHECK(pv_alloc_live() == 0);
     return test_done();

@@ -79,7 +79,7 @@ static pv_status time_runs(bench *b)
 {
     cli_progress_bar bar = {.off = b->common.json};
     for (int i = -b->warmup; i < b->runs; i++) {
-        pv_timing t;
+        pv_timing t = {0};
         if (i < 0)
             cli_note(&bar, "warming up");
         else

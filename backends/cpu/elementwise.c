@@ -1,24 +1,6 @@
-/* elementwise.c - add, mul, scale, gelu, silu, axpy. Row by row in f32, one rounding on store. The second operand of add
- * and mul repeats along the first. gelu(x) = 0.5 x (1 + tanh u) is computed as x / (1 + e^(-2u)), which is the same and
- * does not cancel for negative x. Bound: memory; gelu and silu about a nanosecond an element. */
+/* elementwise.c - add, mul, scale, gelu, silu, axpy. Row by row in f32, one rounding on store. The second
+ * operand of add and mul repeats along the first. gelu and silu: vector_loops.h. Bound: memory. */
 #include "cpu.h"
-#include "cpu_math.h"
-
-CPU_CLONES
-static void gelu(float *y, const float *x, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        float u = 0.7978845608f * (x[i] + 0.044715f * x[i] * x[i] * x[i]);
-        y[i] = x[i] / (1.0f + cpu_exp(-2.0f * u));
-    }
-}
-
-CPU_CLONES
-static void silu(float *y, const float *x, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++)
-        y[i] = x[i] / (1.0f + cpu_exp(-x[i]));
-}
 
 static void add_row(const cpu_call *c, int64_t row, const float *const *in, float *out)
 {
@@ -44,13 +26,13 @@ static void scale_row(const cpu_call *c, int64_t row, const float *const *in, fl
 static void gelu_row(const cpu_call *c, int64_t row, const float *const *in, float *out)
 {
     (void)row;
-    gelu(out, in[0], pv_width(c->node->in[0]));
+    c->vector->gelu(out, in[0], pv_width(c->node->in[0]));
 }
 
 static void silu_row(const cpu_call *c, int64_t row, const float *const *in, float *out)
 {
     (void)row;
-    silu(out, in[0], pv_width(c->node->in[0]));
+    c->vector->silu(out, in[0], pv_width(c->node->in[0]));
 }
 
 static void add_run(const cpu_call *c)
@@ -79,18 +61,17 @@ static void silu_run(const cpu_call *c)
 }
 
 /* x + a y, a one number. x and the result may be the same bytes. */
+static void axpy_row(const cpu_call *c, int64_t row, const float *const *in, float *out)
+{
+    (void)row;
+    float tmp, a = *cpu_load(c->in[1], c->node->in[1]->dtype, 0, 1, &tmp);
+    for (int64_t i = 0, n = pv_width(c->node->in[0]); i < n; i++)
+        out[i] = in[0][i] + a * in[2][i];
+}
+
 static void axpy_run(const cpu_call *c)
 {
-    const pv_node *n = c->node;
-    float tmp, x_tmp, y_tmp, out_tmp, a = *cpu_load(c->in[1], n->in[1]->dtype, 0, 1, &tmp);
-    int64_t total = cpu_rows(c, 0) * pv_width(n->in[0]);
-    for (int64_t i = 0; i < total; i++) {
-        float x = *cpu_load(c->in[0], n->in[0]->dtype, i, 1, &x_tmp);
-        float y = *cpu_load(c->in[2], n->in[2]->dtype, i, 1, &y_tmp);
-        float *out = cpu_dest(c->out[0], n->out[0]->dtype, i, &out_tmp);
-        *out = x + a * y;
-        cpu_done(c->out[0], n->out[0]->dtype, i, 1, out);
-    }
+    cpu_each_row(c, axpy_row);
 }
 
 const cpu_kernel cpu_add = {add_run, cpu_row_need};
@@ -98,4 +79,4 @@ const cpu_kernel cpu_mul = {mul_run, cpu_row_need};
 const cpu_kernel cpu_scale = {scale_run, cpu_row_need};
 const cpu_kernel cpu_gelu = {gelu_run, cpu_row_need};
 const cpu_kernel cpu_silu = {silu_run, cpu_row_need};
-const cpu_kernel cpu_axpy = {axpy_run, NULL};
+const cpu_kernel cpu_axpy = {axpy_run, cpu_row_need};

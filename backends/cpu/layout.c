@@ -80,6 +80,6 @@ static void row_run(const cpu_call *c)
 
 const cpu_kernel cpu_copy = {copy_run, cpu_row_need};
 const cpu_kernel cpu_slice = {slice_run, cpu_row_need};
-const cpu_kernel cpu_concat = {concat_run, need};
+const cpu_kernel cpu_concat = {concat_run, need, 1u << 2};
 const cpu_kernel cpu_store = {store_run, need};
-const cpu_kernel cpu_row = {row_run, need};
+const cpu_kernel cpu_row = {row_run, need, 1u << 1};

@@ -24,4 +24,4 @@ static void run(const cpu_call *c)
     cpu_each_row(c, turn);
 }
 
-const cpu_kernel cpu_rope = {run, cpu_row_need};
+const cpu_kernel cpu_rope = {run, cpu_row_need, 1u << 2};

@@ -16,7 +16,7 @@ void *pv_arena_alloc(pv_arena *arena, size_t bytes)
 {
     const size_t align = _Alignof(max_align_t);
     if (bytes > SIZE_MAX / 4)
-        return pv_alloc(bytes); /* fails, with the words */
+        return pv_alloc(SIZE_MAX); /* fails, with the words */
     bytes = (bytes + align - 1) / align * align;
     struct pv_arena_block *b = arena->last;
     if (!b || b->size - b->used < bytes) {

@@ -167,10 +167,9 @@ float pv_e2m1_to_f32(uint8_t bits)
 
 uint8_t pv_f32_to_e2m1(float value)
 {
-    const uint32_t u = bits_of(value) & ~SIGN, sign = (bits_of(value) & SIGN) >> 28,
-                   largest = 0x40c00000; /* 6 */
-    return (
-        uint8_t)(u > INFINITE ? 7 /* no NaN here */ : narrow(choose(u < largest, u, largest), 1, 1) | sign);
+    const uint32_t u = bits_of(value) & ~SIGN, sign = (bits_of(value) & SIGN) >> 28, largest = 0x40c00000;
+    const uint32_t mag = narrow(choose(u < largest, u, largest), 1, 1); /* 6 at most */
+    return (uint8_t)(u > INFINITE ? 7 : mag | sign);
 }
 
 #define LOOP(to, from, convert)                                                                              \

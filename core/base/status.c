@@ -32,6 +32,15 @@ const char *pv_error_text(void)
     return error_text;
 }
 
+/* Names in the words may come from a hostile file: no control character reaches a terminal. */
+static void keep_text(char *text)
+{
+    for (char *c = text; *c; c++)
+        if ((unsigned char)*c < 32 || *c == 127)
+            *c = '?';
+    memcpy(error_text, text, TEXT_BYTES);
+}
+
 pv_status pv_fail(pv_status status, const char *fmt, ...)
 {
     char text[TEXT_BYTES]; /* the arguments may point into error_text */
@@ -39,7 +48,7 @@ pv_status pv_fail(pv_status status, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    memcpy(error_text, text, sizeof text);
+    keep_text(text);
     return status;
 }
 
@@ -58,7 +67,7 @@ pv_status pv_fail_in(pv_status status, const char *fmt, ...)
         memcpy(text + at, error_text, more < left ? more : left);
         text[at + (more < left ? more : left)] = 0;
     }
-    memcpy(error_text, text, sizeof text);
+    keep_text(text);
     return status;
 }
 

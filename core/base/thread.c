@@ -80,8 +80,9 @@ pv_status pv_pool_create(int threads, pv_pool **out)
     for (int i = 1; i < p->threads; i++) {
         p->worker[i] = (struct worker){.pool = p, .index = i};
         if (pthread_create(&p->worker[i].thread, NULL, loop, &p->worker[i])) {
+            const int wanted = p->threads;
             pv_pool_destroy(&p);
-            return pv_fail(PV_E_MEMORY, "could not start thread %d of %d", i + 1, threads);
+            return pv_fail(PV_E_MEMORY, "out of memory or threads: could not start thread %d of %d", i + 1, wanted);
         }
         p->started = i;
     }

@@ -85,7 +85,7 @@ pv_tensor *pv_tensor_add(pv_graph *g, const char *full_name, pv_usage usage, pv_
     if (g->status || !grow(g, &g->tensors, g->n_tensors, &g->cap_tensors))
         return NULL;
     pv_tensor *t = pv_arena_alloc(&g->arena, sizeof *t);
-    if (!t || !full_name) {
+    if (!t) {
         pv_graph_fail(g, PV_E_MEMORY, "out of memory while building the graph");
         return NULL;
     }
@@ -93,8 +93,9 @@ pv_tensor *pv_tensor_add(pv_graph *g, const char *full_name, pv_usage usage, pv_
     int64_t n = 1;
     for (int i = 0; i < n_dims; i++) {
         t->dim[i] = dim[i];
-        if (dim[i] < 0 || (dim[i] && n > (INT64_MAX >> 8) / dim[i])) {
-            pv_graph_fail(g, PV_E_SHAPE, "tensor '%s': dim %d is %lld", full_name, i, (long long)dim[i]);
+        if (dim[i] < 1 || n > (INT64_MAX >> 8) / dim[i]) {
+            pv_graph_fail(g, PV_E_SHAPE, "tensor '%s': dimension %d is %lld: expected at least 1, and a size that can be "
+                          "counted", full_name, i, (long long)dim[i]);
             return NULL;
         }
         n *= dim[i];
@@ -103,13 +104,34 @@ pv_tensor *pv_tensor_add(pv_graph *g, const char *full_name, pv_usage usage, pv_
     return t;
 }
 
+const char *pv_graph_vprintf(pv_graph *g, const char *fmt, va_list ap)
+{
+    const char *text = pv_arena_vprintf(&g->arena, fmt, ap);
+    if (!text)
+        pv_graph_fail(g, PV_E_MEMORY, "out of memory while building the graph");
+    return text ? text : "";
+}
+
+const char *pv_graph_printf(pv_graph *g, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    const char *text = pv_graph_vprintf(g, fmt, ap);
+    va_end(ap);
+    return text;
+}
+
 static const char *scoped(pv_graph *g, const char *name)
 {
-    return pv_arena_printf(&g->arena, "%s%s", g->scope, name);
+    return pv_graph_printf(g, "%s%s", g->scope, name);
 }
 
 pv_tensor *pv_input(pv_graph *g, const char *name, pv_dtype dtype, int n_dims, const int64_t *dim, pv_tensor *rows)
 {
+    if (rows && (rows->dtype != PV_I32 || pv_elements(rows) != 1 || rows->usage != PV_IO)) {
+        pv_graph_fail(g, PV_E_SHAPE, "input '%s': its rows are counted by an input i32[1], '%s' is none", name, rows->name);
+        return NULL;
+    }
     pv_tensor *t = pv_tensor_add(g, scoped(g, name), PV_IO, dtype, n_dims, dim);
     if (t)
         t->rows = rows;
@@ -145,12 +167,12 @@ pv_tensor *pv_weight(pv_graph *g, int n_dims, const int64_t *dim, const char *fm
 {
     va_list ap;
     va_start(ap, fmt);
-    const char *name = pv_arena_vprintf(&g->arena, fmt, ap);
+    const char *name = pv_graph_vprintf(g, fmt, ap);
     va_end(ap);
-    for (int i = 0; name && i < g->n_tensors; i++)
+    for (int i = 0; i < g->n_tensors; i++)
         if (g->tensors[i]->usage == PV_WEIGHT && !strcmp(g->tensors[i]->name, name))
             return g->tensors[i];
-    pv_dtype dtype = name && g->stored_dtype ? g->stored_dtype(g->stored_user, name) : PV_F32;
+    pv_dtype dtype = !g->status && g->stored_dtype ? g->stored_dtype(g->stored_user, name) : PV_F32;
     return pv_tensor_add(g, name, PV_WEIGHT, dtype, n_dims, dim);
 }
 
@@ -173,7 +195,7 @@ pv_node *pv_node_add(pv_graph *g, const char *name, pv_op op, int n_in, pv_tenso
     *n = (pv_node){.op = op, .stage = g->stage, .n_in = n_in};
     if (attr)
         n->attr = *attr;
-    n->name = name ? scoped(g, name) : pv_arena_printf(&g->arena, "%s%s#%d", g->scope, info->name, g->n_tensors);
+    n->name = name ? scoped(g, name) : pv_graph_printf(g, "%s%s#%d", g->scope, info->name, g->n_tensors);
     if (n_in < info->min_in || n_in > info->max_in) {
         pv_graph_fail(g, PV_E_ARG, "%s '%s' takes %d to %d inputs, came %d", info->name, n->name, info->min_in,
                       info->max_in, n_in);

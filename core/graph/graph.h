@@ -17,6 +17,7 @@
 #define PV_MAX_DIMS 4
 #define PV_MAX_IN   9
 #define PV_MAX_OUT  4
+#define PV_NOWHERE  SIZE_MAX
 
 typedef enum pv_usage {
     PV_WEIGHT,  /* from the checkpoint, by name */
@@ -49,7 +50,7 @@ typedef struct pv_tensor {
     bool per_step;             /* one row for each denoising step; made [steps, ...] by hoist.c */
     bool output;               /* kept until the next run, so that it can be read */
     int id;                    /* index in the graph */
-    size_t offset;             /* place.c: in the buffer of its usage (not for weights) */
+    size_t offset;             /* place.c: in the buffer of its usage; PV_NOWHERE: nothing needs it, or a weight */
 } pv_tensor;
 
 typedef struct pv_node {
@@ -72,6 +73,7 @@ typedef struct pv_graph {
     int n_tensors, cap_tensors;
     pv_stage stage; /* of nodes added now */
     char scope[160];
+    pv_tensor *step; /* i32[1], made by hoist.c: which step runs; NULL while nobody reads it */
     /* What dtype the checkpoint stores a weight in; NULL: f32. */
     pv_dtype (*stored_dtype)(const void *user, const char *name);
     const void *stored_user;
@@ -83,6 +85,10 @@ void pv_graph_destroy(pv_graph **g);
 /* First failure wins; returns its status. pv_graph_status sets pv_error_text() to the words of that failure. */
 pv_status pv_graph_fail(pv_graph *g, pv_status status, const char *fmt, ...) PV_PRINTF(3, 4);
 pv_status pv_graph_status(const pv_graph *g);
+
+/* Text that lives as long as the graph; never NULL: where there is no memory the graph fails. */
+const char *pv_graph_printf(pv_graph *g, const char *fmt, ...) PV_PRINTF(2, 3);
+const char *pv_graph_vprintf(pv_graph *g, const char *fmt, va_list ap);
 
 /* Puts "NAME." in front of names given from now on; pop takes the last part off. */
 void pv_scope_push(pv_graph *g, const char *fmt, ...) PV_PRINTF(2, 3);

@@ -24,7 +24,7 @@ static pv_status misfit(pv_graph *g, const pv_node *n, const char *want, const p
 
 static pv_tensor *out(pv_graph *g, pv_node *n, int n_dims, const int64_t *dim)
 {
-    const char *name = n->n_out ? pv_arena_printf(&g->arena, "%s:%d", n->name, n->n_out) : n->name;
+    const char *name = n->n_out ? pv_graph_printf(g, "%s:%d", n->name, n->n_out) : n->name;
     pv_tensor *t = pv_tensor_add(g, name, PV_SCRATCH, PV_F32, n_dims, dim);
     if (t)
         n->out[n->n_out++] = t;
@@ -65,6 +65,18 @@ static pv_status version(pv_graph *g, pv_node *n, pv_tensor *state)
     return g->status;
 }
 
+/* Another input that is read row by row beside the first: as large, and with no fewer rows valid. */
+static pv_status check_beside(pv_graph *g, const pv_node *n, int i)
+{
+    const pv_tensor *x = n->in[0], *y = n->in[i];
+    if (pv_elements(x) != pv_elements(y) || pv_width(x) != pv_width(y))
+        return misfit(g, n, "something shaped as the first input", y);
+    if (y->rows && y->rows != x->rows)
+        return pv_graph_fail(g, PV_E_SHAPE, "%s '%s': the rows of '%s' are counted by '%s', those of '%s' are not",
+                             pv_ops[n->op].name, n->name, y->name, y->rows->name, x->name);
+    return PV_OK;
+}
+
 static bool is_vector(const pv_tensor *t, int64_t width)
 {
     return pv_elements(t) == width && pv_width(t) == width;
@@ -83,6 +95,8 @@ static pv_status check_linear(pv_graph *g, const pv_node *n, const pv_tensor *w,
     if (w->dim[1] != pv_width(x))
         return pv_graph_fail(g, PV_E_SHAPE, "linear '%s': weight '%s' takes %lld features, input '%s' has %lld", n->name,
                              w->name, (long long)w->dim[1], x->name, (long long)pv_width(x));
+    if (x->rows && x->n_dims > 2)
+        return misfit(g, n, "one matrix, where rows are counted", x);
     return b && !is_vector(b, w->dim[0]) ? misfit(g, n, "one bias for each output", b) : PV_OK;
 }
 
@@ -116,7 +130,11 @@ static pv_status infer_linear_onto(pv_graph *g, pv_node *n, const pv_tensor *b)
     if (pv_width(residual) != n->in[1]->dim[0] || pv_elements(residual) / pv_width(residual) !=
                                                       pv_elements(n->in[0]) / pv_width(n->in[0]))
         return misfit(g, n, "a residual as wide as the product", residual);
-    return with_width(g, n, n->in[1]->dim[0]);
+    if (n->in[0]->rows && n->in[0]->rows != residual->rows)
+        return misfit(g, n, "a residual whose rows are counted as the input's", residual);
+    if (!with_width(g, n, n->in[1]->dim[0]))
+        n->out[0]->rows = residual->rows;
+    return g->status;
 }
 
 pv_status infer_linear_add(pv_graph *g, pv_node *n)
@@ -145,6 +163,8 @@ static pv_status check_attention(pv_graph *g, const pv_node *n, const pv_tensor 
         return misfit(g, n, "[batch rows, heads x head]", q);
     if (a->batch > 1 && q && q->rows)
         return misfit(g, n, "all rows valid in a batch", q);
+    if (k->rows && (a->batch > 1 || !len))
+        return misfit(g, n, "keys that are counted by the length, in one sequence", k);
     if (a->first < 0 || a->first >= k->dim[0] / a->batch)
         return pv_graph_fail(g, PV_E_ARG, "%s '%s': first key %lld of %lld", pv_ops[n->op].name, n->name,
                              (long long)a->first, (long long)(k->dim[0] / a->batch));
@@ -179,7 +199,8 @@ pv_status infer_attention_values(pv_graph *g, pv_node *n)
     pv_status st = check_attention(g, n, NULL, v, n->n_in > 2 ? n->in[2] : NULL);
     if (st)
         return st;
-    if (p->n_dims != 3 || p->dim[0] != (int64_t)a->batch * a->heads || p->dim[2] != v->dim[0] / a->batch - a->first)
+    if (p->n_dims != 3 || p->dim[0] != (int64_t)a->batch * a->heads || p->dim[2] != v->dim[0] / a->batch - a->first ||
+        (a->batch > 1 && p->rows))
         return misfit(g, n, "probabilities [batch heads, rows, keys]", p);
     pv_tensor *t = out(g, n, 2, (int64_t[]){p->dim[1] * a->batch, v->dim[1] / a->kv_heads * a->heads});
     if (t)
@@ -219,11 +240,10 @@ pv_status infer_ada_rms_norm(pv_graph *g, pv_node *n)
 
 pv_status infer_gated_residual(pv_graph *g, pv_node *n)
 {
-    if (pv_elements(n->in[0]) != pv_elements(n->in[1]))
-        return misfit(g, n, "as many elements as the residual", n->in[1]);
     if (!is_vector(n->in[2], 3 * pv_width(n->in[0])))
         return misfit(g, n, "scale, shift and gate in one row", n->in[2]);
-    return same(g, n);
+    pv_status st = check_beside(g, n, 1);
+    return st ? st : same(g, n);
 }
 
 static pv_status check_rope(pv_graph *g, const pv_node *n, int heads)
@@ -231,8 +251,8 @@ static pv_status check_rope(pv_graph *g, const pv_node *n, int heads)
     const pv_tensor *x = n->in[0], *table = n->in[1], *pos = n->in[2];
     if (heads < 1 || x->n_dims != 2 || pv_width(x) % (2 * heads))
         return misfit(g, n, "heads of even size side by side", x);
-    if (table->n_dims != 2 || table->dim[1] != pv_width(x) / heads)
-        return misfit(g, n, "a table [positions, cos | sin] as wide as a head", table);
+    if (table->n_dims != 2 || table->dim[1] != pv_width(x) / heads || table->dtype != PV_F32)
+        return misfit(g, n, "a table f32 [positions, cos | sin] as wide as a head", table);
     if (pos->dtype != PV_I32 || pv_elements(pos) != x->dim[0])
         return misfit(g, n, "one i32 position for each row", pos);
     return PV_OK;
@@ -272,6 +292,8 @@ static pv_status infer_pair(pv_graph *g, pv_node *n)
     int64_t nx = pv_elements(x), ny = pv_elements(y);
     if (pv_width(x) != pv_width(y) || ny == 0 || nx % ny)
         return misfit(g, n, "something that repeats along the first input", y);
+    if (y->rows)
+        return check_beside(g, n, 1) ? g->status : same(g, n);
     return same(g, n);
 }
 
@@ -287,9 +309,8 @@ pv_status infer_mul(pv_graph *g, pv_node *n)
 
 pv_status infer_geglu(pv_graph *g, pv_node *n)
 {
-    if (pv_elements(n->in[0]) != pv_elements(n->in[1]))
-        return misfit(g, n, "up shaped as gate", n->in[1]);
-    return infer_pair(g, n);
+    pv_status st = check_beside(g, n, 1);
+    return st ? st : same(g, n);
 }
 
 pv_status infer_scale(pv_graph *g, pv_node *n)
@@ -316,8 +337,9 @@ pv_status infer_axpy(pv_graph *g, pv_node *n)
 {
     if (pv_elements(n->in[1]) != 1)
         return misfit(g, n, "one number", n->in[1]);
-    if (pv_elements(n->in[2]) != pv_elements(n->in[0]))
-        return misfit(g, n, "y shaped as x", n->in[2]);
+    pv_status st = check_beside(g, n, 2);
+    if (st)
+        return st;
     return n->in[0]->usage == PV_STATE ? version(g, n, n->in[0]) : same(g, n);
 }
 
@@ -330,6 +352,9 @@ pv_status infer_concat(pv_graph *g, pv_node *n)
         return pv_graph_fail(g, PV_E_ARG, "concat '%s': the first input must have all its rows", n->name);
     if (n->n_in > 2 && !is_count(n->in[2]))
         return misfit(g, n, "a count i32[1]", n->in[2]);
+    if (y->rows && n->n_in < 3)
+        return pv_graph_fail(g, PV_E_ARG, "concat '%s': the rows of '%s' are counted, so those of both must be", n->name,
+                             y->name);
     pv_tensor *t = out(g, n, 2, (int64_t[]){x->dim[0] + y->dim[0], x->dim[1]});
     if (t)
         t->rows = n->n_in > 2 ? n->in[2] : NULL;

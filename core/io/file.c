@@ -133,8 +133,8 @@ pv_status pv_file_out_end(pv_file_out *f)
     pv_status st = PV_OK;
     if (fsync(f->fd) != 0)
         st = pv_fail(PV_E_FILE, "%s: cannot be flushed to disk: %s", f->path, strerror(errno));
-    if (close(f->fd) != 0 && !st &&
-        errno != EINTR) /* after EINTR the descriptor is gone and the data is on disk */
+    /* After EINTR the descriptor is gone, and the data is on disk since fsync. */
+    if (close(f->fd) != 0 && !st && errno != EINTR)
         st = pv_fail(PV_E_FILE, "%s: cannot be closed: %s", f->path, strerror(errno));
     if (!st && rename(f->part, f->path) != 0)
         st = pv_fail(PV_E_FILE, "%s: cannot be renamed from %s: %s", f->path, f->part, strerror(errno));
@@ -146,8 +146,6 @@ pv_status pv_file_out_end(pv_file_out *f)
 
 void pv_file_out_abort(pv_file_out *f)
 {
-    if (!f->part)
-        return;
     close(f->fd);
     unlink(f->part);
     forget(f);

@@ -14,12 +14,11 @@ pv_status pv_file_write(const char *path, const void *data, size_t n);
 /* A regular file for reading; anything else (folder, FIFO, device) is refused without waiting for it. */
 pv_status pv_file_open(const char *path, int *fd, uint64_t *bytes);
 
-/* Exactly n bytes from `offset`; a file that ends before that is PV_E_FILE. Any number of threads at a time.
- */
+/* Exactly n bytes from `offset`; a file that ends before that is PV_E_FILE. Any thread may call. */
 pv_status pv_file_pread(int fd, const char *path, uint64_t offset, void *dst, size_t n);
 
 /* pv_file_write in pieces. After begin, exactly one of end and abort; both release what begin took, and
- * unless `end` answers PV_OK nothing is left behind. A zeroed pv_file_out may be aborted. */
+ * unless `end` answers PV_OK nothing is left behind. */
 typedef struct pv_file_out {
     int fd;
     char *path, *part; /* the name it shall have; the name it has until then */

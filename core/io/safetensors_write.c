@@ -87,16 +87,13 @@ static pv_status fail(pv_st_writer *w, pv_status status)
     if (status && !w->failed) {
         w->failed = status;
         w->why = pv_strdup(pv_error_text());
-        if (!w->why)
-            pv_fail(status, "%s: writing failed, and there was no memory to keep the reason", w->file.path);
     }
     return status;
 }
 
 static pv_status failed(const pv_st_writer *w)
 {
-    return w->failed ? pv_fail(w->failed, "%s", w->why ? w->why : "writing failed before, out of memory")
-                     : PV_OK;
+    return w->failed ? pv_fail(w->failed, "%s", w->why ? w->why : "writing failed before") : PV_OK;
 }
 
 pv_status pv_st_writer_begin(const char *path, pv_st_writer **out)

@@ -8,9 +8,9 @@ pv_tensor *pv_dense(pv_graph *g, const char *name, pv_tensor *x, int64_t width, 
 {
     va_list ap;
     va_start(ap, prefix_fmt);
-    const char *prefix = pv_arena_vprintf(&g->arena, prefix_fmt, ap);
+    const char *prefix = pv_graph_vprintf(g, prefix_fmt, ap);
     va_end(ap);
-    if (!x || !prefix)
+    if (!x)
         return NULL;
     pv_tensor *w = pv_weight(g, 2, (int64_t[]){width, pv_width(x)}, "%s.weight", prefix);
     return pv_linear(g, name, x, w, bias ? pv_weight(g, 1, &width, "%s.bias", prefix) : NULL);
@@ -20,9 +20,9 @@ pv_tensor *pv_gemma_norm(pv_graph *g, const char *name, pv_tensor *x, float eps,
 {
     va_list ap;
     va_start(ap, weight_fmt);
-    const char *weight = pv_arena_vprintf(&g->arena, weight_fmt, ap);
+    const char *weight = pv_graph_vprintf(g, weight_fmt, ap);
     va_end(ap);
-    if (!x || !weight)
+    if (!x)
         return NULL;
     pv_tensor *w = pv_weight(g, 1, (int64_t[]){pv_width(x)}, "%s", weight);
     if (w) {

@@ -95,7 +95,7 @@ static void read_prefix(pv_graph *g, policy *p, pv_tensor *image_tokens)
         x = pv_concat(g, "embs", image_tokens, x, p->prefix_len);
     for (int i = 0; i < p->c->gemma.depth; i++) {
         pv_scope_push(g, "layer%d", i);
-        const char *w = pv_arena_printf(&g->arena, PREFIX ".layers.%d", i);
+        const char *w = pv_graph_printf(g, PREFIX ".layers.%d", i);
         x = prefix_block(g, p, x, (pv_rotation){p->rope, positions}, &p->cache[i], w);
         pv_scope_pop(g);
     }
@@ -137,7 +137,7 @@ static pv_tensor *velocity(pv_graph *g, policy *p, pv_tensor *x_t, pv_tensor *co
     pv_tensor *x = pv_dense(g, "suffix_in", x_t, c->expert.width, true, "action_in_proj");
     for (int i = 0; i < c->expert.depth; i++) {
         pv_scope_push(g, "layer%d", i);
-        const char *w = pv_arena_printf(&g->arena, EXPERT ".layers.%d", i);
+        const char *w = pv_graph_printf(g, EXPERT ".layers.%d", i);
         x = expert_block(g, p, x, cond, rope, &p->cache[i], w);
         pv_scope_pop(g);
     }
@@ -175,8 +175,8 @@ void pv_pi05_build(pv_graph *g, const pv_config *c, const pv_pi05_shape *shape)
     p.prefix_len = count(g, "prefix_len");
     p.kv_len = count(g, "kv_len");
     for (int i = 0; i < c->gemma.depth; i++) {
-        p.cache[i].k = pv_state(g, pv_arena_printf(&g->arena, "cache.layer%d.k", i), PV_F32, c->horizon + p.prefix, kv_width);
-        p.cache[i].v = pv_state(g, pv_arena_printf(&g->arena, "cache.layer%d.v", i), PV_F32, c->horizon + p.prefix, kv_width);
+        p.cache[i].k = pv_state(g, pv_graph_printf(g, "cache.layer%d.k", i), PV_F32, c->horizon + p.prefix, kv_width);
+        p.cache[i].v = pv_state(g, pv_graph_printf(g, "cache.layer%d.v", i), PV_F32, c->horizon + p.prefix, kv_width);
     }
     pv_tensor *image_tokens = shape->views ? see(g, &p) : NULL;
     if (!g->status)

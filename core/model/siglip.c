@@ -40,8 +40,8 @@ pv_tensor *pv_siglip(pv_graph *g, const pv_siglip_config *c, float eps, pv_tenso
     x = pv_add(g, "embeddings", x, positions);
     for (int i = 0; i < c->depth; i++) {
         pv_scope_push(g, "layer%d", i);
-        const char *w = pv_arena_printf(&g->arena, "%s.encoder.layers.%d", weights, i);
-        if (!x || !w)
+        const char *w = pv_graph_printf(g, "%s.encoder.layers.%d", weights, i);
+        if (!x)
             return NULL;
         x = pv_add(g, "attn_sum", x, attention(g, c, norm(g, "attn_norm", x, eps, w, "layer_norm1"), pictures, w));
         if (!x)

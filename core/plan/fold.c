@@ -9,7 +9,7 @@ static bool foldable(const pv_node *n)
         if (n->in[k]->usage != PV_CONST)
             return false;
     for (int k = 0; k < n->n_out; k++)
-        if (n->out[k]->base)
+        if (n->out[k]->base || n->out[k]->output) /* what is kept to be read has its place in a buffer */
             return false;
     return true;
 }

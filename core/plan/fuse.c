@@ -27,18 +27,36 @@ static int index_of(const pv_graph *g, const pv_node *n)
     return -1;
 }
 
-/* The node of op `op` that makes `t`, in the stage of `reader`, if nobody else needs t. */
-static pv_node *sole(const pv_graph *g, const pv_tensor *t, pv_op op, const pv_node *reader)
+/* The node that makes `t`, if nobody but `reader`, in the same stage, needs t. */
+static pv_node *sole(const pv_graph *g, const pv_tensor *t, const pv_node *reader)
 {
     pv_node *p = t->producer;
-    return p && p->op == op && p->stage == reader->stage && !t->output && p->n_out == 1 && pv_consumers(g, t) == 1 ? p
-                                                                                                               : NULL;
+    bool alone = p && p->stage == reader->stage && p->n_out == 1 && !t->output && t->usage == PV_SCRATCH;
+    return alone && pv_consumers(g, t) == 1 ? p : NULL;
+}
+
+/* `t` goes, so it must not be where a result was rounded: fused and apart give the same bytes. */
+static pv_node *maker(const pv_graph *g, const pv_tensor *t, pv_op op, const pv_node *reader)
+{
+    pv_node *p = t->dtype == PV_F32 ? sole(g, t, reader) : NULL;
+    return p && p->op == op ? p : NULL;
+}
+
+/* Would node `early`, run at `at`, read a state that is overwritten in between? */
+static bool overtaken(const pv_graph *g, const pv_node *early, int at)
+{
+    for (int i = index_of(g, early) + 1; i < at; i++)
+        for (int o = 0; o < g->nodes[i]->n_out; o++)
+            for (int k = 0; k < early->n_in; k++)
+                if (g->nodes[i]->out[o]->base && g->nodes[i]->out[o]->base == early->in[k])
+                    return true;
+    return false;
 }
 
 /* Puts `fused` in place of node `at`, whose outputs it makes, and drops `gone`. */
 static bool replace(pv_graph *g, const pv_backend *be, int at, const pv_node *fused, pv_node *gone)
 {
-    if (!be->vt->claims(be, fused))
+    if (overtaken(g, gone, at) || !be->vt->claims(be, fused))
         return false;
     pv_node *n = pv_arena_alloc(&g->arena, sizeof *n);
     if (!n) {
@@ -63,9 +81,9 @@ static pv_node like(const pv_node *n, pv_op op)
 /* cast(f(x)) with f(x) used once: f rounds on store, so it makes the cast's dtype itself. */
 static bool absorb_cast(pv_graph *g, const pv_backend *be, int at)
 {
-    pv_node *cast = g->nodes[at], *p = cast->in[0]->producer;
-    if (cast->op != PV_OP_CAST || !p || p->stage != cast->stage || p->n_out != 1 || cast->in[0]->output ||
-        cast->in[0]->usage != PV_SCRATCH || pv_consumers(g, cast->in[0]) != 1)
+    pv_node *cast = g->nodes[at];
+    pv_node *p = cast->op == PV_OP_CAST && cast->in[0]->dtype == PV_F32 ? sole(g, cast->in[0], cast) : NULL;
+    if (!p)
         return false;
     pv_node f = *p;
     f.out[0] = cast->out[0];
@@ -76,8 +94,8 @@ static bool absorb_cast(pv_graph *g, const pv_backend *be, int at)
 static bool store_rope(pv_graph *g, const pv_backend *be, int at)
 {
     pv_node *store = g->nodes[at];
-    pv_node *rope = store->op == PV_OP_STORE ? sole(g, store->in[1], PV_OP_ROPE, store) : NULL;
-    if (!rope)
+    pv_node *rope = store->op == PV_OP_STORE ? sole(g, store->in[1], store) : NULL;
+    if (!rope || rope->op != PV_OP_ROPE || (store->in[1]->dtype != PV_F32 && store->in[1]->dtype != store->out[0]->dtype))
         return false;
     pv_node f = like(store, PV_OP_ROPE_STORE);
     f.attr.rope_store = (pv_rope_store_attr){rope->attr.rope.heads, store->attr.range.first};
@@ -94,7 +112,7 @@ static bool onto_residual(pv_graph *g, const pv_backend *be, int at)
     bool gated = n->op == PV_OP_GATED_RESIDUAL;
     if (!gated && (n->op != PV_OP_ADD || pv_elements(n->in[0]) != pv_elements(n->in[1])))
         return false;
-    pv_node *linear = sole(g, n->in[1], PV_OP_LINEAR, n);
+    pv_node *linear = maker(g, n->in[1], PV_OP_LINEAR, n);
     if (!linear)
         return false;
     pv_node f = like(n, gated ? PV_OP_LINEAR_GATED : PV_OP_LINEAR_ADD);

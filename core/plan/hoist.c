@@ -21,13 +21,13 @@ static bool hoistable(const pv_node *n)
 }
 
 /* The row of the running step; one node for each table. `made` remembers them by tensor id. */
-static pv_tensor *row_of(pv_graph *g, pv_tensor *table, pv_tensor **step, pv_tensor **made)
+static pv_tensor *row_of(pv_graph *g, pv_tensor *table, pv_tensor **made)
 {
-    if (!*step)
-        *step = pv_input(g, "step", PV_I32, 1, (int64_t[]){1}, NULL);
+    if (!g->step)
+        g->step = pv_input(g, "step", PV_I32, 1, (int64_t[]){1}, NULL);
     if (!made[table->id]) {
-        pv_node *n = pv_node_add(g, pv_arena_printf(&g->arena, "%s[step]", table->name), PV_OP_ROW, 2,
-                                 (pv_tensor *[]){table, *step}, NULL);
+        pv_node *n = pv_node_add(g, pv_graph_printf(g, "%s[step]", table->name), PV_OP_ROW, 2,
+                                 (pv_tensor *[]){table, g->step}, NULL);
         if (!n)
             return NULL;
         n->out[0]->dtype = table->dtype;
@@ -60,7 +60,6 @@ void pv_hoist(pv_graph *g, int steps)
     /* Stage by stage in a new list; rows are picked right before their first reader. */
     g->nodes = NULL;
     g->n_nodes = g->cap_nodes = 0;
-    pv_tensor *step = NULL;
     for (int s = 0; s < PV_STAGE_COUNT; s++)
         for (int i = 0; i < n_old; i++) {
             pv_node *n = old[i];
@@ -73,7 +72,7 @@ void pv_hoist(pv_graph *g, int steps)
                         pv_graph_fail(g, PV_E_ARG, "'%s' depends on time outside the denoising step", n->name);
                         return;
                     }
-                    n->in[k] = row_of(g, n->in[k], &step, made);
+                    n->in[k] = row_of(g, n->in[k], made);
                     if (!n->in[k])
                         return;
                 }

@@ -1,3 +1,4 @@
+/* instance.c - buffers, weights, constants and the recording of one plan, and the way in and out of its tensors. */
 #include "instance.h"
 #include "base/memory.h"
 
@@ -75,10 +76,9 @@ void pv_instance_destroy(pv_instance **inst)
 
 static pv_status check_range(const pv_tensor *t, size_t at, size_t n)
 {
-    size_t bytes = pv_tensor_bytes(t);
-    if (t->usage == PV_WEIGHT || at > bytes || n > bytes - at)
-        return pv_fail(PV_E_SHAPE, "'%s' has %zu bytes that can be reached, asked for %zu at %zu", t->name,
-                       t->usage == PV_WEIGHT ? 0 : bytes, n, at);
+    size_t bytes = t->usage == PV_WEIGHT || t->offset == PV_NOWHERE ? 0 : pv_tensor_bytes(t);
+    if (at > bytes || n > bytes - at)
+        return pv_fail(PV_E_SHAPE, "'%s' has %zu bytes that can be reached, asked for %zu at %zu", t->name, bytes, n, at);
     return PV_OK;
 }
 

@@ -9,9 +9,10 @@ typedef struct lowering {
     pv_graph *g;
     const pv_backend *be;
     uint64_t expand;
-    char missing[512];
+    char missing[1800];
 } lowering;
 
+/* Each primitive in each dtype is named once, with the first node that needs it. */
 static void miss(lowering *l, const pv_node *n)
 {
     char entry[128];

@@ -30,19 +30,21 @@ static int larger_first(const void *a, const void *b)
 }
 
 /* Sets from and to of everything that the program touches; -1 where it does not. */
-static void live(const pv_graph *g, life *lives)
+static bool live(pv_graph *g, life *lives)
 {
     for (int i = 0; i < g->n_tensors; i++)
         lives[i] = (life){g->tensors[i], -1, -1, aligned(pv_tensor_bytes(g->tensors[i]))};
     for (int i = 0; i < g->n_nodes; i++) {
         const pv_node *n = g->nodes[i];
-        for (int k = 0; k < n->n_out; k++) {
-            life *l = &lives[n->out[k]->id];
-            l->from = l->from < 0 ? i : l->from;
-            l->to = i;
-        }
+        for (int k = 0; k < n->n_out; k++)
+            lives[n->out[k]->id].from = lives[n->out[k]->id].to = i;
         for (int k = 0; k < n->n_in; k++) {
             life *l = &lives[n->in[k]->id];
+            bool made = n->in[k]->usage == PV_SCRATCH || n->in[k]->base; /* by a node, which must have run */
+            if (made && l->from < 0) {
+                pv_graph_fail(g, PV_E_ARG, "'%s' reads '%s', which no node before it makes", n->name, n->in[k]->name);
+                return false;
+            }
             l->from = l->from < 0 ? 0 : l->from;
             l->to = i;
             if (n->in[k]->rows) { /* read by the kernel as well, though no edge says so */
@@ -52,6 +54,7 @@ static void live(const pv_graph *g, life *lives)
             }
         }
     }
+    return true;
 }
 
 static bool promote(pv_graph *g, const life *lives)
@@ -59,16 +62,8 @@ static bool promote(pv_graph *g, const life *lives)
     for (int i = 0; i < g->n_nodes; i++)
         for (int k = 0; k < g->nodes[i]->n_in; k++) {
             pv_tensor *t = g->nodes[i]->in[k];
-            if (t->usage == PV_SCRATCH && !t->producer) {
-                pv_graph_fail(g, PV_E_ARG, "'%s' is read by '%s' but nobody makes it", t->name, g->nodes[i]->name);
-                return false;
-            }
             if (t->usage == PV_SCRATCH && t->producer->stage != g->nodes[i]->stage)
                 t->usage = PV_STATE;
-            if (t->base && lives[t->id].from > i) {
-                pv_graph_fail(g, PV_E_ARG, "'%s' reads '%s' before it is made", g->nodes[i]->name, t->name);
-                return false;
-            }
         }
     for (int i = 0; i < g->n_tensors; i++) {
         pv_tensor *t = g->tensors[i];
@@ -115,13 +110,13 @@ void pv_place(pv_graph *g, size_t bytes[PV_USAGE_COUNT])
         pv_graph_fail(g, PV_E_MEMORY, "out of memory while placing tensors");
         return;
     }
-    live(g, lives);
-    if (!promote(g, lives))
+    if (!live(g, lives) || !promote(g, lives))
         return;
     int n_scratch = 0;
     for (int i = 0; i < g->n_tensors; i++) {
         pv_tensor *t = g->tensors[i];
-        if (lives[i].from < 0 && !(t->usage == PV_IO))
+        t->offset = PV_NOWHERE;
+        if (lives[i].from < 0 && t->usage != PV_IO)
             continue;
         if (t->usage == PV_SCRATCH) {
             lives[n_scratch++] = lives[i];

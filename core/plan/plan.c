@@ -8,14 +8,6 @@ static void tell(const pv_plan_params *p, const char *pass, const pv_graph *g)
         p->on_pass(p->user, pass, g);
 }
 
-static const pv_tensor *find_step(const pv_graph *g)
-{
-    for (int i = 0; i < g->n_nodes; i++)
-        if (g->nodes[i]->op == PV_OP_ROW && g->nodes[i]->stage == PV_STAGE_DENOISE)
-            return g->nodes[i]->in[1];
-    return NULL;
-}
-
 pv_status pv_plan_create(pv_backend *be, pv_graph **taken, const pv_plan_params *p, pv_plan **out)
 {
     pv_graph *g = *taken;
@@ -52,7 +44,7 @@ pv_status pv_plan_create(pv_backend *be, pv_graph **taken, const pv_plan_params 
         return st;
     }
     *plan = (pv_plan){.backend = be, .graph = g, .weight_bytes = bytes[PV_WEIGHT]};
-    plan->program = (pv_program){.graph = g, .step = find_step(g), .steps = p->steps};
+    plan->program = (pv_program){.graph = g, .step = g->step, .steps = p->steps};
     for (int u = PV_WEIGHT + 1; u < PV_USAGE_COUNT; u++)
         plan->program.bytes[u] = bytes[u];
     *out = plan;

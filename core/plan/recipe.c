@@ -75,7 +75,7 @@ static void cast_for_product(pv_graph *g, pv_node *n, const bool *ruled)
     pv_tensor *x = n->in[0], *w = n->in[1];
     if (!ruled[w->id] || w->dtype == PV_F32 || x->dtype != PV_F32)
         return;
-    pv_node *cast = pv_node_add(g, pv_arena_printf(&g->arena, "%s.cast", n->name), PV_OP_CAST, 1, &x, NULL);
+    pv_node *cast = pv_node_add(g, pv_graph_printf(g, "%s.cast", n->name), PV_OP_CAST, 1, &x, NULL);
     if (!cast)
         return;
     cast->out[0]->dtype = w->dtype;
