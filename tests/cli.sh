@@ -158,6 +158,19 @@ expect 1 'one.txt: expected times' "${run[@]}" "${ids[@]}" --schedule one.txt
 expect 2 '--steps 5, but times.txt has the 4 times of 3 steps' "${run[@]}" "${ids[@]}" --schedule times.txt --steps 5
 expect 2 "'cosin': neither a file nor .*did you mean cosine" "${run[@]}" "${ids[@]}" --schedule cosin
 
+# ---- what run dumps, verify accepts ----
+
+for how in '' '--steps 4' '--schedule linear' '--schedule lerobot --steps 7' '--schedule line.txt' '--horizon 4'; do
+    horizon=()
+    [[ $how != --horizon* ]] || horizon=(--horizon 4)
+    # shellcheck disable=SC2086
+    "$pivot" run synth:tiny --image base_0_rgb=a.png --image right_wrist_0_rgb=a.png "${ids[@]}" $how --dump d.safetensors \
+        >/dev/null 2>err
+    works 'all within bounds' verify synth:tiny --trace d.safetensors "${horizon[@]}"
+    works '"schema"' verify synth:tiny --trace d.safetensors "${horizon[@]}" --json
+done
+expect 1 'noise' verify synth:tiny --trace d.safetensors
+
 # ---- run, with words ----
 
 if "$pivot" inspect synth:tiny | grep -q '^tokenizer *embedded'; then
