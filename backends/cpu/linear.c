@@ -4,6 +4,8 @@
  * in working memory that stays in cache (f32 weights are read where they are), multiplies it with all rows of x, adds
  * the next columns onto that, then bias and rounding. Panels are the same for every weight dtype, so weights with the
  * same values give the same bytes. f32 sums; order: OpenBLAS's inside a panel, panels in order of K.
+ * The schedule stage has a row for each step its tables hold; there own loops, which take every row alone, keep a step's
+ * bytes free of how many that are (OpenBLAS chooses its kernel by M).
  * Bound: the f32 rate of the cores for M of hundreds, expansion of the weights for M of tens. */
 #include "cpu.h"
 
@@ -155,7 +157,8 @@ static void task(void *user, int64_t t, int worker)
         for (int64_t r = 0; !wide && r < rows; r++)
             cpu_load(c->in[1], w->dtype, (n0 + r) * K + k0, columns, panel + r * columns);
         const float *b = wide ? (const float *)c->in[1] + n0 * K + k0 : panel;
-        cpu_gemm(true, j->m, rows, columns, 1, j->x + k0, K, b, wide ? K : columns, k0 ? 1 : 0, y, ldy);
+        (n->stage == PV_STAGE_SCHEDULE ? cpu_gemm_loops : cpu_gemm)(true, j->m, rows, columns, 1, j->x + k0, K, b,
+                                                                    wide ? K : columns, k0 ? 1 : 0, y, ldy);
     }
     if (n->n_in > 2) {
         const float *bias = cpu_load(c->in[2], n->in[2]->dtype, n0, rows, bias_tmp);
