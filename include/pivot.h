@@ -138,7 +138,7 @@ typedef struct pv_model_params {
     const char *asset_id;    /* which of several assets/ASSET_ID/norm_stats.json */
     int horizon;             /* action steps in a chunk; 0: as the folder or `config` says (weights do not store it) */
     pv_switch discrete_state; /* is the state told as digits in the prompt? AUTO: as the folder or `config` says */
-    pv_switch zscore;        /* ON: mean and standard deviation in place of quantiles */
+    pv_switch zscore;        /* ON: mean and standard deviation in place of quantiles. AUTO: as the folder or `config` says */
 } pv_model_params;
 
 /* path: a folder as published by openpi's PyTorch exporter or by lerobot; a .safetensors file (params->config then says

@@ -52,25 +52,29 @@ int cli_fail(const cli_options *c, pv_status status)
 
 /* ---- misspellings ---- */
 
-/* Letters to insert, drop or change to get from a to b. */
+/* Letters to insert, drop, change or swap with the next one, to get from a to b. */
 static int distance(const char *a, const char *b)
 {
-    int row[64], n = (int)strlen(b);
-    if (n >= 64)
-        return 64;
+    enum { MOST = 64 };
+    int rows[3][MOST], n = (int)strlen(b);
+    if (n >= MOST)
+        return MOST;
     for (int j = 0; j <= n; j++)
-        row[j] = j;
-    for (int i = 1; a[i - 1]; i++) {
-        int diagonal = row[0];
+        rows[0][j] = j;
+    int i = 1;
+    for (; a[i - 1]; i++) {
+        int *row = rows[i % 3], *up = rows[(i + 2) % 3], *up2 = rows[(i + 1) % 3];
         row[0] = i;
         for (int j = 1; j <= n; j++) {
-            int change = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            int edit = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
-            row[j] = change < edit ? change : edit;
+            int least = up[j - 1] + (a[i - 1] != b[j - 1]);
+            least = up[j] + 1 < least ? up[j] + 1 : least;
+            least = row[j - 1] + 1 < least ? row[j - 1] + 1 : least;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && up2[j - 2] + 1 < least)
+                least = up2[j - 2] + 1;
+            row[j] = least;
         }
     }
-    return row[n];
+    return rows[(i + 2) % 3][n];
 }
 
 const char *cli_nearest(const char *word, const char *const *list)
@@ -78,7 +82,7 @@ const char *cli_nearest(const char *word, const char *const *list)
     const char *best = NULL;
     size_t n = strlen(word);
     int least = n > 64 ? 0 : n < 4 ? 2 : n < 8 ? 3 : 4; /* fewer than this many letters may differ */
-    for (; *list; list++) {
+    for (; least && *list; list++) {
         int d = distance(word, *list);
         if (d < least) {
             least = d;
@@ -204,7 +208,8 @@ pv_status cli_numbers(const char *what, const char *text, double **out, int *n)
         if (!parse_double(word, &(*out)[i])) {
             pv_free(*out);
             *out = NULL;
-            return pv_fail(PV_E_ARG, "%s: expected numbers with commas between, number %d is '%s'", what, i, word);
+            return pv_fail(PV_E_ARG, "%s: expected numbers with commas between, number %d is '%s'", what, i,
+                           word);
         }
         text += used + 1;
     }
@@ -222,7 +227,8 @@ pv_status cli_integers(const char *what, const char *text, int32_t **out, int *n
         if (!parse_int(word, &v) || v < INT32_MIN || v > INT32_MAX) {
             pv_free(*out);
             *out = NULL;
-            return pv_fail(PV_E_ARG, "%s: expected whole numbers with commas between, number %d is '%s'", what, i, word);
+            return pv_fail(PV_E_ARG, "%s: expected whole numbers with commas between, number %d is '%s'",
+                           what, i, word);
         }
         (*out)[i] = (int32_t)v;
         text += used + 1;
@@ -246,14 +252,18 @@ static void add(table *t, const cli_option *o)
 static void fill(table *t, const cli_command *cmd, cli_options *c, bool *help)
 {
     const cli_option model[] = {
-        {"model", "MODEL", "a folder as published by openpi or lerobot, a .safetensors file with\n"
-                           "--config, or synth:tiny or synth:full (made from a hash, no file)", CLI_TEXT, &c->model},
+        {"model", "MODEL",
+         "a folder as published by openpi or lerobot, a .safetensors file with\n"
+         "--config, or synth:tiny or synth:full (made from a hash, no file)",
+         CLI_TEXT, &c->model},
         {"config", "FILE", "dimensions as JSON; wins over what the folder says", CLI_TEXT, &c->config},
         {"tokenizer", "FILE", "SentencePiece model, where the folder has none", CLI_TEXT, &c->tokenizer},
         {"norm-stats", "FILE", "norm_stats.json, where the folder has none", CLI_TEXT, &c->norm_stats},
         {"asset-id", "ID", "which of several assets/ID/norm_stats.json", CLI_TEXT, &c->asset_id},
-        {"horizon", "N", "action steps in a chunk, where the folder does not say", CLI_INT, &c->horizon, 1, 1 << 16},
-        {"discrete-state", "on|off", "is the state told as digits in the prompt?", CLI_SWITCH, &c->discrete_state},
+        {"horizon", "N", "action steps in a chunk, where the folder does not say", CLI_INT, &c->horizon, 1,
+         1 << 16},
+        {"discrete-state", "on|off", "is the state told as digits in the prompt?", CLI_SWITCH,
+         &c->discrete_state},
         {"zscore", NULL, "normalise with mean and deviation in place of quantiles", CLI_FLAG, &c->zscore},
         {NULL},
     };
@@ -261,7 +271,8 @@ static void fill(table *t, const cli_command *cmd, cli_options *c, bool *help)
         {"backend", "NAME", "what computes (default: cpu)", CLI_TEXT, &c->backend},
         {"device", "X", "its device, by index, name or UUID (default: the first)", CLI_TEXT, &c->device},
         {"recipe", "NAME", "which tensor has which dtype: f32 (default), bf16", CLI_TEXT, &c->recipe},
-        {"threads", "N", "CPU threads (default: one for each core this process may use)", CLI_INT, &c->threads, 1, 4096},
+        {"threads", "N", "CPU threads (default: one for each core this process may use)", CLI_INT,
+         &c->threads, 1, 4096},
         {NULL},
     };
     const cli_option json[] = {{"json", NULL, "one JSON object on stdout", CLI_FLAG, &c->json}, {NULL}};
@@ -343,7 +354,9 @@ static int unknown(const cli_options *c, const table *t, const char *word)
 
 static int take_operands(const cli_command *cmd, int argc, char **argv, cli_options *c)
 {
-    const char *none = NULL, **operand = cmd->operand ? cmd->operand : cmd->groups & CLI_MODEL ? &c->model : &none;
+    const char *none = NULL, **operand = cmd->operand              ? cmd->operand
+                                         : cmd->groups & CLI_MODEL ? &c->model
+                                                                   : &none;
     for (int i = optind; i < argc; i++) {
         if (operand == &none)
             return cli_usage(c, "unexpected argument '%s'", argv[i]);
@@ -363,7 +376,8 @@ int cli_parse(const cli_command *cmd, int argc, char **argv, cli_options *c)
     fill(&t, cmd, c, &help);
     struct option longs[MAX_OPTIONS + 1] = {{0}};
     for (int i = 0; i < t.n; i++)
-        longs[i] = (struct option){t.option[i].name, t.option[i].value ? required_argument : no_argument, NULL, 256 + i};
+        longs[i] = (struct option){t.option[i].name, t.option[i].value ? required_argument : no_argument,
+                                   NULL, 256 + i};
 
     opterr = 0;
     optind = 0; /* GNU: start afresh */
@@ -461,7 +475,12 @@ const char *cli_ms(cli_text *buf, double ms)
     if (ms >= 9999.5)
         snprintf(buf->s, sizeof buf->s, "%.*f s", ms >= 99995 ? 1 : 2, ms / 1e3);
     else
-        snprintf(buf->s, sizeof buf->s, "%.*f ms", ms >= 999.5 ? 0 : ms >= 99.95 ? 1 : ms >= 9.995 ? 2 : 3, ms);
+        snprintf(buf->s, sizeof buf->s, "%.*f ms",
+                 ms >= 999.5   ? 0
+                 : ms >= 99.95 ? 1
+                 : ms >= 9.995 ? 2
+                               : 3,
+                 ms);
     return buf->s;
 }
 
@@ -470,6 +489,20 @@ void cli_progress_end(cli_progress_bar *bar)
     if (bar->drawn)
         fprintf(stderr, "\r\033[K");
     bar->drawn = false;
+}
+
+void cli_note(cli_progress_bar *bar, const char *fmt, ...)
+{
+    if (bar->off || !isatty(STDERR_FILENO))
+        return;
+    va_list ap;
+    va_start(ap, fmt);
+    fputc('\r', stderr);
+    vfprintf(stderr, fmt, ap);
+    fprintf(stderr, "\033[K");
+    fflush(stderr);
+    va_end(ap);
+    bar->drawn = true;
 }
 
 void cli_progress(void *user, const char *what, uint64_t done, uint64_t total)
@@ -519,6 +552,18 @@ cJSON *cli_json_float(float value)
             break;
     }
     return cJSON_CreateNumber(strtod(text, NULL));
+}
+
+cJSON *cli_json_u64(uint64_t value)
+{
+    char text[24];
+    snprintf(text, sizeof text, "%llu", (unsigned long long)value);
+    return cJSON_CreateRaw(text);
+}
+
+void cli_json_add_ms(cJSON *object, const char *key, double ms)
+{
+    cJSON_AddNumberToObject(object, key, round(ms * 1e6) * 1e-6);
 }
 
 cJSON *cli_json_floats(const float *x, int n)

@@ -1,17 +1,16 @@
 /* cli.h - what the subcommands of `pivot` share: options, help, exit codes, JSON, progress.
  *
- * A subcommand is one function `int NAME_main(int argc, char **argv)` (argv[0] is its name), listed in main.c. It says
- * what it is in a cli_command, lets cli_parse fill its variables, works, and returns an exit code:
+ * A subcommand is one function `int NAME_main(int argc, char **argv)` (argv[0] is its name), listed in
+ * main.c. It says what it is in a cli_command, lets cli_parse fill its variables, works, and returns an exit
+ * code:
  *
  *     cli_options common;
  *     const cli_option options[] = {{"steps", "N", "denoising steps", CLI_INT, &steps, 1, 1000}, {NULL}};
- *     const cli_command command = {.name = "run", .purpose = "...", .options = options, .groups = CLI_MODEL | CLI_DEVICE};
- *     int code = cli_parse(&command, argc, argv, &common);
- *     if (code != CLI_GO)
- *         return code;
+ *     const cli_command command = {.name = "run", .purpose = "...", .options = options, .groups = CLI_MODEL |
+ * CLI_DEVICE}; int code = cli_parse(&command, argc, argv, &common); if (code != CLI_GO) return code;
  *
- * What the command is for goes to stdout, everything else to stderr. With --json stdout is one JSON object whose first
- * key is "schema". */
+ * What the command is for goes to stdout, everything else to stderr. With --json stdout is one JSON object
+ * whose first key is "schema". */
 #ifndef PV_TOOLS_CLI_H
 #define PV_TOOLS_CLI_H
 
@@ -50,8 +49,8 @@ typedef struct cli_option {
     const char *value; /* stands for the value in the help: "N", "FILE"; NULL for flags */
     const char *help;  /* may have several lines */
     cli_kind kind;
-    void *target;      /* untouched when the option is not given */
-    double low, high;  /* for CLI_INT and CLI_NUMBER; both 0: any */
+    void *target;     /* untouched when the option is not given */
+    double low, high; /* for CLI_INT and CLI_NUMBER; both 0: any */
 } cli_option;
 
 enum { CLI_MODEL = 1, CLI_DEVICE = 2, CLI_JSON = 4 }; /* groups of common options; --help is always there */
@@ -75,15 +74,17 @@ typedef struct cli_command {
     const char *notes;          /* paragraphs below the options; NULL: none */
     const cli_option *options;  /* its own; ends with a NULL name */
     unsigned groups;
-    const char *operand_name;   /* "MODEL"; with CLI_MODEL and NULL here, an operand is the model */
+    const char *operand_name; /* "MODEL"; with CLI_MODEL and NULL here, an operand is the model */
     const char **operand;
-    bool model_optional;        /* else, with CLI_MODEL, a model must be given */
+    bool model_optional; /* else, with CLI_MODEL, a model must be given */
 } cli_command;
 
-/* Fills the targets and `common` (zeroed first). CLI_GO, or the exit code: --help has been printed, or the mistake. */
+/* Fills the targets and `common` (zeroed first). CLI_GO, or the exit code: --help has been printed, or the
+ * mistake. */
 int cli_parse(const cli_command *command, int argc, char **argv, cli_options *common);
 
-/* Prints "pivot COMMAND: ..." and where to look, for a wrong command line found after parsing. Returns CLI_USAGE. */
+/* Prints "pivot COMMAND: ..." and where to look, for a wrong command line found after parsing. Returns
+ * CLI_USAGE. */
 int cli_usage(const cli_options *common, const char *fmt, ...) PV_PRINTF(2, 3);
 /* Prints "pivot COMMAND: " and pv_error_text(). Returns the exit code of `status`. */
 int cli_fail(const cli_options *common, pv_status status);
@@ -105,8 +106,9 @@ pv_status cli_open_backend(const cli_options *common, pv_backend **out); /* "cpu
 
 /* ---- output ------------------------------------------------------------------------------------------- */
 
-/* A pv_progress_fn: a bar with bytes and rate on stderr when that is a terminal, else nothing. It takes itself away when
- * all is done; cli_progress_end takes it away before. user: a zeroed cli_progress_bar, .off with --json. */
+/* A pv_progress_fn: a bar with bytes and rate on stderr when that is a terminal, else nothing. It takes
+ * itself away when all is done; cli_progress_end takes it away before. user: a zeroed cli_progress_bar, .off
+ * with --json. */
 typedef struct cli_progress_bar {
     bool off;
     bool drawn;
@@ -114,6 +116,7 @@ typedef struct cli_progress_bar {
     double started_ms, drawn_ms;
 } cli_progress_bar;
 void cli_progress(void *user, const char *what, uint64_t done, uint64_t total);
+void cli_note(cli_progress_bar *bar, const char *fmt, ...) PV_PRINTF(2, 3); /* words in place of the bar */
 void cli_progress_end(cli_progress_bar *bar);
 
 double cli_now_ms(void);
@@ -122,14 +125,16 @@ double cli_now_ms(void);
 typedef struct cli_text {
     char s[32];
 } cli_text;
-const char *cli_bytes(cli_text *buf, uint64_t bytes);  /* "6.25 GiB" */
-const char *cli_count(cli_text *buf, uint64_t n);      /* "3,353,433,872" */
-const char *cli_ms(cli_text *buf, double ms);          /* "12.3 ms", "4.21 s" */
+const char *cli_bytes(cli_text *buf, uint64_t bytes); /* "6.25 GiB" */
+const char *cli_count(cli_text *buf, uint64_t n);     /* "3,353,433,872" */
+const char *cli_ms(cli_text *buf, double ms);         /* "12.3 ms", "4.21 s" */
 
 /* JSON: cJSON answers a lack of memory with NULL, which its Add functions bear; cli_json_print then fails. */
-cJSON *cli_json(const char *schema);                 /* {"schema": schema} */
-cJSON *cli_json_float(float value);                  /* with as few digits as tell it apart */
-cJSON *cli_json_floats(const float *x, int n);       /* [x0, x1, ...] */
-int cli_json_print(const cli_options *common, cJSON *json); /* takes it; the exit code */
+cJSON *cli_json(const char *schema); /* {"schema": schema} */
+cJSON *cli_json_float(float value);  /* with as few digits as tell it apart */
+cJSON *cli_json_u64(uint64_t value); /* all its digits, where a double would round */
+void cli_json_add_ms(cJSON *object, const char *key, double ms); /* to the nanosecond */
+cJSON *cli_json_floats(const float *x, int n);                   /* [x0, x1, ...] */
+int cli_json_print(const cli_options *common, cJSON *json);      /* takes it; the exit code */
 
 #endif

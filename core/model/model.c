@@ -122,7 +122,8 @@ static pv_status load_stats(pv_model *m, const char *folder, const pv_model_para
         st = pv_stats_read(m->stats_path, &m->stats);
     else if (!st && !m->checkpoint)
         st = pv_stats_parse(pv_tiny_stats, strlen(pv_tiny_stats), "embedded statistics", &m->stats);
-    m->rule = p->zscore == PV_ON ? PV_NORM_ZSCORE : PV_NORM_QUANTILE;
+    bool zscore = p->zscore == PV_AUTO ? m->config.zscore : p->zscore == PV_ON;
+    m->rule = zscore ? PV_NORM_ZSCORE : PV_NORM_QUANTILE;
     const char *where = m->stats_path ? m->stats_path : "embedded statistics";
     if (!st && m->stats) {
         st = pv_norm_check(&m->stats->state, m->rule, "state");

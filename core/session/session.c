@@ -186,8 +186,8 @@ void pv_session_destroy(pv_session **session)
 
 /* ---- one inference ---- */
 
-/* Independent normal numbers from a hash of seed and index (Box-Muller): the same on every machine, up to libm. */
-static void draw_noise(uint64_t seed, float *x, size_t n)
+/* Box-Muller on a hash of seed and index. */
+void pv_session_noise(uint64_t seed, float *x, size_t n)
 {
     uint64_t key = pv_hash(seed, 0);
     for (size_t i = 0; i < n; i++) {
@@ -201,7 +201,7 @@ static pv_status set_noise(pv_session *s, const pv_infer_params *p)
 {
     size_t n = (size_t)s->model->config.horizon * (size_t)s->model->config.action_dim;
     if (!p->noise)
-        draw_noise(p->seed, s->noise, n);
+        pv_session_noise(p->seed, s->noise, n);
     else
         memcpy(s->noise, p->noise, sizeof *s->noise * n);
     for (size_t i = 0; i < n; i++)
