@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define COMMANDS(X) X(run, "one inference: pictures, words and state in, an action chunk out")
+#define COMMANDS(X)                                                                                          \
+    X(run, "one inference: pictures, words and state in, an action chunk out")                               \
+    X(synth, "a checkpoint folder with made-up weights, to try everything without a download")
 
 #define X(name, text) int name##_main(int argc, char **argv);
 COMMANDS(X)
