@@ -5,8 +5,9 @@
  *     is pv_error_text(), kept per thread until the thread's next failing call.
  *   - Every handle has one owner and one destroyer. A destroyer takes the handle's address, leaves NULL
  *     behind and welcomes NULL.
- *   - Parameter structs begin with `size`, which the caller sets to sizeof the struct (or leaves 0, which
- *     means the same). All other zero values are sensible defaults. A struct need only live during the call.
+ *   - Structs begin with `size`, which the caller sets to sizeof the struct (or leaves 0, which means the
+ *     same) before the call, also where the library fills it in; another size than one it knows is PV_E_ARG. All
+ *     other zero values of parameters are sensible defaults. A struct need only live during the call.
  *   - Strings are UTF-8. Images are RGB, 8 bit, row by row from the top.
  *   - The library never exits, aborts, prints to stdout or reads environment variables.
  *   - A NaN or an infinity never leaves it: input that is not finite is refused, and a chunk that is not

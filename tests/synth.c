@@ -93,7 +93,7 @@ static void layouts(void)
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         pv_model *m = NULL;
-        pv_model_info info;
+        pv_model_info info = {0};
         files_fresh();
         if (!CHECK(synth("tiny %s --out %s/", rows[i].words, files_folder) == 0) ||
             !CHECK_OK(pv_model_load(files_folder, NULL, &m)) || !CHECK_OK(pv_model_describe(m, &info)))

@@ -491,6 +491,20 @@ void cli_progress_end(cli_progress_bar *bar)
     bar->drawn = false;
 }
 
+void cli_note(cli_progress_bar *bar, const char *fmt, ...)
+{
+    if (bar->off || !isatty(STDERR_FILENO))
+        return;
+    va_list ap;
+    va_start(ap, fmt);
+    fputc('\r', stderr);
+    vfprintf(stderr, fmt, ap);
+    fprintf(stderr, "\033[K");
+    fflush(stderr);
+    va_end(ap);
+    bar->drawn = true;
+}
+
 void cli_progress(void *user, const char *what, uint64_t done, uint64_t total)
 {
     cli_progress_bar *bar = user;
@@ -545,6 +559,11 @@ cJSON *cli_json_u64(uint64_t value)
     char text[24];
     snprintf(text, sizeof text, "%llu", (unsigned long long)value);
     return cJSON_CreateRaw(text);
+}
+
+void cli_json_add_ms(cJSON *object, const char *key, double ms)
+{
+    cJSON_AddNumberToObject(object, key, round(ms * 1e6) * 1e-6);
 }
 
 cJSON *cli_json_floats(const float *x, int n)

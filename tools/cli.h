@@ -116,6 +116,7 @@ typedef struct cli_progress_bar {
     double started_ms, drawn_ms;
 } cli_progress_bar;
 void cli_progress(void *user, const char *what, uint64_t done, uint64_t total);
+void cli_note(cli_progress_bar *bar, const char *fmt, ...) PV_PRINTF(2, 3); /* words in place of the bar */
 void cli_progress_end(cli_progress_bar *bar);
 
 double cli_now_ms(void);
@@ -129,10 +130,11 @@ const char *cli_count(cli_text *buf, uint64_t n);     /* "3,353,433,872" */
 const char *cli_ms(cli_text *buf, double ms);         /* "12.3 ms", "4.21 s" */
 
 /* JSON: cJSON answers a lack of memory with NULL, which its Add functions bear; cli_json_print then fails. */
-cJSON *cli_json(const char *schema);                        /* {"schema": schema} */
-cJSON *cli_json_float(float value);                         /* with as few digits as tell it apart */
-cJSON *cli_json_u64(uint64_t value);                        /* all its digits, where a double would round */
-cJSON *cli_json_floats(const float *x, int n);              /* [x0, x1, ...] */
-int cli_json_print(const cli_options *common, cJSON *json); /* takes it; the exit code */
+cJSON *cli_json(const char *schema); /* {"schema": schema} */
+cJSON *cli_json_float(float value);  /* with as few digits as tell it apart */
+cJSON *cli_json_u64(uint64_t value); /* all its digits, where a double would round */
+void cli_json_add_ms(cJSON *object, const char *key, double ms); /* to the nanosecond */
+cJSON *cli_json_floats(const float *x, int n);                   /* [x0, x1, ...] */
+int cli_json_print(const cli_options *common, cJSON *json);      /* takes it; the exit code */
 
 #endif

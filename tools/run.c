@@ -194,13 +194,13 @@ static void json_times(cJSON *json, const run *r)
 {
     const pv_timing *t = &r->timing;
     cJSON *ms = cJSON_AddObjectToObject(json, "time_ms");
-    cJSON_AddNumberToObject(ms, "load", r->load_ms);
-    cJSON_AddNumberToObject(ms, "observe", t->observe_ms);
-    cJSON_AddNumberToObject(ms, "vision", t->vision_ms);
-    cJSON_AddNumberToObject(ms, "prefix", t->prefix_ms);
-    cJSON_AddNumberToObject(ms, "schedule", t->schedule_ms);
-    cJSON_AddNumberToObject(ms, "denoise", t->denoise_ms);
-    cJSON_AddNumberToObject(ms, "total", t->total_ms);
+    cli_json_add_ms(ms, "load", r->load_ms);
+    cli_json_add_ms(ms, "observe", t->observe_ms);
+    cli_json_add_ms(ms, "vision", t->vision_ms);
+    cli_json_add_ms(ms, "prefix", t->prefix_ms);
+    cli_json_add_ms(ms, "schedule", t->schedule_ms);
+    cli_json_add_ms(ms, "denoise", t->denoise_ms);
+    cli_json_add_ms(ms, "total", t->total_ms);
 }
 
 static int print_json(const run *r)

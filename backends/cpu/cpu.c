@@ -11,6 +11,7 @@
 typedef struct cpu_backend {
     pv_backend base;
     pv_pool *pool;
+    const cpu_vector *vector;
 } cpu_backend;
 
 struct pv_buffer {
@@ -78,7 +79,7 @@ static pv_status describe(pv_backend *be, pv_device_info *out)
             break;
     if (f)
         fclose(f);
-    snprintf(d.library, sizeof d.library, "%s", cpu_blas_name());
+    snprintf(d.library, sizeof d.library, "%s; %s loops", cpu_blas_name(), cpu_vector_best()->level);
     long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
     d.memory_bytes = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0;
     *out = d;
@@ -108,6 +109,7 @@ static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
     if (!be)
         return PV_E_MEMORY;
     be->base.vt = &pv_cpu_backend;
+    be->vector = cpu_vector_best();
     pv_status st = pv_pool_create(p->threads, &be->pool);
     if (st)
         pv_free(be);
@@ -192,7 +194,7 @@ static pv_status record(pv_backend *base, const pv_program *prog, const pv_buffe
     for (int i = 0; ok && i < g->n_nodes; i++) {
         const pv_node *n = g->nodes[i];
         cpu_call *c = &r->calls[i];
-        *c = (cpu_call){.node = n, .pool = be->pool, .tmp = r->tmp};
+        *c = (cpu_call){.node = n, .vector = be->vector, .pool = be->pool, .tmp = r->tmp};
         for (int k = 0; k < n->n_in; k++) {
             c->in[k] = address(bufs, n->in[k]);
             c->rows[k] = n->in[k]->rows ? address(bufs, n->in[k]->rows) : NULL;
@@ -287,7 +289,7 @@ const pv_backend_vt pv_cpu_backend = {
 typedef struct row_job {
     const cpu_call *c;
     cpu_row_fn fn;
-    int64_t rows, matrices, per_task, stride; /* valid rows in each matrix; rows a matrix has */
+    int64_t columns, rows, matrices, per_task, stride; /* rows: valid in each matrix; stride: that a matrix has */
 } row_job;
 
 static void row_task(void *user, int64_t task, int worker)
@@ -308,15 +310,20 @@ static void row_task(void *user, int64_t task, int worker)
         }
         float *out = cpu_dest(c->out[0], n->out[0]->dtype, row * width, tmp);
         j->fn(c, row, in, out);
-        cpu_done(c->out[0], n->out[0]->dtype, row * width, width, out);
+        cpu_done(c->out[0], n->out[0]->dtype, row * width, j->columns, out);
     }
 }
 
 void cpu_each_row(const cpu_call *c, cpu_row_fn fn)
 {
+    cpu_each_row_of(c, fn, pv_width(c->node->out[0]));
+}
+
+void cpu_each_row_of(const cpu_call *c, cpu_row_fn fn, int64_t columns)
+{
     const pv_tensor *x = c->node->in[0];
-    row_job j = {c, fn, .rows = cpu_rows(c, 0), .stride = pv_row_count(x)};
-    if (!j.rows || !pv_width(x))
+    row_job j = {c, fn, columns, .rows = cpu_rows(c, 0), .stride = pv_row_count(x)};
+    if (!j.rows || !columns)
         return;
     j.matrices = pv_elements(x) / (pv_width(x) * j.stride);
     j.per_task = ROW_TASK / pv_width(x) + 1;

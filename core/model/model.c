@@ -2,6 +2,7 @@
 #include "model.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/params.h"
 #include "tiny.h"
 
 #include <dirent.h>
@@ -240,14 +241,13 @@ static pv_status find_weights(pv_model *m, const char *path, const char *folder)
 
 pv_status pv_model_load(const char *path, const pv_model_params *params, pv_model **out)
 {
-    pv_model_params p = {0};
+    pv_model_params p;
     if (!path || !out)
         return pv_fail(PV_E_ARG, "pv_model_load: path and out must be given");
     *out = NULL;
-    if (params && params->size > sizeof p)
-        return pv_fail(PV_E_ARG, "pv_model_load: params are of a newer pivot.h than this library");
-    if (params)
-        memcpy(&p, params, params->size ? params->size : sizeof p);
+    pv_status st = pv_take_params("pv_model_load", &p, params, sizeof p);
+    if (st)
+        return st;
     bool synthetic = !strncmp(path, "synth:", 6);
     if (synthetic && strcmp(path, "synth:full") && strcmp(path, "synth:tiny"))
         return pv_fail(PV_E_ARG, "model '%s': expected synth:full or synth:tiny", path);
@@ -258,7 +258,7 @@ pv_status pv_model_load(const char *path, const pv_model_params *params, pv_mode
     if (!m)
         return PV_E_MEMORY;
     const char *folder = !synthetic && is_folder(path) ? path : NULL;
-    pv_status st = configure(m, path, folder, &p);
+    st = configure(m, path, folder, &p);
     if (!st)
         st = find_weights(m, path, folder);
     if (!st)
@@ -292,8 +292,7 @@ pv_status pv_model_describe(const pv_model *m, pv_model_info *out)
     if (!m || !out)
         return pv_fail(PV_E_ARG, "pv_model_describe: model and out must be given");
     const pv_config *c = &m->config;
-    *out = (pv_model_info){
-        .size = sizeof *out,
+    pv_model_info info = {
         .horizon = c->horizon,
         .model_dim = c->action_dim,
         .action_dim = m->stats ? m->stats->actions.dim : c->action_dim,
@@ -310,8 +309,8 @@ pv_status pv_model_describe(const pv_model *m, pv_model_info *out)
         .parameters = m->parameters,
     };
     for (int i = 0; i < c->n_cameras; i++)
-        out->camera[i] = c->camera[i];
-    return PV_OK;
+        info.camera[i] = c->camera[i];
+    return pv_give_info("pv_model_describe", out, &info, sizeof info);
 }
 
 /* ---- what sessions ask for ---- */

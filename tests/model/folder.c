@@ -230,7 +230,7 @@ static void places(void)
     CHECK_TEXT("synth:full or synth:tiny");
     CHECK_STATUS(pv_model_load(NULL, NULL, &m), PV_E_ARG);
     CHECK_STATUS(pv_model_load("synth:tiny", &(pv_model_params){.size = 4096}, &m), PV_E_ARG);
-    CHECK_TEXT("newer pivot.h");
+    CHECK_TEXT("from an older pivot.h");
     files_text("config.json", "{\"type\": \"pi0\"}");
     CHECK_STATUS(pv_model_load(files_folder, NULL, &m), PV_E_CHECKPOINT);
     CHECK_TEXT("config.json: 'type'");

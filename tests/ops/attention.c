@@ -1,0 +1,82 @@
+/* attention.c - scores, softmax, values and the whole, at the head sizes of SigLIP (72), Gemma (256) and others, for
+ * lengths around vector widths and those of Pi0.5's prefixes. */
+#include "backends/cpu/cpu_math.h"
+#include "ops.h"
+
+/* e^x in ulps of the result over [-87, 88], a float in every 1e-4 of the range and its neighbours. */
+static void exp_in_ulps(void)
+{
+    double worst = 0;
+    float at = 0;
+    for (double x = -87; x <= 88; x += 1e-4) {
+        float f = (float)x > 88.0f ? 88.0f : (float)x < -87.0f ? -87.0f : (float)x;
+        double want = exp((double)f), ulp = ldexp(1, ilogb(want) - 23), off = fabs((double)cpu_exp(f) - want) / ulp;
+        if (off > worst) {
+            worst = off;
+            at = f;
+        }
+    }
+    printf("cpu_exp: at most %.3f ulp, at %g\n", worst, (double)at);
+    CHECK(worst <= 2);
+    CHECK(cpu_exp(0) == 1.0f);
+    CHECK(isnan(cpu_exp(NAN)) && isnan(cpu_exp(-NAN)));
+    CHECK(cpu_exp(-INFINITY) == cpu_exp(-87) && cpu_exp(INFINITY) == cpu_exp(88) && cpu_exp(88) < INFINITY);
+}
+
+/* q [queries, heads head] on a cache of `slots` keys, of which those from `first` on take part, `len` of them valid. */
+static bool cached(pv_dtype dtype, int heads, int kv_heads, int64_t head, int64_t queries, int64_t slots, int64_t first,
+                   int64_t len)
+{
+    op_in k = {.dtype = dtype, .dim = {slots, kv_heads * head}, .first = first, .rows = first + len};
+    pv_attr attr = {.attention = {heads, kv_heads, 1, first, 1.0f / sqrtf((float)head)}};
+    op_in q = {.dtype = dtype, .dim = {queries, heads * head}}, count = COUNT((int32_t)len);
+    if (len == 0)
+        k.first = k.rows = slots; /* none valid */
+    bool ok = op_check(&(op_case){.op = PV_OP_ATTENTION, .attr = attr, .in = {q, k, k, count}, .out = {dtype},
+                                  .fills = 1u << FILL_RANDOM | 1u << FILL_ZEROS | 1u << FILL_DENORMAL});
+    ok &= op_check(&(op_case){.op = PV_OP_ATTENTION_SCORES, .attr = attr, .in = {q, k, count}});
+    op_in p = {.dim = {heads, queries, slots - first}, .cols = len ? len : -1};
+    return ok & op_check(&(op_case){.op = PV_OP_ATTENTION_VALUES, .attr = attr, .in = {p, k, count}, .out = {dtype}});
+}
+
+int test_attention(void)
+{
+    static const int64_t lengths[] = {0, 1, 15, 16, 17, 63, 64, 65};
+    exp_in_ulps();
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        CHECK(cached(PV_F32, 4, 1, 48, 5, 96, 0, lengths[i]));
+        CHECK(cached(PV_F32, 4, 2, 72, 3, 96, 10, lengths[i]));
+        CHECK(cached(PV_BF16, 2, 2, 256, 2, 96, 31, lengths[i]));
+    }
+    CHECK(cached(PV_F32, 2, 1, 16, 4, 64, 0, 64));   /* capacity */
+    CHECK(cached(PV_F32, 2, 1, 16, 4, 64, 24, 40));  /* capacity behind `first` */
+    CHECK(cached(PV_F16, 2, 1, 24, 4, 64, 24, 40));
+    CHECK(cached(PV_F32, 8, 1, 256, 20, 1018, 0, 602));  /* the suffix on 552 tokens of prefix */
+    CHECK(cached(PV_F32, 8, 1, 256, 20, 1018, 0, 1018)); /* and on 968 */
+    CHECK(cached(PV_F32, 8, 1, 256, 24, 1018, 50, 552)); /* the prefix behind the suffix's slots */
+    CHECK(cached(PV_BF16, 8, 1, 256, 12, 1018, 50, 968));
+
+    /* independent sequences; counted queries */
+    const pv_attr batch = {.attention = {4, 4, 3, 0, 0.12f}}, part = {.attention = {4, 2, 2, 3, 0.2f}};
+    CHECK_OP(ATTENTION, .attr = batch, .in = {F32(48, 4 * 72), F32(48, 4 * 72), F32(48, 4 * 72)}, .fills = 7);
+    CHECK_OP(ATTENTION_SCORES, .attr = batch, .in = {BF16(48, 4 * 72), BF16(48, 4 * 72)}, .out = {PV_BF16});
+    CHECK_OP(ATTENTION_VALUES, .attr = batch, .in = {F32(12, 16, 16), BF16(48, 4 * 72)}, .out = {PV_BF16});
+    CHECK_OP(ATTENTION, .attr = part,
+             .in = {F32(10, 4 * 8), {.dim = {24, 2 * 8}, .period = 12, .first = 3, .rows = 8},
+                    {.dim = {24, 2 * 8}, .period = 12, .first = 3, .rows = 8}, COUNT(5)}, .fills = 7);
+    const pv_attr counted = {.attention = {2, 1, 1, 0, 0.25f}};
+    CHECK_OP(ATTENTION, .attr = counted,
+             .in = {{.dim = {9, 32}, .rows = 4, .counted = true}, {.dim = {20, 16}, .rows = 11}, {.dim = {20, 16}, .rows = 11},
+                    COUNT(11)}, .fills = 7);
+    CHECK_OP(ATTENTION_SCORES, .attr = counted,
+             .in = {{.dim = {9, 32}, .rows = 4, .counted = true}, {.dim = {20, 16}, .rows = 11}, COUNT(11)}, .out = {PV_F16});
+    CHECK_OP(ATTENTION_VALUES, .attr = counted,
+             .in = {{.dim = {2, 9, 20}, .rows = 4, .cols = 11, .counted = true}, {.dim = {20, 16}, .rows = 11}, COUNT(11)});
+
+    CHECK_OP(SOFTMAX, .in = {F32(4, 50, 17)});
+    CHECK_OP(SOFTMAX, .in = {F32(3, 1)});
+    CHECK_OP(SOFTMAX, .in = {{.dim = {2, 7, 100}, .cols = 33}, COUNT(33)});
+    CHECK_OP(SOFTMAX, .in = {{.dim = {2, 7, 100}, .rows = 3, .cols = 64, .counted = true}, COUNT(64)}, .out = {PV_BF16});
+    CHECK_OP(SOFTMAX, .in = {{.dim = {2, 4, 968}, .cols = 967, .dtype = PV_BF16}, COUNT(967)});
+    return test_done();
+}

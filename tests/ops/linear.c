@@ -1,0 +1,97 @@
+/* linear.c - products: shapes inside and across panels, weights of every dtype, and the fused forms of fuse.c. */
+#include "backends/cpu/cpu.h"
+#include "ops.h"
+
+/* Weights of other dtypes with the same values: the same bytes out. 8-bit integers fit all three. */
+static void same_values(int64_t m, int64_t n, int64_t k)
+{
+    static const pv_dtype dtypes[] = {PV_F32, PV_BF16, PV_F16};
+    float *w = malloc(sizeof *w * (size_t)(n * k));
+    void *stored = malloc(sizeof *w * (size_t)(n * k)), *want = NULL;
+    for (int64_t i = 0; i < n * k; i++)
+        w[i] = (float)((i * 7919) % 255 - 127) / 64.0f;
+    for (int d = 0; d < 3; d++) {
+        size_t bytes;
+        pv_from_f32(stored, w, dtypes[d], (size_t)(n * k));
+        op_case c = {.op = PV_OP_LINEAR, .in = {F32(m, k), {.dtype = dtypes[d], .dim = {n, k}}, F32(n)}};
+        void *got = op_run(&c, 5, (const void *[PV_MAX_IN]){NULL, stored}, &bytes);
+        CHECK(got && (!want || !memcmp(got, want, bytes)));
+        if (want)
+            free(got);
+        else
+            want = got;
+    }
+    free(want);
+    free(stored);
+    free(w);
+}
+
+/* OpenBLAS beside the loops, within the rounding of f32: terms of magnitude 1, see oracle.c on sums. */
+static void blas_beside_loops(bool b_rows, int64_t m, int64_t n, int64_t k, float alpha, float beta)
+{
+    float *a = malloc(sizeof *a * (size_t)(m * k + 1)), *b = malloc(sizeof *b * (size_t)(n * k + 1));
+    float *x = malloc(sizeof *x * (size_t)(m * n)), *y = malloc(sizeof *y * (size_t)(m * n));
+    for (int64_t i = 0; i < m * k; i++)
+        a[i] = sinf((float)i);
+    for (int64_t i = 0; i < n * k; i++)
+        b[i] = cosf((float)(3 * i));
+    for (int64_t i = 0; i < m * n; i++)
+        x[i] = beta != 0 ? sinf((float)(i * i)) : NAN; /* beta 0: what was there does not count */
+    int64_t ldb = b_rows ? k : n;
+    cpu_gemm(cpu_vector_best(), b_rows, m, n, k, alpha, a, k, b, ldb ? ldb : 1, beta, x, n);
+    double worst = 0, bound = 2 * (4 + 3 * sqrt((double)k)) * 0x1p-24 * ((double)k * fabs((double)alpha) + fabs((double)beta));
+    for (int level = 0; cpu_vector_list(level); level++) {
+        for (int64_t i = 0; i < m * n; i++)
+            y[i] = beta != 0 ? sinf((float)(i * i)) : NAN;
+        cpu_vector_list(level)->gemm(b_rows, m, n, k, alpha, a, k, b, ldb ? ldb : 1, beta, y, n);
+        for (int64_t i = 0; i < m * n; i++)
+            worst = isnan(x[i]) || isnan(y[i]) ? INFINITY : fmax(worst, fabs((double)x[i] - (double)y[i]));
+        if (!CHECK(worst <= bound))
+            printf("    %s, m %lld n %lld k %lld: %g, bound %g\n", cpu_vector_list(level)->level, (long long)m,
+                   (long long)n, (long long)k, worst, bound);
+    }
+    free(a), free(b), free(x), free(y);
+}
+
+int test_linear(void)
+{
+    /* one, few and many rows; outputs that no panel divides; features beyond one panel of both kinds */
+    CHECK_OP(LINEAR, .in = {F32(1, 1), F32(1, 1)});
+    CHECK_OP(LINEAR, .in = {F32(1, 64), F32(64, 64), F32(64)});
+    CHECK_OP(LINEAR, .in = {F32(3, 17), F32(5, 17), F32(5)});
+    CHECK_OP(LINEAR, .in = {F32(50, 32), F32(1024, 32), F32(1024)});
+    CHECK_OP(LINEAR, .in = {F32(50, 1024), F32(32, 1024), F32(32)});
+    CHECK_OP(LINEAR, .in = {F32(50, 1100), F32(515, 1100)});
+    CHECK_OP(LINEAR, .in = {BF16(50, 1030), BF16(130, 1030), BF16(130)}, .out = {PV_BF16});
+    CHECK_OP(LINEAR, .in = {F32(260, 2100), BF16(70, 2100), F32(70)});
+    CHECK_OP(LINEAR, .in = {F32(256, 2048), F16(65, 2048)});
+    CHECK_OP(LINEAR, .in = {F32(968, 96), BF16(200, 96)});
+    CHECK_OP(LINEAR, .in = {F16(7, 40), F16(9, 40), F16(9)}, .out = {PV_F16});
+    CHECK_OP(LINEAR, .in = {F32(2, 9, 24), F32(31, 24)}); /* matrices one after the other */
+    /* counted rows */
+    CHECK_OP(LINEAR, .in = {{.dim = {20, 33}, .rows = 13, .counted = true}, F32(65, 33), F32(65)});
+    CHECK_OP(LINEAR, .in = {{.dim = {300, 40}, .rows = 1, .counted = true}, BF16(130, 40)}, .out = {PV_BF16});
+    CHECK_OP(LINEAR, .in = {{.dtype = PV_BF16, .dim = {300, 40}, .rows = 299, .counted = true}, BF16(130, 40)});
+    CHECK_OP(LINEAR, .in = {{.dim = {8, 8}, .rows = -1, .counted = true}, F32(8, 8)});
+
+    CHECK_OP(LINEAR_GROUP, .in = {F32(50, 64), F32(128, 64), F32(16, 64), F32(16, 64)}, .attr.group.n = 3);
+    CHECK_OP(LINEAR_GROUP, .in = {F32(9, 20), BF16(30, 20), BF16(7, 20), F32(30), F32(7)}, .attr.group.n = 2,
+             .out = {PV_BF16, PV_BF16});
+    CHECK_OP(LINEAR_ADD, .in = {F32(50, 48), F32(33, 48), F32(50, 33)});
+    CHECK_OP(LINEAR_ADD, .in = {{.dim = {12, 8}, .rows = 5, .counted = true}, BF16(9, 8),
+                                {.dim = {12, 9}, .rows = 5, .counted = true}, F32(9)});
+    CHECK_OP(LINEAR_GATED, .in = {F32(50, 48), F32(33, 48), F32(50, 33), F32(1, 99)});
+    CHECK_OP(LINEAR_GATED, .in = {F32(6, 16), BF16(8, 16), F32(6, 8), F32(1, 24), F32(8)}, .out = {PV_BF16});
+
+    same_values(50, 70, 1100);
+    same_values(300, 520, 2100);
+    same_values(2, 5, 7);
+    for (int b_rows = 0; b_rows < 2; b_rows++) {
+        blas_beside_loops(b_rows, 1, 1, 1, 1, 0);
+        blas_beside_loops(b_rows, 33, 65, 129, 1, 0);
+        blas_beside_loops(b_rows, 968, 64, 72, 0.125f, 0);
+        blas_beside_loops(b_rows, 50, 256, 552, 1, 1);
+        blas_beside_loops(b_rows, 200, 200, 0, 1, 0); /* nothing to add up: zeros */
+    }
+    return test_done();
+}

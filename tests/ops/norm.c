@@ -1,0 +1,20 @@
+/* norm.c - rms_norm, layer_norm, ada_rms_norm. */
+#include "ops.h"
+
+int test_norm(void)
+{
+    const pv_attr eps = {.norm.eps = 1e-6f};
+    CHECK_OP(RMS_NORM, .attr = eps, .in = {F32(1, 1)});
+    CHECK_OP(RMS_NORM, .attr = eps, .in = {F32(5, 17), F32(17)});
+    CHECK_OP(RMS_NORM, .attr = eps, .in = {F32(50, 1024), F32(1024)}, .out = {PV_BF16});
+    CHECK_OP(RMS_NORM, .attr = eps, .in = {BF16(3, 2048), BF16(2048)}, .out = {PV_F16});
+    CHECK_OP(RMS_NORM, .attr = eps, .in = {{.dim = {40, 96}, .rows = 31, .counted = true}, F32(96)});
+    CHECK_OP(RMS_NORM, .attr = eps, .in = {{.dim = {3, 40, 96}, .rows = 31, .counted = true}});
+    CHECK_OP(LAYER_NORM, .attr = eps, .in = {F32(1, 1), F32(1), F32(1)});
+    CHECK_OP(LAYER_NORM, .attr = eps, .in = {F32(7, 33), F32(33), F32(33)});
+    CHECK_OP(LAYER_NORM, .attr = eps, .in = {F32(20, 1152), F32(1152), F32(1152)}, .out = {PV_BF16});
+    CHECK_OP(LAYER_NORM, .attr = eps, .in = {{.dtype = PV_F16, .dim = {9, 72}, .rows = 2, .counted = true}, F16(72), BF16(72)});
+    CHECK_OP(ADA_RMS_NORM, .attr = eps, .in = {F32(50, 128), F32(1, 384)});
+    CHECK_OP(ADA_RMS_NORM, .attr = eps, .in = {{.dim = {50, 33}, .rows = 49, .counted = true}, F32(99)}, .out = {PV_BF16});
+    return test_done();
+}

@@ -1,0 +1,19 @@
+/* rope.c - rope on rows anywhere, and straight into the cache. */
+#include "ops.h"
+
+int test_rope(void)
+{
+    static const int32_t up[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, any[] = {9, 0, 3, 3, 20, 1, 2, 0, 0, 7};
+    const op_in order = {.dtype = PV_I32, .dim = {10}, .whole = up}, mixed = {.dtype = PV_I32, .dim = {10}, .whole = any};
+    CHECK_OP(ROPE, .attr.rope.heads = 1, .in = {F32(10, 2), F32(21, 2), order});
+    CHECK_OP(ROPE, .attr.rope.heads = 3, .in = {F32(10, 3 * 10), F32(21, 10), mixed});
+    CHECK_OP(ROPE, .attr.rope.heads = 8, .in = {F32(10, 8 * 256), F32(21, 256), mixed}, .out = {PV_BF16});
+    CHECK_OP(ROPE, .attr.rope.heads = 2,
+             .in = {{.dtype = PV_BF16, .dim = {10, 32}, .rows = 6, .counted = true}, F32(21, 16), mixed});
+    const pv_attr at5 = {.rope_store = {.heads = 2, .first = 5}};
+    CHECK_OP(ROPE_STORE, .attr = at5, .in = {F32(10, 32), F32(21, 16), mixed, {.dim = {15, 32}, .state = true}});
+    CHECK_OP(ROPE_STORE, .attr = at5,
+             .in = {{.dim = {10, 32}, .rows = 3, .counted = true}, F32(21, 16), order,
+                    {.dtype = PV_BF16, .dim = {20, 32}, .state = true}});
+    return test_done();
+}
