@@ -11,7 +11,7 @@ endif()
 
 # Of the .pc file, what only a static link needs: packages that have a .pc file themselves, and plain libraries.
 set(pc_requires libcjson)
-set(pc_libs -lm -pthread)
+set(pc_libs -lm -ldl -pthread)
 if(SENTENCEPIECE_FOUND)
     list(APPEND pc_requires sentencepiece)
     list(APPEND pc_libs -lstdc++)

@@ -99,8 +99,10 @@ typedef struct pv_backend_params {
     int threads;        /* CPU: worker threads, 0: one for each core this process may use */
 } pv_backend_params;
 
-/* name: "cpu". PV_E_UNAVAILABLE: no such backend in this build, or no such device on this machine. The CPU backend runs
- * its own threads and sets OpenBLAS to one thread a call; results do not depend on the number of threads. */
+/* name: "cpu", "cuda". PV_E_UNAVAILABLE: no such backend, its file or driver is not installed, or no such device on this
+ * machine. The CPU backend runs its own threads and sets OpenBLAS to one thread a call; results do not depend on the
+ * number of threads. The CUDA backend is libpivot-cuda.so, opened when it is asked for: looked for beside the program or
+ * library that holds this code, in ../lib from there, and where the loader looks. */
 PV_API pv_status pv_backend_open(const char *name, const pv_backend_params *params, pv_backend **out);
 PV_API void pv_backend_close(pv_backend **backend); /* after the sessions that use it */
 PV_API const char *pv_backend_name(const pv_backend *backend);
@@ -117,8 +119,8 @@ typedef struct pv_device_info {
 
 PV_API pv_status pv_backend_device(const pv_backend *backend, pv_device_info *out);
 
-/* Devices of backend i of this build, i = 0, 1, ...; up to *n of them in `out`, *n becomes how many there are. */
-PV_API const char *pv_backend_list(int i); /* name of the i-th backend, NULL behind the last */
+/* Devices of a backend: up to *n of them in `out`, *n becomes how many there are. */
+PV_API const char *pv_backend_list(int i); /* name of backend i = 0, 1, ... that may be asked for, NULL behind the last */
 PV_API pv_status pv_devices(const char *backend, pv_device_info *out, int *n);
 
 /* ---- Model: configuration and weights of one checkpoint ----------------------------------------------- */

@@ -1,27 +1,35 @@
-/* backend.c - the list of backends, and the public functions over it. */
+/* backend.c - the list of backends, and the public functions over it. Some are in every build, some are modules that may
+ * be there or not when the program runs: those are named all the same, since they can be asked for. */
 #include "backend.h"
 #include "base/params.h"
+#include "module.h"
 
 #include <stdio.h>
 #include <string.h>
 
-static const pv_backend_vt *const backends[] = {&pv_cpu_backend};
+static pv_module cuda = {"cuda", NULL};
+
+static const struct {
+    const char *name;
+    const pv_backend_vt *vt; /* or */
+    pv_module *module;
+} backends[] = {{"cpu", &pv_cpu_backend, NULL}, {"cuda", NULL, &cuda}};
 #define N_BACKENDS ((int)(sizeof backends / sizeof *backends))
 
 const char *pv_backend_list(int i)
 {
-    return i >= 0 && i < N_BACKENDS ? backends[i]->name : NULL;
+    return i >= 0 && i < N_BACKENDS ? backends[i].name : NULL;
 }
 
 static const pv_backend_vt *find(const char *name)
 {
     for (int i = 0; i < N_BACKENDS; i++)
-        if (name && !strcmp(backends[i]->name, name))
-            return backends[i];
+        if (name && !strcmp(backends[i].name, name))
+            return backends[i].vt ? backends[i].vt : pv_module_load(backends[i].module);
     char list[128] = "";
     for (int i = 0; i < N_BACKENDS; i++)
-        snprintf(list + strlen(list), sizeof list - strlen(list), " %s", backends[i]->name);
-    pv_fail(PV_E_UNAVAILABLE, "backend '%.64s' is not in this build, which has:%s", name ? name : "(null)", list);
+        snprintf(list + strlen(list), sizeof list - strlen(list), " %s", backends[i].name);
+    pv_fail(PV_E_UNAVAILABLE, "backend '%.64s' is unknown; there are:%s", name ? name : "(null)", list);
     return NULL;
 }
 
