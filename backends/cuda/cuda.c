@@ -1,0 +1,251 @@
+/* cuda.c - NVIDIA GPUs as a backend: which there are, opening one, memory and copies, and which ops have kernels.
+ * What is recorded and how it runs is in record.c. */
+#include "device.h"
+#include "base/memory.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#define LEAST_MAJOR 8 /* compute capability 8.0: bf16 tensor cores and cp.async, on which every kernel is built */
+
+const cuda_kernel *const cuda_kernels[PV_OP_COUNT] = {
+    [PV_OP_LINEAR] = &cuda_linear,
+    [PV_OP_ATTENTION] = &cuda_attention,
+    [PV_OP_ATTENTION_SCORES] = &cuda_attention_scores,
+    [PV_OP_SOFTMAX] = &cuda_softmax,
+    [PV_OP_ATTENTION_VALUES] = &cuda_attention_values,
+    [PV_OP_RMS_NORM] = &cuda_rms_norm,
+    [PV_OP_LAYER_NORM] = &cuda_layer_norm,
+    [PV_OP_ADA_RMS_NORM] = &cuda_ada_rms_norm,
+    [PV_OP_ROPE] = &cuda_rope,
+    [PV_OP_ROPE_STORE] = &cuda_rope_store,
+    [PV_OP_ADD] = &cuda_add,
+    [PV_OP_MUL] = &cuda_mul,
+    [PV_OP_SCALE] = &cuda_scale,
+    [PV_OP_GELU] = &cuda_gelu,
+    [PV_OP_SILU] = &cuda_silu,
+    [PV_OP_AXPY] = &cuda_axpy,
+    [PV_OP_GATED_RESIDUAL] = &cuda_gated_residual,
+    [PV_OP_GEGLU] = &cuda_geglu,
+    [PV_OP_CAST] = &cuda_cast,
+    [PV_OP_CONCAT] = &cuda_concat,
+    [PV_OP_SLICE] = &cuda_slice,
+    [PV_OP_ROW] = &cuda_row,
+    [PV_OP_STORE] = &cuda_store,
+    [PV_OP_PATCHIFY] = &cuda_patchify,
+};
+
+static bool claims(const pv_backend *be, const pv_node *n)
+{
+    return cuda_kernels[n->op] && cuda_kernels[n->op]->accepts((const cuda_device *)be, n);
+}
+
+/* ---- devices ---- */
+
+/* How many there are. What stands in the way is told from what the driver says it is. */
+static pv_status count(int *n)
+{
+    int driver = 0;
+    cudaError_t error = cudaDriverGetVersion(&driver);
+    if (error == cudaSuccess && !driver)
+        return pv_fail(PV_E_UNAVAILABLE, "no NVIDIA driver is installed (libcuda.so.1 was not found)");
+    if (error == cudaSuccess && driver / 1000 < CUDART_VERSION / 1000)
+        return pv_fail(PV_E_UNAVAILABLE, "the NVIDIA driver is made for CUDA %d.%d, this backend for CUDA %d: a newer driver is needed",
+                       driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000);
+    if (error == cudaSuccess)
+        error = cudaGetDeviceCount(n);
+    if (error == cudaSuccess && *n > 0)
+        return PV_OK;
+    cudaGetLastError();
+    if (error == cudaSuccess || error == cudaErrorNoDevice)
+        return pv_fail(PV_E_UNAVAILABLE, "there is no NVIDIA GPU that this process may use");
+    return pv_fail(PV_E_UNAVAILABLE, "the NVIDIA driver does not start: %s (%s)", cudaGetErrorString(error),
+                   cudaGetErrorName(error));
+}
+
+static pv_status look(int index, struct cudaDeviceProp *prop, pv_device_info *out)
+{
+    cudaError_t error = cudaGetDeviceProperties(prop, index);
+    if (error != cudaSuccess) {
+        cudaGetLastError();
+        return pv_fail(PV_E_UNAVAILABLE, "device %d: cudaGetDeviceProperties: %s", index, cudaGetErrorString(error));
+    }
+    int driver = 0, runtime = 0;
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    size_t lt = cublasLtGetVersion();
+    *out = (pv_device_info){.size = sizeof *out, .backend = "cuda", .memory_bytes = prop->totalGlobalMem,
+                            .unified = prop->integrated != 0};
+    snprintf(out->name, sizeof out->name, "%.*s", (int)sizeof out->name - 1, prop->name);
+    const unsigned char *u = (const unsigned char *)prop->uuid.bytes;
+    snprintf(out->uuid, sizeof out->uuid,
+             "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2], u[3], u[4],
+             u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+    snprintf(out->library, sizeof out->library, "sm_%d%d, driver for CUDA %d.%d, runtime %d.%d, cuBLASLt %zu.%zu.%zu",
+             prop->major, prop->minor, driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10, lt / 10000,
+             lt % 10000 / 100, lt % 100);
+    return PV_OK;
+}
+
+static pv_status devices(pv_device_info *out, int *n)
+{
+    int found = 0;
+    pv_status st = count(&found);
+    for (int i = 0; !st && i < found && i < *n; i++) {
+        struct cudaDeviceProp prop;
+        st = look(i, &prop, &out[i]);
+    }
+    if (!st)
+        *n = found;
+    return st;
+}
+
+static pv_status describe(pv_backend *be, pv_device_info *out)
+{
+    struct cudaDeviceProp prop;
+    return look(((cuda_device *)be)->index, &prop, out);
+}
+
+/* ---- opening ---- */
+
+static bool meant(const char *wanted, int index, const pv_device_info *info)
+{
+    char number[16];
+    snprintf(number, sizeof number, "%d", index);
+    return !wanted || !strcmp(wanted, number) || !strcasecmp(wanted, info->name) || !strcasecmp(wanted, info->uuid);
+}
+
+static pv_status choose(const char *wanted, int *index, struct cudaDeviceProp *prop)
+{
+    char list[512] = "";
+    int n = 0;
+    pv_status st = count(&n);
+    for (int i = 0; !st && i < n; i++) {
+        pv_device_info info;
+        st = look(i, prop, &info);
+        if (!st && meant(wanted, i, &info)) {
+            *index = i;
+            return PV_OK;
+        }
+        size_t used = strlen(list);
+        snprintf(list + used, sizeof list - used, "%s%d (%s, %s)", i ? ", " : "", i, info.name, info.uuid);
+    }
+    return st ? st : pv_fail(PV_E_UNAVAILABLE, "device '%.64s': there are %s", wanted, list);
+}
+
+static void close_backend(pv_backend *be)
+{
+    cuda_device *d = (cuda_device *)be;
+    cudaSetDevice(d->index); /* a broken device refuses all of this, which changes nothing */
+    if (d->lt)
+        cublasLtDestroy(d->lt);
+    if (d->stream)
+        cudaStreamDestroy(d->stream);
+    cudaGetLastError();
+    pv_free(d->products);
+    pv_free(d);
+}
+
+static pv_status start(cuda_device *d, const struct cudaDeviceProp *prop)
+{
+    if (prop->major < LEAST_MAJOR)
+        return pv_fail(PV_E_UNAVAILABLE, "device %d (%s) has compute capability %d.%d, %d.0 is needed", d->index,
+                       prop->name, prop->major, prop->minor, LEAST_MAJOR);
+    pv_status st = cuda_enter(d);
+    if (!st && cuda_has_code() == cudaErrorNoKernelImageForDevice) {
+        cudaGetLastError();
+        st = pv_fail(PV_E_UNAVAILABLE, "this build has no code for compute capability %d.%d of device %d (%s); it was made for %s",
+                     prop->major, prop->minor, d->index, prop->name, PV_CUDA_ARCHITECTURES);
+    }
+    if (!st)
+        st = CUDA_CHECK(d, cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking));
+    cublasStatus_t lt = st ? CUBLAS_STATUS_SUCCESS : cublasLtCreate(&d->lt);
+    return lt ? pv_fail(PV_E_UNAVAILABLE, "cublasLtCreate: %s", cublasLtGetStatusString(lt)) : st;
+}
+
+static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
+{
+    int index = 0;
+    struct cudaDeviceProp prop;
+    pv_status st = choose(p->device, &index, &prop);
+    cuda_device *d = st ? NULL : pv_alloc_zero(sizeof *d);
+    if (!d)
+        return st ? st : PV_E_MEMORY;
+    d->base.vt = &cuda_backend;
+    d->index = index;
+    d->sms = prop.multiProcessorCount;
+    st = start(d, &prop);
+    if (st)
+        close_backend(&d->base);
+    else
+        *out = &d->base;
+    return st;
+}
+
+/* ---- memory ---- */
+
+static pv_status alloc(pv_backend *be, size_t bytes, pv_usage usage, pv_buffer **out)
+{
+    static const char *const what[PV_USAGE_COUNT] = {"a weight", "constants", "inputs", "state", "scratch"};
+    cuda_device *d = (cuda_device *)be;
+    pv_buffer *b = pv_alloc(sizeof *b);
+    if (!b)
+        return PV_E_MEMORY;
+    void *data = NULL;
+    pv_status st = cuda_enter(d);
+    if (!st)
+        st = cuda_memory(d, bytes, what[usage], &data);
+    if (st) {
+        pv_free(b);
+        return st;
+    }
+    *b = (pv_buffer){bytes, data};
+    *out = b;
+    return PV_OK;
+}
+
+static void release(pv_backend *be, pv_buffer *b)
+{
+    if (!cuda_enter((cuda_device *)be))
+        cudaFree(b->data);
+    pv_free(b);
+}
+
+/* The copy has been made when this returns: whether the runtime is done with pageable memory any earlier depends on the
+ * platform. */
+static pv_status write_bytes(pv_backend *be, pv_buffer *dst, size_t at, const void *src, size_t n)
+{
+    cuda_device *d = (cuda_device *)be;
+    pv_status st = cuda_enter(d);
+    if (!st)
+        st = CUDA_CHECK(d, cudaMemcpyAsync(dst->data + at, src, n, cudaMemcpyHostToDevice, d->stream));
+    return st ? st : CUDA_CHECK(d, cudaStreamSynchronize(d->stream));
+}
+
+static pv_status read_bytes(pv_backend *be, const pv_buffer *src, size_t at, void *dst, size_t n)
+{
+    cuda_device *d = (cuda_device *)be;
+    pv_status st = cuda_enter(d);
+    if (!st)
+        st = CUDA_CHECK(d, cudaMemcpyAsync(dst, src->data + at, n, cudaMemcpyDeviceToHost, d->stream));
+    return st ? st : CUDA_CHECK(d, cudaStreamSynchronize(d->stream));
+}
+
+const pv_backend_vt cuda_backend = {
+    .name = "cuda",
+    .devices = devices,
+    .open = open_backend,
+    .close = close_backend,
+    .describe = describe,
+    .alloc = alloc,
+    .release = release,
+    .write = write_bytes,
+    .read = read_bytes,
+    .claims = claims,
+    .record = cuda_record,
+    .submit = cuda_submit,
+    .wait = cuda_wait,
+    .discard = cuda_discard,
+};

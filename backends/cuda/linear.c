@@ -1,0 +1,308 @@
+/* linear.c - y = x w^T (+ b): x [M, K], w [N, K] as stored, b [N]; through cuBLASLt.
+ *
+ * Every row up to the capacity is computed: what the rows behind the valid count hold stays in those rows.
+ * Both operands bf16: tensor cores, f32 sums, y bf16 or f32. All else: f32 products of f32 numbers (never TF32), where an
+ * operand that is not f32 is first expanded into the work memory, which is exact. Bias and rounding are the epilogue's
+ * where y and b have the product's own dtype, else one kernel behind an f32 product does both: y is rounded once. Sums
+ * that are split along K are added in f32 and in a fixed order.
+ * The library's candidates are run while recording, on the addresses they are meant for (what they overwrite is not yet
+ * needed); the fastest is kept with the device, by shape. The weight of a small product is then in cache, as it is not in
+ * a whole run: that favours no candidate that we know of. Where the library has none, the plain kernel does it, and the
+ * log says so. Bound: the tensor cores for M of hundreds, bytes of the weight for M of tens. */
+#include "base/log.h"
+#include "base/memory.h"
+#include "device.h"
+
+#include <string.h>
+
+#define CANDIDATES 8
+#define REPEATS    5
+#define WORKSPACE  ((size_t)32 << 20) /* for the library: what its documentation recommends on Hopper */
+
+/* What decides the algorithm. */
+typedef struct shape {
+    int64_t m, n, k;
+    pv_dtype in, out; /* of the product: f32 or bf16 */
+    bool bias;        /* in its epilogue */
+} shape;
+
+typedef struct cuda_product {
+    shape shape;
+    bool plain; /* the library has no algorithm */
+    cublasLtMatmulAlgo_t algo;
+} cuda_product;
+
+static bool is_float(const pv_tensor *t)
+{
+    return t->dtype == PV_F32 || t->dtype == PV_BF16 || t->dtype == PV_F16;
+}
+
+static bool accepts(const cuda_device *d, const pv_node *n)
+{
+    (void)d;
+    bool ok = is_float(n->out[0]);
+    for (int i = 0; ok && i < n->n_in; i++)
+        ok = is_float(n->in[i]);
+    return ok;
+}
+
+static shape shape_of(const pv_node *n)
+{
+    const pv_tensor *x = n->in[0], *w = n->in[1], *y = n->out[0], *b = n->n_in > 2 ? n->in[2] : NULL;
+    shape s = {.n = w->dim[0], .k = w->dim[1]};
+    s.m = pv_elements(x) / pv_width(x);
+    s.in = x->dtype == PV_BF16 && w->dtype == PV_BF16 ? PV_BF16 : PV_F32;
+    s.out = s.in == PV_BF16 && y->dtype == PV_BF16 && (!b || b->dtype == PV_BF16) ? PV_BF16 : PV_F32;
+    s.bias = b && b->dtype == s.out && y->dtype == s.out;
+    return s;
+}
+
+static bool same_shape(const shape *a, const shape *b)
+{
+    return a->m == b->m && a->n == b->n && a->k == b->k && a->in == b->in && a->out == b->out && a->bias == b->bias;
+}
+
+/* ---- work memory: expanded x, expanded w, the f32 product before it is rounded, the library's ---- */
+
+typedef struct parts {
+    size_t x, w, y, library, total; /* offsets; a part that is not needed takes no room */
+} parts;
+
+static size_t aligned(size_t bytes)
+{
+    return (bytes + 255) / 256 * 256;
+}
+
+static parts parts_of(const pv_node *n)
+{
+    shape s = shape_of(n);
+    bool x = n->in[0]->dtype != s.in, w = n->in[1]->dtype != s.in, y = n->out[0]->dtype != s.out;
+    parts p = {0};
+    p.w = p.x + (x ? aligned(sizeof(float) * (size_t)(s.m * s.k)) : 0);
+    p.y = p.w + (w ? aligned(sizeof(float) * (size_t)(s.n * s.k)) : 0);
+    p.library = p.y + (y ? aligned(sizeof(float) * (size_t)(s.m * s.n)) : 0);
+    p.total = p.library + WORKSPACE;
+    return p;
+}
+
+static size_t need(const cuda_device *d, const pv_node *n)
+{
+    (void)d;
+    return parts_of(n).total;
+}
+
+/* ---- the product in the library's words ---- */
+
+typedef struct operands {
+    const void *x, *w, *bias;
+    void *y, *workspace;
+} operands;
+
+/* The library thinks in columns: y^T [N, M] = w [N, K] x^T, where w lies there as its own transpose. */
+typedef struct problem {
+    cublasLtMatmulDescOpaque_t op;
+    cublasLtMatrixLayoutOpaque_t w, x, y;
+} problem;
+
+static cudaDataType type_of(pv_dtype dtype)
+{
+    return dtype == PV_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+}
+
+static cublasStatus_t describe(const shape *s, const void *bias, problem *p)
+{
+    const cublasOperation_t transpose = CUBLAS_OP_T;
+    const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+    cublasStatus_t st = cublasLtMatmulDescInit(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+    if (!st)
+        st = cublasLtMatmulDescSetAttribute(&p->op, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof transpose);
+    if (!st && s->bias)
+        st = cublasLtMatmulDescSetAttribute(&p->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+    if (!st && s->bias)
+        st = cublasLtMatmulDescSetAttribute(&p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
+    if (!st)
+        st = cublasLtMatrixLayoutInit(&p->w, type_of(s->in), (uint64_t)s->k, (uint64_t)s->n, s->k);
+    if (!st)
+        st = cublasLtMatrixLayoutInit(&p->x, type_of(s->in), (uint64_t)s->k, (uint64_t)s->m, s->k);
+    if (!st)
+        st = cublasLtMatrixLayoutInit(&p->y, type_of(s->out), (uint64_t)s->n, (uint64_t)s->m, s->n);
+    return st;
+}
+
+static cublasStatus_t multiply(const cuda_device *d, const shape *s, const operands *o, const cublasLtMatmulAlgo_t *algo,
+                               cudaStream_t stream)
+{
+    const float one = 1, zero = 0;
+    problem p;
+    cublasStatus_t st = describe(s, o->bias, &p);
+    return st ? st
+              : cublasLtMatmul(d->lt, &p.op, &one, o->w, &p.w, o->x, &p.x, &zero, o->y, &p.y, o->y, &p.y, algo,
+                               o->workspace, WORKSPACE, stream);
+}
+
+static const cuda_product *find(const cuda_device *d, const shape *s)
+{
+    for (int i = 0; i < d->n_products; i++)
+        if (same_shape(&d->products[i].shape, s))
+            return &d->products[i];
+    return NULL;
+}
+
+/* ---- enqueue ---- */
+
+/* The operands of the product, expanded where they have to be. */
+static cudaError_t expand(const cuda_call *c, const shape *s, operands *o)
+{
+    const pv_node *n = c->node;
+    parts p = parts_of(n);
+    char *work = c->work;
+    *o = (operands){c->in[0], c->in[1], s->bias ? c->in[2] : NULL, c->out[0], work + p.library};
+    cudaError_t e = cudaSuccess;
+    if (n->in[0]->dtype != s->in) {
+        o->x = work + p.x;
+        e = cuda_widen((float *)(work + p.x), c->in[0], n->in[0]->dtype, s->m * s->k, c->stream);
+    }
+    if (e == cudaSuccess && n->in[1]->dtype != s->in) {
+        o->w = work + p.w;
+        e = cuda_widen((float *)(work + p.w), c->in[1], n->in[1]->dtype, s->n * s->k, c->stream);
+    }
+    if (n->out[0]->dtype != s->out)
+        o->y = work + p.y;
+    return e;
+}
+
+static cudaError_t enqueue(const cuda_call *c)
+{
+    const pv_node *n = c->node;
+    shape s = shape_of(n);
+    operands o;
+    const cuda_product *product = find(c->device, &s);
+    cudaError_t e = product ? expand(c, &s, &o) : cudaErrorNotReady;
+    if (e != cudaSuccess)
+        return e;
+    if (product->plain) {
+        e = cuda_plain_product(o.y, s.out, o.x, o.w, s.in, o.bias, s.m, s.n, s.k, c->stream);
+    } else {
+        cublasStatus_t st = multiply(c->device, &s, &o, &product->algo, c->stream);
+        if (st) {
+            pv_log(PV_LOG_ERROR, "linear '%s': cublasLtMatmul: %s", n->name, cublasLtGetStatusString(st));
+            return cudaErrorExternalDevice;
+        }
+    }
+    bool bias = n->n_in > 2 && !s.bias;
+    if (e == cudaSuccess && (bias || n->out[0]->dtype != s.out))
+        e = cuda_add_bias(c->out[0], n->out[0]->dtype, o.y, bias ? c->in[2] : NULL, bias ? n->in[2]->dtype : PV_F32, s.m,
+                          s.n, c->stream);
+    return e;
+}
+
+const cuda_kernel cuda_linear = {accepts, enqueue, need};
+
+/* ---- choosing ---- */
+
+typedef struct stopwatch {
+    cudaEvent_t begin, end;
+} stopwatch;
+
+/* Milliseconds of one product. `ms` is negative where the library refuses to run the candidate after all. */
+static pv_status time_one(const cuda_call *c, const shape *s, const operands *o, const cublasLtMatmulAlgo_t *algo,
+                          const stopwatch *t, float *ms)
+{
+    cuda_device *d = c->device;
+    *ms = -1;
+    if (multiply(d, s, o, algo, c->stream)) /* the first loads code */
+        return PV_OK;
+    pv_status st = CUDA_CHECK(d, cudaEventRecord(t->begin, c->stream));
+    for (int i = 0; !st && i < REPEATS; i++)
+        if (multiply(d, s, o, algo, c->stream))
+            return PV_OK;
+    if (!st)
+        st = CUDA_CHECK(d, cudaEventRecord(t->end, c->stream));
+    if (!st)
+        st = CUDA_CHECK(d, cudaEventSynchronize(t->end));
+    return st ? st : CUDA_CHECK(d, cudaEventElapsedTime(ms, t->begin, t->end));
+}
+
+static int candidates(const cuda_device *d, const shape *s, const operands *o, cublasLtMatmulHeuristicResult_t *found)
+{
+    const size_t workspace = WORKSPACE;
+    const uint32_t in_f32 = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+    cublasLtMatmulPreferenceOpaque_t pref;
+    problem p;
+    int n = 0;
+    cublasStatus_t st = describe(s, o->bias, &p);
+    if (!st)
+        st = cublasLtMatmulPreferenceInit(&pref);
+    if (!st)
+        st = cublasLtMatmulPreferenceSetAttribute(&pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
+                                                  sizeof workspace);
+    if (!st)
+        st = cublasLtMatmulPreferenceSetAttribute(&pref, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &in_f32,
+                                                  sizeof in_f32);
+    if (!st)
+        st = cublasLtMatmulAlgoGetHeuristic(d->lt, &p.op, &p.w, &p.x, &p.y, &p.y, &pref, CANDIDATES, found, &n);
+    return st ? 0 : n;
+}
+
+static pv_status choose(const cuda_call *c, const shape *s, const stopwatch *t, cuda_product *out)
+{
+    operands o;
+    cublasLtMatmulHeuristicResult_t found[CANDIDATES];
+    cuda_device *d = c->device;
+    pv_status st = CUDA_CHECK(d, expand(c, s, &o));
+    int n = st ? 0 : candidates(d, s, &o, found);
+    float best = -1;
+    *out = (cuda_product){.shape = *s};
+    for (int i = 0; !st && i < n; i++) {
+        float ms = -1;
+        if (found[i].state || found[i].workspaceSize > WORKSPACE)
+            continue;
+        st = time_one(c, s, &o, &found[i].algo, t, &ms);
+        if (!st && ms >= 0 && (best < 0 || ms < best)) {
+            best = ms;
+            out->algo = found[i].algo;
+        }
+    }
+    out->plain = best < 0;
+    if (!st && out->plain)
+        pv_log(PV_LOG_WARN, "cuBLASLt has no algorithm for %lld x %lld x %lld, %s to %s: the plain kernel does it",
+               (long long)s->m, (long long)s->n, (long long)s->k, pv_dtype_name(s->in), pv_dtype_name(s->out));
+    return st;
+}
+
+static pv_status keep(cuda_device *d, const cuda_product *p)
+{
+    if (d->n_products == d->cap_products) {
+        int cap = d->cap_products ? 2 * d->cap_products : 32;
+        cuda_product *more = pv_alloc(sizeof *more * (size_t)cap);
+        if (!more)
+            return PV_E_MEMORY;
+        if (d->n_products)
+            memcpy(more, d->products, sizeof *more * (size_t)d->n_products);
+        pv_free(d->products);
+        d->products = more;
+        d->cap_products = cap;
+    }
+    d->products[d->n_products++] = *p;
+    return PV_OK;
+}
+
+pv_status cuda_linear_prepare(const cuda_call *c)
+{
+    cuda_device *d = c->device;
+    shape s = shape_of(c->node);
+    if (find(d, &s))
+        return PV_OK;
+    stopwatch t = {NULL, NULL};
+    cuda_product p;
+    pv_status st = CUDA_CHECK(d, cudaEventCreate(&t.begin));
+    if (!st)
+        st = CUDA_CHECK(d, cudaEventCreate(&t.end));
+    if (!st)
+        st = choose(c, &s, &t, &p);
+    if (t.begin)
+        cudaEventDestroy(t.begin);
+    if (t.end)
+        cudaEventDestroy(t.end);
+    return st ? pv_fail_in(st, "linear '%s'", c->node->name) : keep(d, &p);
+}

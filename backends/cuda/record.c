@@ -1,0 +1,327 @@
+/* record.c - a program as CUDA graphs: one a stage, and for denoising two, all steps in a row and a single one.
+ *
+ * Recording resolves addresses, takes one piece of work memory as large as the neediest node's (nodes run one after
+ * another), lets products choose their algorithms, and captures. Submitting launches graphs between events, on the
+ * device's one stream; it allocates nothing and waits for nothing. */
+#include "base/memory.h"
+#include "device.h"
+
+#include <string.h>
+
+struct pv_recording {
+    cuda_device *d;
+    const pv_program *prog;
+    cuda_call *calls; /* by node */
+    void *work;
+    int32_t *step;    /* where the kernels read which step runs; NULL: none does */
+    const pv_buffer *state;
+    cudaGraphExec_t stage[PV_STAGE_COUNT], one_step; /* NULL: nothing to do */
+    cudaEvent_t begin[PV_STAGE_COUNT], end[PV_STAGE_COUNT];
+    pv_run run; /* submitted last */
+};
+
+void cuda_discard(pv_recording *r)
+{
+    if (!cuda_enter(r->d)) { /* else nothing can be given back, and the driver does so when the process ends */
+        cudaStreamSynchronize(r->d->stream);
+        for (int s = 0; s < PV_STAGE_COUNT; s++) {
+            if (r->stage[s])
+                cudaGraphExecDestroy(r->stage[s]);
+            if (r->begin[s])
+                cudaEventDestroy(r->begin[s]);
+            if (r->end[s])
+                cudaEventDestroy(r->end[s]);
+        }
+        if (r->one_step)
+            cudaGraphExecDestroy(r->one_step);
+        cudaFree(r->work);
+    }
+    pv_free(r->calls);
+    pv_free(r);
+}
+
+/* ---- recording ---- */
+
+static void *address(const pv_buffers *bufs, const pv_tensor *t)
+{
+    return t->usage == PV_WEIGHT ? bufs->weight[t->id]->data : bufs->buffer[t->usage]->data + t->offset;
+}
+
+/* Fills in calls; returns the largest need for work memory. */
+static size_t resolve(pv_recording *r, const pv_buffers *bufs)
+{
+    const pv_graph *g = r->prog->graph;
+    size_t need = 0;
+    for (int i = 0; i < g->n_nodes; i++) {
+        const pv_node *n = g->nodes[i];
+        const cuda_kernel *kernel = cuda_kernels[n->op];
+        cuda_call *c = &r->calls[i];
+        *c = (cuda_call){.node = n, .device = r->d, .sms = r->d->sms};
+        for (int k = 0; k < n->n_in; k++) {
+            c->in[k] = address(bufs, n->in[k]);
+            c->rows[k] = n->in[k]->rows ? address(bufs, n->in[k]->rows) : NULL;
+        }
+        for (int k = 0; k < n->n_out; k++)
+            c->out[k] = address(bufs, n->out[k]);
+        size_t mine = kernel->need ? kernel->need(r->d, n) : 0;
+        need = mine > need ? mine : need;
+    }
+    return need;
+}
+
+static pv_status enqueue(pv_recording *r, int i, cudaStream_t stream)
+{
+    cuda_call *c = &r->calls[i];
+    c->stream = stream;
+    pv_status st = cuda_check(r->d, cuda_kernels[c->node->op]->enqueue(c), "kernel");
+    return st ? pv_fail_in(st, "'%s'", c->node->name) : PV_OK;
+}
+
+/* One pass over a stage. events, if given: recorded before the first and after each node, for timing. */
+static pv_status enqueue_stage(pv_recording *r, pv_stage stage, cudaStream_t stream, const cudaEvent_t *events)
+{
+    const pv_graph *g = r->prog->graph;
+    pv_status st = PV_OK;
+    if (events)
+        st = CUDA_CHECK(r->d, cudaEventRecordWithFlags(*events++, stream, cudaEventRecordExternal));
+    for (int i = 0; !st && i < g->n_nodes; i++) {
+        if (g->nodes[i]->stage != stage)
+            continue;
+        st = enqueue(r, i, stream);
+        if (!st && events)
+            st = CUDA_CHECK(r->d, cudaEventRecordWithFlags(*events++, stream, cudaEventRecordExternal));
+    }
+    return st;
+}
+
+static int nodes_in(const pv_graph *g, pv_stage stage)
+{
+    int n = 0;
+    for (int i = 0; i < g->n_nodes; i++)
+        n += g->nodes[i]->stage == stage;
+    return n;
+}
+
+/* A graph of a stage; of denoising `steps` steps from 0 on, or with steps 0 one, of whichever step is set before. */
+static pv_status capture(pv_recording *r, pv_stage stage, int steps, cudaStream_t stream, const cudaEvent_t *events,
+                         cudaGraphExec_t *out)
+{
+    cuda_device *d = r->d;
+    cudaGraph_t graph = NULL;
+    pv_status st = CUDA_CHECK(d, cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    if (st)
+        return st;
+    for (int i = 0; !st && i < (steps ? steps : 1); i++) {
+        if (steps && r->step)
+            st = CUDA_CHECK(d, cuda_set_step(r->step, i, stream));
+        if (!st)
+            st = enqueue_stage(r, stage, stream, events);
+    }
+    cudaError_t end = cudaStreamEndCapture(stream, &graph); /* also when something failed */
+    if (st)
+        cudaGetLastError();
+    else
+        st = cuda_check(d, end, "cudaStreamEndCapture");
+    if (!st)
+        st = CUDA_CHECK(d, cudaGraphInstantiate(out, graph, 0));
+    if (graph)
+        cudaGraphDestroy(graph);
+    return st ? st : CUDA_CHECK(d, cudaGraphUpload(*out, d->stream));
+}
+
+static pv_status record_all(pv_recording *r, cudaStream_t stream)
+{
+    const pv_graph *g = r->prog->graph;
+    pv_status st = PV_OK;
+    for (int i = 0; !st && i < g->n_nodes; i++)
+        if (g->nodes[i]->op == PV_OP_LINEAR) {
+            r->calls[i].stream = stream;
+            st = cuda_linear_prepare(&r->calls[i]);
+        }
+    for (int s = 0; !st && s < PV_STAGE_COUNT; s++) {
+        st = CUDA_CHECK(r->d, cudaEventCreate(&r->begin[s]));
+        if (!st)
+            st = CUDA_CHECK(r->d, cudaEventCreate(&r->end[s]));
+        if (st || !nodes_in(g, (pv_stage)s))
+            continue;
+        bool denoise = s == PV_STAGE_DENOISE;
+        st = capture(r, (pv_stage)s, denoise ? r->prog->steps : 0, stream, NULL, &r->stage[s]);
+        if (!st && denoise)
+            st = capture(r, PV_STAGE_DENOISE, 0, stream, NULL, &r->one_step);
+    }
+    return st;
+}
+
+pv_status cuda_record(pv_backend *be, const pv_program *prog, const pv_buffers *bufs, pv_recording **out)
+{
+    cuda_device *d = (cuda_device *)be;
+    pv_status st = cuda_enter(d);
+    if (st)
+        return st;
+    pv_recording *r = pv_alloc_zero(sizeof *r);
+    if (!r)
+        return PV_E_MEMORY;
+    *r = (pv_recording){.d = d, .prog = prog, .state = bufs->buffer[PV_STATE]};
+    r->step = prog->step && prog->step->offset != PV_NOWHERE ? address(bufs, prog->step) : NULL;
+    r->calls = pv_alloc(sizeof *r->calls * (size_t)(prog->graph->n_nodes + 1));
+    cudaStream_t stream = NULL;
+    if (!r->calls)
+        st = PV_E_MEMORY;
+    size_t need = st ? 0 : resolve(r, bufs);
+    if (need)
+        st = cuda_memory(d, need, "the work of one op", &r->work);
+    for (int i = 0; !st && i < prog->graph->n_nodes; i++)
+        r->calls[i].work = r->work;
+    if (!st)
+        st = CUDA_CHECK(d, cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    if (!st)
+        st = CUDA_CHECK(d, cudaStreamSynchronize(d->stream)); /* what was written is there for the products to try */
+    if (!st)
+        st = record_all(r, stream);
+    if (stream) {
+        cudaStreamSynchronize(stream);
+        cudaStreamDestroy(stream);
+    }
+    if (st)
+        cuda_discard(r);
+    else
+        *out = r;
+    return st;
+}
+
+/* ---- running ---- */
+
+static pv_status launch_steps(pv_recording *r, const pv_run *run)
+{
+    cuda_device *d = r->d;
+    if (run->first_step == 0 && run->n_steps == r->prog->steps)
+        return CUDA_CHECK(d, cudaGraphLaunch(r->stage[PV_STAGE_DENOISE], d->stream));
+    pv_status st = PV_OK;
+    for (int i = 0; !st && i < run->n_steps; i++) {
+        if (r->step)
+            st = CUDA_CHECK(d, cuda_set_step(r->step, run->first_step + i, d->stream));
+        if (!st)
+            st = CUDA_CHECK(d, cudaGraphLaunch(r->one_step, d->stream));
+    }
+    return st;
+}
+
+pv_status cuda_submit(pv_recording *r, const pv_run *run)
+{
+    cuda_device *d = r->d;
+    pv_status st = cuda_enter(d);
+    r->run = *run;
+    for (int s = 0; !st && s < PV_STAGE_COUNT; s++) {
+        if (!(run->stages >> s & 1))
+            continue;
+        st = CUDA_CHECK(d, cudaEventRecord(r->begin[s], d->stream));
+        if (!st && r->stage[s] && s == PV_STAGE_DENOISE)
+            st = launch_steps(r, run);
+        else if (!st && r->stage[s])
+            st = CUDA_CHECK(d, cudaGraphLaunch(r->stage[s], d->stream));
+        if (!st)
+            st = CUDA_CHECK(d, cudaEventRecord(r->end[s], d->stream));
+    }
+    return st;
+}
+
+/* ---- times of nodes ---- */
+
+typedef struct probe {
+    cudaEvent_t *events; /* n_nodes + 1 */
+    int n;
+    cudaStream_t stream;
+    void *saved; /* the state, which running once more changes */
+} probe;
+
+static pv_status probe_begin(pv_recording *r, probe *p)
+{
+    cuda_device *d = r->d;
+    int n = r->prog->graph->n_nodes + 1;
+    p->events = pv_alloc_zero(sizeof *p->events * (size_t)n);
+    if (!p->events)
+        return PV_E_MEMORY;
+    pv_status st = CUDA_CHECK(d, cudaStreamCreateWithFlags(&p->stream, cudaStreamNonBlocking));
+    for (; !st && p->n < n; p->n += !st)
+        st = CUDA_CHECK(d, cudaEventCreate(&p->events[p->n]));
+    if (!st && r->state)
+        st = cuda_memory(d, r->state->bytes, "a copy of the state", &p->saved);
+    if (!st && r->state)
+        st = CUDA_CHECK(d, cudaMemcpyAsync(p->saved, r->state->data, r->state->bytes, cudaMemcpyDeviceToDevice, d->stream));
+    return st;
+}
+
+static pv_status probe_end(pv_recording *r, probe *p)
+{
+    cuda_device *d = r->d;
+    pv_status st = PV_OK;
+    if (p->saved) {
+        st = CUDA_CHECK(d, cudaMemcpyAsync(r->state->data, p->saved, r->state->bytes, cudaMemcpyDeviceToDevice, d->stream));
+        cudaStreamSynchronize(d->stream);
+        cudaFree(p->saved);
+    }
+    for (int i = 0; i < p->n; i++)
+        cudaEventDestroy(p->events[i]);
+    if (p->stream)
+        cudaStreamDestroy(p->stream);
+    pv_free(p->events);
+    return st;
+}
+
+static pv_status probe_stage(pv_recording *r, probe *p, pv_stage stage, double *node_ms)
+{
+    cuda_device *d = r->d;
+    const pv_graph *g = r->prog->graph;
+    cudaGraphExec_t exec = NULL;
+    bool denoise = stage == PV_STAGE_DENOISE;
+    pv_status st = capture(r, stage, 0, p->stream, p->events, &exec);
+    for (int step = 0; !st && step < (denoise ? r->run.n_steps : 1); step++) {
+        if (denoise && r->step)
+            st = CUDA_CHECK(d, cuda_set_step(r->step, r->run.first_step + step, d->stream));
+        if (!st)
+            st = CUDA_CHECK(d, cudaGraphLaunch(exec, d->stream));
+        if (!st)
+            st = CUDA_CHECK(d, cudaStreamSynchronize(d->stream));
+        for (int i = 0, at = 0; !st && i < g->n_nodes; i++) {
+            float ms = 0;
+            if (g->nodes[i]->stage != stage)
+                continue;
+            st = CUDA_CHECK(d, cudaEventElapsedTime(&ms, p->events[at], p->events[at + 1]));
+            node_ms[i] += (double)ms;
+            at++;
+        }
+    }
+    if (exec)
+        cudaGraphExecDestroy(exec);
+    return st;
+}
+
+/* The run once more, as graphs with an event behind each node. A node's time holds that of its event, so it is an upper
+ * bound, and their sum is more than the stage takes. The results of the run are kept. Allocates: for measuring alone. */
+static pv_status time_nodes(pv_recording *r, double *node_ms)
+{
+    probe p = {0};
+    pv_status st = probe_begin(r, &p);
+    for (int s = 0; !st && s < PV_STAGE_COUNT; s++)
+        if (r->run.stages >> s & 1 && r->stage[s])
+            st = probe_stage(r, &p, (pv_stage)s, node_ms);
+    pv_status back = probe_end(r, &p);
+    return st ? st : back;
+}
+
+pv_status cuda_wait(pv_recording *r, pv_run_timing *t)
+{
+    cuda_device *d = r->d;
+    pv_status st = cuda_enter(d);
+    for (int s = PV_STAGE_COUNT - 1; !st && s >= 0; s--) /* the last first: then the others are done */
+        if (r->run.stages >> s & 1)
+            st = CUDA_CHECK(d, cudaEventSynchronize(r->end[s]));
+    for (int s = 0; !st && t && s < PV_STAGE_COUNT; s++) {
+        float ms = 0;
+        if (!(r->run.stages >> s & 1))
+            continue;
+        st = CUDA_CHECK(d, cudaEventElapsedTime(&ms, r->begin[s], r->end[s]));
+        t->stage_ms[s] += (double)ms;
+    }
+    return st || !t || !t->node_ms ? st : time_nodes(r, t->node_ms);
+}
