@@ -7,9 +7,11 @@
  * meaning and not from any kernel. It does so for several fills of the inputs: random, zeros, denormals, one huge
  * number, outliers of 1e3 to 1e5. Further, each case is held to the rules of graph.h:
  *   - what stands behind valid rows, columns and counted keys may be NaN: not a bit of the result changes, and nothing
- *     outside the valid part of the result is written;
+ *     outside the valid part of the result is written (but by the products of other backends than the CPU, whose
+ *     libraries know no counts: there it is whatever comes);
  *   - the last valid row does count: changing it changes the result;
- *   - a result in a narrower dtype is the f32 result, rounded once;
+ *   - a result in a narrower dtype is the f32 result, rounded once (not so for those products: another dtype may mean
+ *     another order of sums; the bound still leaves room for no second rounding);
  *   - on the CPU 1, 2 and 3 threads give the same bytes, and so does a second run.
  * With `--bench` the program times each call instead of judging fills. */
 #ifndef PV_TESTS_HARNESS_H

@@ -1,0 +1,127 @@
+/* cuda.c - the CUDA module that was built here: without driver or GPU it says so and nothing else happens; with one, what
+ * the backend promises beyond what the op tests see: choosing a device, memory, running out of it, stages and steps. */
+#include "plan/plans.h"
+#include "tests/test.h"
+
+static void no_device(void)
+{
+    pv_backend *be = (pv_backend *)&be;
+    int n = 0;
+    CHECK_STATUS(pv_backend_open("cuda", NULL, &be), PV_E_UNAVAILABLE);
+    CHECK(be == NULL && !strstr(pv_error_text(), "is not installed") && !strstr(pv_error_text(), "cannot be loaded"));
+    printf("no device here: %s\n", pv_error_text());
+    CHECK_STATUS(pv_devices("cuda", NULL, &n), PV_E_UNAVAILABLE);
+}
+
+static void choosing(pv_backend *be)
+{
+    pv_device_info first = {0}, mine = {0};
+    int n = 1;
+    CHECK_OK(pv_devices("cuda", &first, &n));
+    CHECK_OK(pv_backend_device(be, &mine));
+    CHECK(n >= 1 && !memcmp(&first, &mine, sizeof mine));
+    CHECK(*mine.name && !strncmp(mine.uuid, "GPU-", 4) && strlen(mine.uuid) == 40 && mine.memory_bytes > 0);
+    printf("%s, %s, %s\n", mine.name, mine.uuid, mine.library);
+    const char *const ways[] = {"0", mine.name, mine.uuid};
+    for (int i = 0; i < 3; i++) {
+        pv_backend *again = NULL;
+        CHECK_OK(pv_backend_open("cuda", &(pv_backend_params){.device = ways[i]}, &again));
+        pv_backend_close(&again);
+    }
+    pv_backend *none = (pv_backend *)&none;
+    CHECK_STATUS(pv_backend_open("cuda", &(pv_backend_params){.device = "99"}, &none), PV_E_UNAVAILABLE);
+    CHECK_TEXT("device '99': there are 0 (");
+    CHECK(none == NULL);
+}
+
+static void memory(pv_backend *be)
+{
+    enum { N = 100001 };
+    unsigned char *a = malloc(N), *b = malloc(N);
+    pv_buffer *buf = NULL;
+    for (int i = 0; i < N; i++)
+        a[i] = (unsigned char)(i * 7 + i / 251);
+    if (CHECK_OK(be->vt->alloc(be, N, PV_STATE, &buf))) {
+        CHECK_OK(be->vt->write(be, buf, 0, a, N));
+        CHECK_OK(be->vt->write(be, buf, 3, a, 1000)); /* the later write wins */
+        memmove(a + 3, a, 1000);
+        CHECK_OK(be->vt->read(be, buf, 0, b, N));
+        CHECK(!memcmp(a, b, N));
+        be->vt->release(be, buf);
+    }
+    buf = NULL;
+    CHECK_STATUS(be->vt->alloc(be, (size_t)1 << 46, PV_SCRATCH, &buf), PV_E_MEMORY);
+    CHECK_TEXT("out of device memory: 70368744177664 bytes are needed for scratch");
+    CHECK(buf == NULL);
+    if (CHECK_OK(be->vt->alloc(be, 16, PV_IO, &buf))) /* and goes on */
+        be->vt->release(be, buf);
+    free(a);
+    free(b);
+}
+
+/* The running step's row of a table is added to a state: steps alone and in a row, and measuring nodes keeps the result. */
+static void steps(pv_backend *be)
+{
+    enum { STEPS = 4, WIDTH = 8 };
+    pv_graph *g = pv_graph_create();
+    pv_plan *plan = NULL;
+    pv_instance *inst = NULL;
+    g->stage = PV_STAGE_DENOISE;
+    pv_tensor *each = pv_input_per_step(g, "each", WIDTH), *one = pv_input(g, "one", PV_F32, 1, (int64_t[]){1}, NULL);
+    pv_tensor *x = pv_state(g, "x", PV_F32, 1, WIDTH);
+    pv_tensor *y = pv_axpy(g, "y", x, one, each);
+    keep(y);
+    CHECK_OK(pv_plan_create(be, &g, &(pv_plan_params){.steps = STEPS}, &plan));
+    if (!plan || !CHECK_OK(pv_instance_create(plan, NULL, &inst))) {
+        pv_plan_destroy(&plan);
+        return;
+    }
+    float table[STEPS][WIDTH], got[WIDTH], zero[WIDTH] = {0}, unit = 1;
+    for (int i = 0; i < STEPS; i++)
+        for (int k = 0; k < WIDTH; k++)
+            table[i][k] = (float)(1 << 4 * i) + (float)k / 16;
+    const pv_graph *planned = plan->graph;
+    const pv_tensor *at = pv_graph_find(planned, "x");
+    CHECK_OK(pv_instance_write(inst, pv_graph_find(planned, "each"), 0, table, sizeof table));
+    CHECK_OK(pv_instance_write(inst, pv_graph_find(planned, "one"), 0, &unit, sizeof unit));
+    for (int first = 0; first < STEPS; first++)
+        for (int n = 0; n <= STEPS - first; n++) {
+            double *node_ms = calloc((size_t)planned->n_nodes, sizeof *node_ms);
+            pv_run_timing t = {.node_ms = first ? node_ms : NULL};
+            pv_run run = {.stages = 1u << PV_STAGE_DENOISE, .first_step = first, .n_steps = n};
+            CHECK_OK(pv_instance_write(inst, at, 0, zero, sizeof zero));
+            CHECK_OK(pv_instance_run(inst, run, &t));
+            CHECK_OK(pv_instance_read(inst, at, 0, got, sizeof got));
+            for (int k = 0; k < WIDTH; k++) {
+                float want = 0;
+                for (int i = first; i < first + n; i++)
+                    want += table[i][k];
+                CHECK(got[k] == want);
+            }
+            CHECK(!n || t.stage_ms[PV_STAGE_DENOISE] > 0);
+            double sum = 0;
+            for (int i = 0; i < planned->n_nodes; i++)
+                sum += node_ms[i];
+            CHECK((sum > 0) == (first && n));
+            free(node_ms);
+        }
+    pv_instance_destroy(&inst);
+    pv_plan_destroy(&plan);
+}
+
+int main(void)
+{
+    pv_backend *be = NULL;
+    if (pv_backend_open("cuda", NULL, &be)) {
+        no_device();
+        steps(cpu()); /* the process lives, and the test itself is right */
+        be = cpu();
+        pv_backend_close(&be);
+        return test_done();
+    }
+    choosing(be);
+    memory(be);
+    steps(be);
+    pv_backend_close(&be);
+    return test_done();
+}
