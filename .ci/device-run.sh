@@ -1,0 +1,59 @@
+#!/bin/bash
+# What .ci/pack-device.sh packed, run on a machine with a GPU: the op tests, golden traces, the full model, times. Every part
+# runs even when one before it failed; the last line counts. Further words choose parts: run.sh ops tiny full bench.
+set -uo pipefail
+cd "$(dirname "$0")" || exit 1
+export LD_LIBRARY_PATH=$PWD/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}:/usr/local/cuda/lib64
+parts=${*:-ops tiny full bench}
+passed=0 failed=()
+
+part() { [[ " $parts " == *" $1 "* ]]; }
+
+try() { # name, command...
+    local name=$1 start=$SECONDS log
+    shift
+    log=$(mktemp)
+    if "$@" >"$log" 2>&1; then
+        passed=$((passed + 1))
+        tail -n "${LINES_OK:-6}" "$log"
+        echo "== $name: ok, $((SECONDS - start)) s"
+    else
+        tail -n "${LINES_BAD:-40}" "$log"
+        echo "== $name: FAILED ($?), $((SECONDS - start)) s"
+        failed+=("$name")
+    fi
+    rm -f "$log"
+}
+
+verify() { # name, model, further arguments; the trace has the name's first letter
+    local name=$1 model=$2
+    shift 2
+    try "verify $name" ./pivot verify --backend cuda --model "$model" --trace "data/${name:0:1}.safetensors" "$@"
+}
+
+cat version
+nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,power.limit --format=csv,noheader || true
+./pivot --version || true
+missing=$(ldd ./pivot ./test_ops ./libpivot-cuda.so | grep 'not found')
+[ -z "$missing" ] || echo "missing here: $missing"
+
+if part ops; then
+    try "backend" ./test_cuda
+    LINES_OK=12 try "ops" ./test_ops
+fi
+if part tiny; then
+    verify A data/tiny_f32.safetensors --config data/A.json
+    verify B data/tiny_f32.safetensors --config data/B.json
+    verify D data/tiny_bf16.safetensors --config data/D.json
+fi
+if part full; then
+    verify "F f32" synth:full --config data/F.json
+    verify "F bf16" synth:full --config data/F.json --recipe bf16 --bound "${BOUND:-2e-2}"
+fi
+if part bench; then
+    for recipe in bf16 f32; do
+        LINES_OK=60 try "bench $recipe" ./pivot bench --backend cuda --model synth:full --recipe $recipe --runs "${RUNS:-50}" --warmup 5 --ops
+    done
+fi
+echo "$passed passed, ${#failed[@]} failed${failed[*]:+:}$(printf ' [%s]' "${failed[@]}" | sed 's/^ \[\]$//')"
+[ ${#failed[@]} = 0 ]
