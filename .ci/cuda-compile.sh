@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 build=${BUILD:-build-ci-cuda}
 
-# The compiler and cuBLASLt as wheels, put together as an installed toolkit looks. NVIDIA's licence lets them be fetched.
+# The compiler and cuBLASLt as wheels, put together as an installed toolkit looks.
 fetch_toolkit() { # folder
     local home
     echo "no nvcc here: fetching CUDA 13.0 from PyPI into $1"
@@ -56,12 +56,16 @@ done
 exports=$(nm --dynamic --defined-only "$build/libpivot-cuda.so" | awk '$2 != "A" { print $3 }')
 [ "$exports" = pv_backend_module ] || say "libpivot-cuda.so must export pv_backend_module alone, it exports: $exports"
 
-echo "registers, bytes spilled, architecture, kernel"
 awk '
     /Compiling entry function/ { split($0, part, "\047"); kernel = part[2]; arch = part[4] }
     /bytes spill stores/       { spilled = $5 + $9 }
-    /Used [0-9]+ registers/    { for (i = 1; i < NF; i++) if ($i == "Used") print $(i + 1), spilled + 0, arch, kernel; spilled = 0 }
-' "$build/module.log" | sort -k4,4 -k3,3 | c++filt | sed -E 's/\(anonymous namespace\):://g' | tee "$build/kernels.txt"
+    /Used [0-9]+ registers/    { for (i = 1; i < NF; i++) if ($i == "Used") print kernel, arch, $(i + 1), spilled + 0; spilled = 0 }
+' "$build/module.log" | sort >"$build/kernels.txt"
 [ -s "$build/kernels.txt" ] || say "the compiler's report names no kernel"
-awk '{ n++; if ($2) spilled++ } END { printf "%d kernels compiled, %d spill registers\n", n, spilled }' "$build/kernels.txt"
+echo "registers (and bytes spilled) by kernel:"
+awk '
+    { if ($1 != kernel) printf "%s%s ", kernel ? "\n" : "", $1; kernel = $1
+      printf " %s %d%s", $2, $3, $4 ? " (" $4 " spilled)" : "" }
+    END { print "" }' "$build/kernels.txt" | c++filt
+awk '{ n++; spilled += $4 > 0 } END { printf "%d kernels compiled, %d spill registers\n", n, spilled }' "$build/kernels.txt"
 exit $wrong

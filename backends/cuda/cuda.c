@@ -208,7 +208,7 @@ static pv_status alloc(pv_backend *be, size_t bytes, pv_usage usage, pv_buffer *
 
 static void release(pv_backend *be, pv_buffer *b)
 {
-    if (!cuda_enter((cuda_device *)be))
+    if (cuda_usable((cuda_device *)be))
         cudaFree(b->data);
     pv_free(b);
 }

@@ -15,6 +15,11 @@ pv_status cuda_enter(cuda_device *d)
     return error ? broken(error) : CUDA_CHECK(d, cudaSetDevice(d->index));
 }
 
+bool cuda_usable(cuda_device *d)
+{
+    return !atomic_load(&d->broken) && cudaSetDevice(d->index) == cudaSuccess;
+}
+
 pv_status cuda_check(cuda_device *d, cudaError_t error, const char *call)
 {
     if (error == cudaSuccess)

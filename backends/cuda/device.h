@@ -34,6 +34,9 @@ extern const pv_backend_vt cuda_backend; /* cuda.c */
 /* Makes the device this thread's. First thing in every entry of the vtable; PV_E_DEVICE once the device is broken. */
 pv_status cuda_enter(cuda_device *d);
 
+/* The same for what gives things back: false where it cannot be done, and no words, which tell of something else. */
+bool cuda_usable(cuda_device *d);
+
 /* PV_OK for cudaSuccess. Else words that begin with the call's name; PV_E_MEMORY for no memory, PV_E_DEVICE for all else,
  * and then, if the error stays, the device is marked broken. */
 pv_status cuda_check(cuda_device *d, cudaError_t error, const char *call);

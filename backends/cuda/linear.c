@@ -16,7 +16,7 @@
 #include <string.h>
 
 #define CANDIDATES 8
-#define REPEATS    5
+#define REPEATS    10
 #define WORKSPACE  ((size_t)32 << 20) /* for the library: what its documentation recommends on Hopper */
 
 /* What decides the algorithm. */

@@ -22,7 +22,7 @@ struct pv_recording {
 
 void cuda_discard(pv_recording *r)
 {
-    if (!cuda_enter(r->d)) { /* else nothing can be given back, and the driver does so when the process ends */
+    if (cuda_usable(r->d)) { /* else nothing can be given back, and the driver does so when the process ends */
         cudaStreamSynchronize(r->d->stream);
         for (int s = 0; s < PV_STAGE_COUNT; s++) {
             if (r->stage[s])
