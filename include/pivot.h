@@ -5,8 +5,9 @@
  *     is pv_error_text(), kept per thread until the thread's next failing call.
  *   - Every handle has one owner and one destroyer. A destroyer takes the handle's address, leaves NULL
  *     behind and welcomes NULL.
- *   - Parameter structs begin with `size`, which the caller sets to sizeof the struct (or leaves 0, which
- *     means the same). All other zero values are sensible defaults. A struct need only live during the call.
+ *   - Structs begin with `size`, which the caller sets to sizeof the struct (or leaves 0, which means the
+ *     same) before the call, also where the library fills it in; another size than one it knows is PV_E_ARG. All
+ *     other zero values of parameters are sensible defaults. A struct need only live during the call.
  *   - Strings are UTF-8. Images are RGB, 8 bit, row by row from the top.
  *   - The library never exits, aborts, prints to stdout or reads environment variables.
  *   - A NaN or an infinity never leaves it: input that is not finite is refused, and a chunk that is not
@@ -137,7 +138,7 @@ typedef struct pv_model_params {
     const char *asset_id;    /* which of several assets/ASSET_ID/norm_stats.json */
     int horizon;             /* action steps in a chunk; 0: as the folder or `config` says (weights do not store it) */
     pv_switch discrete_state; /* is the state told as digits in the prompt? AUTO: as the folder or `config` says */
-    pv_switch zscore;        /* ON: mean and standard deviation in place of quantiles */
+    pv_switch zscore;        /* ON: mean and standard deviation in place of quantiles. AUTO: as the folder or `config` says */
 } pv_model_params;
 
 /* path: a folder as published by openpi's PyTorch exporter or by lerobot; a .safetensors file (params->config then says
@@ -182,7 +183,8 @@ typedef struct pv_session_params {
 
 /* Loads the weights onto the backend (sessions of one model, backend and recipe share them) and plans for all cameras
  * and the whole prompt. Observations with fewer cameras or a much shorter prompt get plans of their own the first time
- * they come; after that pv_session_infer allocates nothing. */
+ * they come, or the first picture of another size; after that pv_session_infer with token ids allocates nothing (the
+ * tokenizer works on words). Results do not depend on max_steps, nor on what was asked before. */
 PV_API pv_status pv_session_create(pv_model *model, pv_backend *backend, const pv_session_params *params,
                                    pv_session **out);
 PV_API void pv_session_destroy(pv_session **session);

@@ -1,11 +1,10 @@
 /* attention.c - the three primitives of attention: scores, softmax, values.
  *
- * q [batch rows, heads head], k and v [batch keys, kv_heads head], scores and probabilities [batch heads, rows, keys
- * from `first` on]. Only the first len keys and the valid rows are read or written: what stands behind them may be
- * anything. A task is one head of one sequence (softmax: some rows). f32 throughout; each exp is within 2 ulp.
- * Bound: the products; softmax about a nanosecond an element. */
+ * q [batch rows, heads head], k and v [batch keys, kv_heads head], scores and probabilities [batch heads,
+ * rows, keys from `first` on]. Only the first len keys and the valid rows are read or written: what stands
+ * behind them may be anything. A task is one head of one sequence (softmax: some rows). f32 throughout; each
+ * exp is within 2 ulp. Bound: the products; softmax about a nanosecond an element. */
 #include "cpu.h"
-#include "cpu_math.h"
 
 typedef struct shape {
     int64_t batch, heads, group, rows, row_cap, keys, key_cap, first, head;
@@ -17,8 +16,8 @@ typedef struct job {
 } job;
 
 /* A head's [rows, head] out of a tensor [*, ld] as f32 with leading dimension *ld. */
-static const float *head_of(const void *data, const pv_tensor *t, int64_t row, int64_t rows, int64_t column, int64_t head,
-                            float *tmp, int64_t *ld)
+static const float *head_of(const void *data, const pv_tensor *t, int64_t row, int64_t rows, int64_t column,
+                            int64_t head, float *tmp, int64_t *ld)
 {
     int64_t width = pv_width(t);
     *ld = width;
@@ -51,10 +50,11 @@ static void scores_task(void *user, int64_t t, int worker)
     int64_t b = t / s->heads, h = t % s->heads, ldq, ldk, at = t * s->row_cap * s->key_cap;
     float *tmp = c->tmp[worker], *k_tmp = tmp + s->row_cap * s->head;
     const float *qh = head_of(c->in[0], q, b * s->row_cap, s->rows, h * s->head, s->head, tmp, &ldq);
-    const float *kh = head_of(c->in[1], k, b * (s->key_cap + s->first) + s->first, s->keys, h / s->group * s->head,
-                              s->head, k_tmp, &ldk);
+    const float *kh = head_of(c->in[1], k, b * (s->key_cap + s->first) + s->first, s->keys,
+                              h / s->group * s->head, s->head, k_tmp, &ldk);
     float *dst = cpu_dest(c->out[0], out->dtype, at, k_tmp + (s->key_cap + s->first) * s->head);
-    cpu_gemm(true, s->rows, s->keys, s->head, c->node->attr.attention.scale, qh, ldq, kh, ldk, 0, dst, s->key_cap);
+    cpu_gemm(c->vector, true, s->rows, s->keys, s->head, c->node->attr.attention.scale, qh, ldq, kh, ldk, 0,
+             dst, s->key_cap);
     for (int64_t r = 0; out->dtype != PV_F32 && r < s->rows; r++)
         cpu_done(c->out[0], out->dtype, at + r * s->key_cap, s->keys, dst + r * s->key_cap);
 }
@@ -63,8 +63,9 @@ static void scores_run(const cpu_call *c)
 {
     const pv_attention_attr *a = &c->node->attr.attention;
     const pv_tensor *out = c->node->out[0];
-    job j = {c, {a->batch, a->heads, a->heads / a->kv_heads, .row_cap = out->dim[1], .key_cap = out->dim[2],
-                 .first = a->first, .head = pv_width(c->node->in[0]) / a->heads}};
+    job j = {c,
+             {a->batch, a->heads, a->heads / a->kv_heads, .row_cap = out->dim[1], .key_cap = out->dim[2],
+              .first = a->first, .head = pv_width(c->node->in[0]) / a->heads}};
     j.s.rows = c->rows[0] ? cpu_rows(c, 0) : out->dim[1];
     j.s.keys = cpu_count(c, 2, out->dim[2]);
     if (j.s.rows && j.s.keys)
@@ -91,12 +92,12 @@ static void values_task(void *user, int64_t t, int worker)
     float *tmp = c->tmp[worker], *v_tmp = tmp + s->row_cap * s->key_cap;
     float *o_tmp = v_tmp + (s->key_cap + s->first) * s->head;
     const float *ph = cpu_load(c->in[0], p->dtype, t * s->row_cap * s->key_cap, s->rows * s->key_cap, tmp);
-    const float *vh = head_of(c->in[1], v, b * (s->key_cap + s->first) + s->first, s->keys, h / s->group * s->head,
-                              s->head, v_tmp, &ldv);
+    const float *vh = head_of(c->in[1], v, b * (s->key_cap + s->first) + s->first, s->keys,
+                              h / s->group * s->head, s->head, v_tmp, &ldv);
     int64_t at = b * s->row_cap * width + h * s->head;
     bool direct = out->dtype == PV_F32;
-    cpu_gemm(false, s->rows, s->head, s->keys, 1, ph, s->key_cap, vh, ldv, 0, direct ? (float *)c->out[0] + at : o_tmp,
-             direct ? width : s->head);
+    cpu_gemm(c->vector, false, s->rows, s->head, s->keys, 1, ph, s->key_cap, vh, ldv, 0,
+             direct ? (float *)c->out[0] + at : o_tmp, direct ? width : s->head);
     for (int64_t r = 0; !direct && r < s->rows; r++)
         cpu_done(c->out[0], out->dtype, at + r * width, s->head, o_tmp + r * s->head);
 }
@@ -105,8 +106,9 @@ static void values_run(const cpu_call *c)
 {
     const pv_attention_attr *a = &c->node->attr.attention;
     const pv_tensor *p = c->node->in[0];
-    job j = {c, {a->batch, a->heads, a->heads / a->kv_heads, .row_cap = p->dim[1], .key_cap = p->dim[2],
-                 .first = a->first, .head = pv_width(c->node->in[1]) / a->kv_heads}};
+    job j = {c,
+             {a->batch, a->heads, a->heads / a->kv_heads, .row_cap = p->dim[1], .key_cap = p->dim[2],
+              .first = a->first, .head = pv_width(c->node->in[1]) / a->kv_heads}};
     j.s.rows = c->rows[0] ? cpu_rows(c, 0) : p->dim[1];
     j.s.keys = cpu_count(c, 2, p->dim[2]);
     if (j.s.rows)
@@ -115,40 +117,10 @@ static void values_run(const cpu_call *c)
 
 /* ---- softmax ---- */
 
-CPU_CLONES
-static void softmax_row(float *p, const float *s, int64_t n)
-{
-    float most[16], sum[16] = {0}, top, total = 0;
-    for (int l = 0; l < 16; l++)
-        most[l] = s[0];
-    int64_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        for (int l = 0; l < 16; l++)
-            most[l] = s[i + l] > most[l] ? s[i + l] : most[l];
-    for (int l = 0; i < n; i++, l++)
-        most[l] = s[i] > most[l] ? s[i] : most[l];
-    top = most[0];
-    for (int l = 1; l < 16; l++)
-        top = most[l] > top ? most[l] : top;
-
-    for (i = 0; i < n; i++)
-        p[i] = cpu_exp(s[i] - top);
-    for (i = 0; i + 16 <= n; i += 16)
-        for (int l = 0; l < 16; l++)
-            sum[l] += p[i + l];
-    for (int l = 0; i < n; i++, l++)
-        sum[l] += p[i];
-    for (int l = 0; l < 16; l++)
-        total += sum[l];
-    float scale = 1.0f / total;
-    for (i = 0; i < n; i++)
-        p[i] *= scale;
-}
-
 static void softmax_each(const cpu_call *c, int64_t row, const float *const *in, float *out)
 {
     (void)row;
-    softmax_row(out, in[0], cpu_count(c, 1, pv_width(c->node->in[0])));
+    c->vector->softmax(out, in[0], cpu_count(c, 1, pv_width(c->node->in[0])));
 }
 
 static void softmax_run(const cpu_call *c)

@@ -11,6 +11,7 @@
 typedef struct cpu_backend {
     pv_backend base;
     pv_pool *pool;
+    const cpu_vector *vector;
 } cpu_backend;
 
 struct pv_buffer {
@@ -78,7 +79,7 @@ static pv_status describe(pv_backend *be, pv_device_info *out)
             break;
     if (f)
         fclose(f);
-    snprintf(d.library, sizeof d.library, "%s", cpu_blas_name());
+    snprintf(d.library, sizeof d.library, "%s; %s loops", cpu_blas_name(), cpu_vector_best()->level);
     long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
     d.memory_bytes = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0;
     *out = d;
@@ -108,6 +109,7 @@ static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
     if (!be)
         return PV_E_MEMORY;
     be->base.vt = &pv_cpu_backend;
+    be->vector = cpu_vector_best();
     pv_status st = pv_pool_create(p->threads, &be->pool);
     if (st)
         pv_free(be);
@@ -192,7 +194,7 @@ static pv_status record(pv_backend *base, const pv_program *prog, const pv_buffe
     for (int i = 0; ok && i < g->n_nodes; i++) {
         const pv_node *n = g->nodes[i];
         cpu_call *c = &r->calls[i];
-        *c = (cpu_call){.node = n, .pool = be->pool, .tmp = r->tmp};
+        *c = (cpu_call){.node = n, .vector = be->vector, .pool = be->pool, .tmp = r->tmp};
         for (int k = 0; k < n->n_in; k++) {
             c->in[k] = address(bufs, n->in[k]);
             c->rows[k] = n->in[k]->rows ? address(bufs, n->in[k]->rows) : NULL;

@@ -1,17 +1,19 @@
 /* cpu.h - what the kernels of the CPU backend share.
  *
- * The reference: f32 arithmetic whatever the dtypes, one rounding when a result is stored. It claims primitives alone,
- * so it runs the plain meaning of every composite. What a task computes does not depend on which thread runs it, nor on
- * how many there are: same input, same build, same machine: same bytes. */
+ * The reference: f32 arithmetic whatever the dtypes, one rounding when a result is stored. It claims
+ * primitives alone, so it runs the plain meaning of every composite. What a task computes does not depend on
+ * which thread runs it, nor on how many there are: same input, same build, same machine: same bytes. */
 #ifndef PV_CPU_H
 #define PV_CPU_H
 
 #include "base/thread.h"
 #include "plan/backend.h"
+#include "vector.h"
 
 /* A node with its addresses. rows: where the valid row count of that input stands, NULL: all. */
 typedef struct cpu_call {
     const pv_node *node;
+    const cpu_vector *vector;
     void *in[PV_MAX_IN], *out[PV_MAX_OUT];
     const int32_t *rows[PV_MAX_IN];
     pv_pool *pool;
@@ -21,7 +23,7 @@ typedef struct cpu_call {
 typedef struct cpu_kernel {
     void (*run)(const cpu_call *c);
     size_t (*need)(const pv_node *n); /* floats of working memory a worker; NULL: none */
-    unsigned whole;                   /* bits 1 << input: i32 (a count, positions); all others hold fractions */
+    unsigned whole; /* bits 1 << input: i32 (a count, positions); all others hold fractions */
 } cpu_kernel;
 
 extern const cpu_kernel cpu_linear, cpu_attention_scores, cpu_softmax, cpu_attention_values, cpu_rms_norm,
@@ -31,11 +33,10 @@ extern const cpu_kernel cpu_linear, cpu_attention_scores, cpu_softmax, cpu_atten
 const char *cpu_blas_name(void); /* "OpenBLAS 0.3.21 ..., core ..." or "own loops" */
 
 /* c[m, n] = alpha a[m, k] b[n, k]^T + beta c (b_rows false: b[k, n]), leading dimensions in elements, f32.
- * Large ones through OpenBLAS where there is one, small ones and the rest by loops that are the oracle for it. */
-void cpu_gemm(bool b_rows, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,
-              int64_t ldb, float beta, float *c, int64_t ldc);
-void cpu_gemm_loops(bool b_rows, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
-                    const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+ * Large ones through OpenBLAS where there is one, small ones and the rest by loops that are the oracle for
+ * it. */
+void cpu_gemm(const cpu_vector *v, bool b_rows, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
+              int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 
 /* Valid rows of input i: of one matrix, 0 .. pv_row_count. */
 static inline int64_t cpu_rows(const cpu_call *c, int i)
@@ -62,7 +63,8 @@ static inline const float *cpu_load(const void *data, pv_dtype dtype, int64_t at
     return tmp;
 }
 
-/* Where to put n results for [at, at + n): the tensor itself or tmp; cpu_done then rounds tmp into the tensor. */
+/* Where to put n results for [at, at + n): the tensor itself or tmp; cpu_done then rounds tmp into the
+ * tensor. */
 static inline float *cpu_dest(void *data, pv_dtype dtype, int64_t at, float *tmp)
 {
     return dtype == PV_F32 ? (float *)data + at : tmp;
@@ -74,19 +76,11 @@ static inline void cpu_done(void *data, pv_dtype dtype, int64_t at, int64_t n, c
         pv_from_f32((char *)data + pv_dtype_bytes(dtype, (size_t)at), tmp, dtype, (size_t)n);
 }
 
-/* Kernels that treat each row alike. fn gets a row of each of the first three inputs as f32, where they are as wide as
- * the first (one with fewer rows repeats), else NULL; and fills a row of the output as f32. */
+/* Kernels that treat each row alike. fn gets a row of each of the first three inputs as f32, where they are
+ * as wide as the first (one with fewer rows repeats), else NULL; and fills a row of the output as f32. */
 typedef void (*cpu_row_fn)(const cpu_call *c, int64_t row, const float *const *in, float *out);
 void cpu_each_row(const cpu_call *c, cpu_row_fn fn);
 void cpu_each_row_of(const cpu_call *c, cpu_row_fn fn, int64_t columns); /* that fills only so many columns */
 size_t cpu_row_need(const pv_node *n);
-
-/* Loops that the compiler vectorises, built for several x86-64 levels and chosen when the program starts. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) &&          \
-    !defined(__SANITIZE_THREAD__)
-#define CPU_CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
-#else
-#define CPU_CLONES
-#endif
 
 #endif

@@ -1,24 +1,6 @@
-/* elementwise.c - add, mul, scale, gelu, silu, axpy. Row by row in f32, one rounding on store. The second operand of add
- * and mul repeats along the first. gelu(x) = 0.5 x (1 + tanh u) is computed as x / (1 + e^(-2u)), which is the same and
- * does not cancel for negative x. Bound: memory; gelu and silu about a nanosecond an element. */
+/* elementwise.c - add, mul, scale, gelu, silu, axpy. Row by row in f32, one rounding on store. The second
+ * operand of add and mul repeats along the first. gelu and silu: vector_loops.h. Bound: memory. */
 #include "cpu.h"
-#include "cpu_math.h"
-
-CPU_CLONES
-static void gelu(float *y, const float *x, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        float u = 0.7978845608f * (x[i] + 0.044715f * x[i] * x[i] * x[i]);
-        y[i] = x[i] / (1.0f + cpu_exp(-2.0f * u));
-    }
-}
-
-CPU_CLONES
-static void silu(float *y, const float *x, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++)
-        y[i] = x[i] / (1.0f + cpu_exp(-x[i]));
-}
 
 static void add_row(const cpu_call *c, int64_t row, const float *const *in, float *out)
 {
@@ -44,13 +26,13 @@ static void scale_row(const cpu_call *c, int64_t row, const float *const *in, fl
 static void gelu_row(const cpu_call *c, int64_t row, const float *const *in, float *out)
 {
     (void)row;
-    gelu(out, in[0], pv_width(c->node->in[0]));
+    c->vector->gelu(out, in[0], pv_width(c->node->in[0]));
 }
 
 static void silu_row(const cpu_call *c, int64_t row, const float *const *in, float *out)
 {
     (void)row;
-    silu(out, in[0], pv_width(c->node->in[0]));
+    c->vector->silu(out, in[0], pv_width(c->node->in[0]));
 }
 
 static void add_run(const cpu_call *c)

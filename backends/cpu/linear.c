@@ -1,9 +1,11 @@
 /* linear.c - y = x w^T (+ b): x [M, K], w [N, K] as stored (f32, bf16, f16), b [N].
  *
- * The weight is cut into panels of rows x columns whose size depends on the shape alone. A task expands its panel to f32
- * in working memory that stays in cache (f32 weights are read where they are), multiplies it with all rows of x, adds
- * the next columns onto that, then bias and rounding. Panels are the same for every weight dtype, so weights with the
- * same values give the same bytes. f32 sums; order: OpenBLAS's inside a panel, panels in order of K.
+ * The weight is cut into panels of rows x columns whose size depends on the shape alone. A task expands its
+ * panel to f32 in working memory that stays in cache (f32 weights are read where they are), multiplies it
+ * with all rows of x, adds the next columns onto that, then bias and rounding. Panels are the same for every
+ * weight dtype, so weights with the same values give the same bytes. f32 sums; order: OpenBLAS's inside a
+ * panel, panels in order of K. The schedule stage has a row for each step that its tables hold; there own loops,
+ * which take every row alone, keep a step's bytes free of how many that are: OpenBLAS chooses its kernel by M.
  * Bound: the f32 rate of the cores for M of hundreds, expansion of the weights for M of tens. */
 #include "cpu.h"
 
@@ -22,7 +24,8 @@ const char *cpu_blas_name(void)
 {
 #ifdef PV_HAVE_OPENBLAS
     static _Thread_local char name[128];
-    const char *config = openblas_get_config(); /* "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH ... MAX_THREADS=64" */
+    const char *config =
+        openblas_get_config(); /* "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH ... MAX_THREADS=64" */
     int version = (int)strcspn(config, " ");
     version += (int)strcspn(config + version + (config[version] != 0), " ") + (config[version] != 0);
     snprintf(name, sizeof name, "%.*s, %s kernels", version, config, openblas_get_corename());
@@ -32,39 +35,6 @@ const char *cpu_blas_name(void)
 #endif
 }
 
-CPU_CLONES
-void cpu_gemm_loops(bool b_rows, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
-                    const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
-{
-    for (int64_t i = 0; i < m; i++) {
-        float *ci = c + i * ldc;
-        const float *ai = a + i * lda;
-        if (b_rows) {
-            for (int64_t j = 0; j < n; j++) {
-                const float *bj = b + j * ldb;
-                float sum[16] = {0}, total = 0;
-                int64_t p = 0;
-                for (; p + 16 <= k; p += 16)
-                    for (int l = 0; l < 16; l++)
-                        sum[l] += ai[p + l] * bj[p + l];
-                for (int l = 0; p < k; p++, l++)
-                    sum[l] += ai[p] * bj[p];
-                for (int l = 0; l < 16; l++)
-                    total += sum[l];
-                ci[j] = alpha * total + (beta != 0 ? beta * ci[j] : 0);
-            }
-        } else {
-            for (int64_t j = 0; j < n; j++)
-                ci[j] = beta != 0 ? beta * ci[j] : 0;
-            for (int64_t p = 0; p < k; p++) {
-                float s = alpha * ai[p];
-                for (int64_t j = 0; j < n; j++)
-                    ci[j] += s * b[p * ldb + j];
-            }
-        }
-    }
-}
-
 #ifdef PV_HAVE_OPENBLAS
 static void one_thread_a_call(void)
 {
@@ -72,19 +42,19 @@ static void one_thread_a_call(void)
 }
 #endif
 
-void cpu_gemm(bool b_rows, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,
-              int64_t ldb, float beta, float *c, int64_t ldc)
+void cpu_gemm(const cpu_vector *v, bool b_rows, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
+              int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
 {
 #ifdef PV_HAVE_OPENBLAS
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     if (m * n >= BLAS_LEAST / (k + 1)) {
         pthread_once(&once, one_thread_a_call);
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, b_rows ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, alpha, a,
-                    (int)lda, b, (int)ldb, beta, c, (int)ldc);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, b_rows ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k,
+                    alpha, a, (int)lda, b, (int)ldb, beta, c, (int)ldc);
         return;
     }
 #endif
-    cpu_gemm_loops(b_rows, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+    v->gemm(b_rows, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
 /* ---- the op ---- */
@@ -98,8 +68,8 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* By the rows that are valid now, so that a plan's capacity changes no byte. Many rows: wide panels, so that x is packed
- * seldom; few rows: panels that stay in the second-level cache between expansion and product. */
+/* By the rows that are valid now, so that a plan's capacity changes no byte. Many rows: wide panels, so that
+ * x is packed seldom; few rows: panels that stay in the second-level cache between expansion and product. */
 static panels pick(const pv_node *n, bool many)
 {
     int64_t N = n->in[1]->dim[0], K = n->in[1]->dim[1];
@@ -144,7 +114,8 @@ static void task(void *user, int64_t t, int worker)
     const pv_tensor *w = n->in[1];
     int64_t N = w->dim[0], K = w->dim[1], n0 = t * j->p.rows, rows = smaller(j->p.rows, N - n0);
     float *tmp = c->tmp[worker] + x_floats(n), *panel = tmp;
-    float *bias_tmp = panel + (w->dtype == PV_F32 ? 0 : j->p.rows * j->p.columns), *block = bias_tmp + j->p.rows;
+    float *bias_tmp = panel + (w->dtype == PV_F32 ? 0 : j->p.rows * j->p.columns),
+          *block = bias_tmp + j->p.rows;
     bool direct = n->out[0]->dtype == PV_F32;
     float *y = direct ? (float *)c->out[0] + n0 : block;
     int64_t ldy = direct ? N : rows;
@@ -155,7 +126,11 @@ static void task(void *user, int64_t t, int worker)
         for (int64_t r = 0; !wide && r < rows; r++)
             cpu_load(c->in[1], w->dtype, (n0 + r) * K + k0, columns, panel + r * columns);
         const float *b = wide ? (const float *)c->in[1] + n0 * K + k0 : panel;
-        cpu_gemm(true, j->m, rows, columns, 1, j->x + k0, K, b, wide ? K : columns, k0 ? 1 : 0, y, ldy);
+        int64_t ldb = wide ? K : columns;
+        if (n->stage == PV_STAGE_SCHEDULE)
+            c->vector->gemm(true, j->m, rows, columns, 1, j->x + k0, K, b, ldb, k0 ? 1 : 0, y, ldy);
+        else
+            cpu_gemm(c->vector, true, j->m, rows, columns, 1, j->x + k0, K, b, ldb, k0 ? 1 : 0, y, ldy);
     }
     if (n->n_in > 2) {
         const float *bias = cpu_load(c->in[2], n->in[2]->dtype, n0, rows, bias_tmp);
@@ -173,7 +148,7 @@ static void run(const cpu_call *c)
     job j = {c, .m = n->in[0]->rows ? cpu_rows(c, 0) : row_total(n->in[0])};
     if (j.m == 0)
         return;
-    j.p = pick(n, j.m >= MANY);
+    j.p = pick(n, j.m >= MANY && n->stage != PV_STAGE_SCHEDULE);
     j.x = cpu_load(c->in[0], n->in[0]->dtype, 0, j.m * pv_width(n->in[0]), c->tmp[0]);
     pv_pool_run(c->pool, (n->in[1]->dim[0] + j.p.rows - 1) / j.p.rows, task, &j);
 }

@@ -1,4 +1,5 @@
 #include "memory.h"
+#include "params.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -27,10 +28,13 @@ pv_status pv_set_allocator(const pv_allocator *a)
     if (atomic_load(&live))
         return pv_fail(PV_E_ARG, "pv_set_allocator: %lld blocks of the allocator before are still in use",
                        atomic_load(&live));
-    if (a && (!a->alloc || !a->release))
-        return pv_fail(PV_E_ARG, "pv_set_allocator: alloc and release must both be given");
-    allocator = a ? *a : libc_allocator;
-    return PV_OK;
+    pv_allocator fresh;
+    pv_status st = pv_take_params("pv_set_allocator", &fresh, a ? a : &libc_allocator, sizeof fresh);
+    if (!st && (!fresh.alloc || !fresh.release))
+        st = pv_fail(PV_E_ARG, "pv_set_allocator: alloc and release must both be given");
+    if (!st)
+        allocator = fresh;
+    return st;
 }
 
 void *pv_alloc(size_t bytes)

@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "pi05.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,10 +11,12 @@
 #define LM_HEAD        "paligemma_with_expert.paligemma.lm_head.weight"
 #define EXPERT_LM_HEAD "paligemma_with_expert.gemma_expert.lm_head.weight"
 #define VISION_TOWER   "paligemma_with_expert.paligemma.model.vision_tower."
+#define PATCH_EMBEDDING VISION_TOWER "vision_model.embeddings.patch_embedding.weight"
 
 typedef struct entry {
     char *name; /* the model's */
     const pv_st_tensor *tensor;
+    int index; /* of the tensor in the file */
 } entry;
 
 struct pv_checkpoint {
@@ -98,32 +101,52 @@ static const entry *find(const pv_checkpoint *c, const char *name)
                         : NULL;
 }
 
-/* Dim 0 as wanted and the rest multiplied out: the patch convolution [out, 3, p, p] is a linear [out, 3 p p] here. */
-static bool same_shape(const pv_st_tensor *t, int n_dims, const int64_t *dim)
+/* The shape in the file of a weight of the model: the patch convolution [width, 3, patch, patch] is a linear
+ * [width, 3 patch patch] here. */
+static int file_shape(const char *name, int n_dims, const int64_t *dim, int64_t shape[4])
 {
-    if (t->n_dims < n_dims || t->n_dims < 1 || t->dim[0] != dim[0])
-        return false;
-    int64_t elements = dim[0] * (n_dims > 1 ? dim[1] : 1);
-    return t->n_elements == elements && (t->n_dims == n_dims || t->n_dims == 4);
+    for (int i = 0; i < n_dims; i++)
+        shape[i] = dim[i];
+    if (strcmp(name, PATCH_EMBEDDING))
+        return n_dims;
+    shape[1] = 3;
+    shape[2] = shape[3] = (int64_t)lround(sqrt((double)dim[1] / 3));
+    return 4;
 }
 
+static void shape_text(int n_dims, const int64_t *dim, char *text, size_t size)
+{
+    *text = 0;
+    for (int i = 0; i < n_dims; i++) {
+        size_t used = strlen(text);
+        snprintf(text + used, size - used, i ? ", %lld" : "%lld", (long long)dim[i]);
+    }
+}
+
+/* What a file has that the model has not, to go with what is missing: often one name written in two ways. */
+static pv_status missing(const pv_checkpoint *c, const char *path, const char *name)
+{
+    for (int i = 0, n = pv_safetensors_count(c->file); i < n; i++)
+        if (!c->fate[i])
+            return pv_fail(PV_E_CHECKPOINT, "%s: tensor '%s' is missing; of %d tensors there, '%s' is none of the model's",
+                           path, name, n, pv_safetensors_at(c->file, i)->name);
+    return pv_fail(PV_E_CHECKPOINT, "%s: tensor '%s' is missing; %d tensors are there", path, name,
+                   pv_safetensors_count(c->file));
+}
+
+/* t: the file's; name, n_dims, dim: the model's. */
 static pv_status check_tensor(const char *path, const pv_st_tensor *t, const char *name, int n_dims, const int64_t *dim)
 {
-    if (!t)
-        return pv_fail(PV_E_CHECKPOINT, "%s: tensor '%s' is missing", path, name);
     if (t->dtype != PV_F32 && t->dtype != PV_BF16 && t->dtype != PV_F16)
         return pv_fail(PV_E_CHECKPOINT, "%s: tensor '%s': expected F32, BF16 or F16, came %s", path, t->name, t->dtype_name);
-    if (same_shape(t, n_dims, dim))
+    int64_t shape[4];
+    int n = file_shape(name, n_dims, dim, shape);
+    if (t->n_dims == n && !memcmp(t->dim, shape, sizeof *shape * (size_t)n))
         return PV_OK;
-    char came[128];
-    int used = 0;
-    for (int i = 0; i < t->n_dims; i++)
-        used += snprintf(came + used, sizeof came - (size_t)used, i ? ", %lld" : "%lld", (long long)t->dim[i]);
-    if (n_dims > 1)
-        return pv_fail(PV_E_CHECKPOINT, "%s: tensor '%s': expected shape [%lld, %lld], came [%s]", path, t->name,
-                       (long long)dim[0], (long long)dim[1], came);
-    return pv_fail(PV_E_CHECKPOINT, "%s: tensor '%s': expected shape [%lld], came [%s]", path, t->name, (long long)dim[0],
-                   came);
+    char expected[24 * 4], came[24 * PV_ST_MAX_DIMS];
+    shape_text(n, shape, expected, sizeof expected);
+    shape_text(t->n_dims, t->dim, came, sizeof came);
+    return pv_fail(PV_E_CHECKPOINT, "%s: tensor '%s': expected shape [%s], came [%s]", path, t->name, expected, came);
 }
 
 static pv_status collect(pv_checkpoint *c, const char *path)
@@ -147,7 +170,7 @@ static pv_status collect(pv_checkpoint *c, const char *path)
             c->fate[i] = "not read: the expert's language head";
             continue;
         }
-        c->entries[c->n_entries] = (entry){pv_strdup(name), t};
+        c->entries[c->n_entries] = (entry){pv_strdup(name), t, i};
         if (!c->entries[c->n_entries++].name)
             return PV_E_MEMORY;
     }
@@ -159,26 +182,14 @@ static pv_status collect(pv_checkpoint *c, const char *path)
     return PV_OK;
 }
 
-static void set_fate(pv_checkpoint *c, const pv_st_tensor *t, const char *fate)
-{
-    for (int i = 0, n = pv_safetensors_count(c->file); i < n; i++)
-        if (pv_safetensors_at(c->file, i) == t)
-            c->fate[i] = fate;
-}
-
 /* The exporter ties the table to the language head and keeps one name of the two. Where both are there, only
  * embed_tokens was trained. */
-static pv_status choose_embedding(pv_checkpoint *c, const char *path, int64_t vocab, int64_t width)
+static pv_status choose_embedding(pv_checkpoint *c)
 {
     const entry *head = find(c, LM_HEAD), *table = find(c, PV_EMBEDDING_NAME);
-    pv_status st = check_tensor(path, table ? table->tensor : head ? head->tensor : NULL, PV_EMBEDDING_NAME, 2,
-                                (int64_t[]){vocab, width});
-    if (st)
-        return st;
-    set_fate(c, table ? table->tensor : head->tensor, "embedding table");
-    if (table && head) {
-        set_fate(c, head->tensor, "not read: embed_tokens stands in its place");
-    } else if (head) { /* the model knows it by the table's name */
+    if (table && head)
+        c->fate[head->index] = "not read: embed_tokens stands in its place";
+    else if (head) { /* the model knows it by the table's name */
         entry *e = (entry *)head;
         char *name = pv_strdup(PV_EMBEDDING_NAME);
         if (!name)
@@ -186,27 +197,35 @@ static pv_status choose_embedding(pv_checkpoint *c, const char *path, int64_t vo
         pv_free(e->name);
         e->name = name;
         qsort(c->entries, (size_t)c->n_entries, sizeof *c->entries, by_name);
+        table = find(c, PV_EMBEDDING_NAME);
     }
+    if (table)
+        c->fate[table->index] = "embedding table";
     return PV_OK;
 }
 
-static pv_status match(pv_checkpoint *c, const char *path, const pv_graph *wanted)
+static pv_status match(pv_checkpoint *c, const char *path, const pv_graph *wanted, int64_t vocab, int64_t width)
 {
     for (int i = 0; i < wanted->n_tensors; i++) {
+        const entry *e = wanted->tensors[i]->usage == PV_WEIGHT ? find(c, wanted->tensors[i]->name) : NULL;
+        if (e)
+            c->fate[e->index] = "weight";
+    }
+    const entry *e = find(c, PV_EMBEDDING_NAME);
+    pv_status st = e ? check_tensor(path, e->tensor, e->name, 2, (int64_t[]){vocab, width})
+                     : missing(c, path, LM_HEAD " or " PV_EMBEDDING_NAME);
+    for (int i = 0; !st && i < wanted->n_tensors; i++) {
         const pv_tensor *w = wanted->tensors[i];
         if (w->usage != PV_WEIGHT)
             continue;
-        const entry *e = find(c, w->name);
-        pv_status st = check_tensor(path, e ? e->tensor : NULL, w->name, w->n_dims, w->dim);
-        if (st)
-            return st;
-        set_fate(c, e->tensor, "weight");
+        e = find(c, w->name);
+        st = e ? check_tensor(path, e->tensor, w->name, w->n_dims, w->dim) : missing(c, path, w->name);
     }
-    for (int i = 0, n = pv_safetensors_count(c->file); i < n; i++)
+    for (int i = 0, n = pv_safetensors_count(c->file); !st && i < n; i++)
         if (!c->fate[i])
-            return pv_fail(PV_E_CHECKPOINT, "%s: tensor '%s' is none of the model's", path,
-                           pv_safetensors_at(c->file, i)->name);
-    return PV_OK;
+            st = pv_fail(PV_E_CHECKPOINT, "%s: tensor '%s' is none of the model's", path,
+                         pv_safetensors_at(c->file, i)->name);
+    return st;
 }
 
 pv_status pv_checkpoint_open(const char *path, const pv_graph *wanted, int64_t vocab, int64_t width, pv_checkpoint **out)
@@ -219,9 +238,9 @@ pv_status pv_checkpoint_open(const char *path, const pv_graph *wanted, int64_t v
     if (!st)
         st = collect(c, path);
     if (!st)
-        st = choose_embedding(c, path, vocab, width);
+        st = choose_embedding(c);
     if (!st)
-        st = match(c, path, wanted);
+        st = match(c, path, wanted, vocab, width);
     if (st)
         pv_checkpoint_close(&c);
     *out = c;

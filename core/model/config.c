@@ -1,5 +1,6 @@
 /* config.c - defaults, and JSON of three dialects over them. */
 #include "config.h"
+#include "base/log.h"
 #include "base/memory.h"
 
 #include <math.h>
@@ -85,7 +86,10 @@ static void number(reader *r, const cJSON *json, const char *key, float *out)
 {
     double v = (double)*out;
     positive(r, json, key, &v);
-    *out = (float)v;
+    if (!r->status && (v < 1e-30 || v > 1))
+        r->status = pv_fail(PV_E_FILE, "%s: '%s': expected a number from 1e-30 to 1, came %g", r->where, key, v);
+    else
+        *out = (float)v;
 }
 
 static void boolean(reader *r, const cJSON *json, const char *key, bool *out)
@@ -160,6 +164,7 @@ static void own_keys(reader *r, const cJSON *json, pv_config *c)
     positive(r, json, "time_min_period", &c->time_min_period);
     positive(r, json, "time_max_period", &c->time_max_period);
     boolean(r, json, "discrete_state", &c->discrete_state);
+    boolean(r, json, "zscore", &c->zscore);
     const cJSON *cameras = get(r, json, "cameras"), *name;
     if (cameras && !cJSON_IsArray(cameras))
         r->status = pv_fail(PV_E_FILE, "%s: 'cameras': expected an array of names", r->where);
@@ -177,13 +182,60 @@ static void variant(reader *r, const cJSON *json, const char *key, const char *w
                             r->where, key, want, cJSON_IsString(v) ? v->valuestring : "no string");
 }
 
+/* What the dimensions are called; where they are spelled out the name does not matter. */
+static void variants(reader *r, const cJSON *json)
+{
+    if (!get(r, json, "gemma"))
+        variant(r, json, "paligemma_variant", "gemma_2b");
+    if (!get(r, json, "expert"))
+        variant(r, json, "action_expert_variant", "gemma_300m");
+}
+
 static void openpi_keys(reader *r, const cJSON *json, pv_config *c)
 {
     integer(r, json, "action_horizon", &c->horizon);
     integer(r, json, "max_token_len", &c->max_tokens);
     boolean(r, json, "discrete_state_input", &c->discrete_state);
-    variant(r, json, "paligemma_variant", "gemma_2b");
-    variant(r, json, "action_expert_variant", "gemma_300m");
+    variants(r, json);
+}
+
+/* [height, width], which must be equal. */
+static void resolution(reader *r, const cJSON *json, int *out)
+{
+    const cJSON *v = get(r, json, "image_resolution");
+    const cJSON *h = cJSON_GetArrayItem(v, 0), *w = cJSON_GetArrayItem(v, 1);
+    if (!v)
+        return;
+    if (cJSON_GetArraySize(v) != 2 || !cJSON_IsNumber(h) || !cJSON_IsNumber(w) || h->valuedouble != w->valuedouble ||
+        h->valuedouble != floor(h->valuedouble) || h->valuedouble < 1 || h->valuedouble > 1 << 24)
+        r->status = pv_fail(PV_E_FILE, "%s: 'image_resolution': expected two equal whole numbers above 0", r->where);
+    else
+        *out = (int)h->valuedouble;
+}
+
+/* How one vector is normalised: QUANTILES or MEAN_STD, the same for both. */
+static void normalization(reader *r, const cJSON *json, bool *zscore)
+{
+    static const char *const keys[] = {"STATE", "ACTION"};
+    const cJSON *map = object(r, json, "normalization_mapping");
+    int n_zscore = 0, n = 0;
+    for (int i = 0; i < 2; i++) {
+        const cJSON *v = map ? get(r, map, keys[i]) : NULL;
+        const char *rule = cJSON_GetStringValue(v);
+        if (!v || r->status)
+            continue;
+        if (!rule || (strcmp(rule, "QUANTILES") && strcmp(rule, "MEAN_STD"))) {
+            r->status = pv_fail(PV_E_UNSUPPORTED, "%s: 'normalization_mapping': %s: expected QUANTILES or MEAN_STD, came %s",
+                                r->where, keys[i], rule ? rule : "no string");
+            return;
+        }
+        n++;
+        n_zscore += !strcmp(rule, "MEAN_STD");
+    }
+    if (n_zscore && n_zscore != n)
+        r->status = pv_fail(PV_E_UNSUPPORTED, "%s: 'normalization_mapping': expected one rule for STATE and ACTION", r->where);
+    else if (n)
+        *zscore = n_zscore > 0;
 }
 
 /* lerobot policies/pi05/configuration_pi05.py. Cameras are the VISUAL features of `input_features`, in file order. */
@@ -195,8 +247,13 @@ static void lerobot_keys(reader *r, const cJSON *json, pv_config *c)
     integer(r, json, "tokenizer_max_length", &c->max_tokens);
     positive(r, json, "min_period", &c->time_min_period);
     positive(r, json, "max_period", &c->time_max_period);
-    variant(r, json, "paligemma_variant", "gemma_2b");
-    variant(r, json, "action_expert_variant", "gemma_300m");
+    resolution(r, json, &c->vision.image);
+    normalization(r, json, &c->zscore);
+    variants(r, json);
+    bool relative = false;
+    boolean(r, json, "use_relative_actions", &relative);
+    if (relative)
+        pv_log(PV_LOG_WARN, "%s: 'use_relative_actions': actions come as the model has them, relative to the state", r->where);
     const cJSON *features = object(r, json, "input_features"), *f;
     int visual = 0;
     cJSON_ArrayForEach(f, features)
@@ -216,9 +273,10 @@ pv_status pv_config_apply(pv_config *c, const cJSON *json, const char *where, bo
     reader r = {where, PV_OK};
     if (!cJSON_IsObject(json))
         return pv_fail(PV_E_FILE, "%s: expected a JSON object", where);
-    const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "type"));
-    if (type && strcmp(type, "pi05"))
-        return pv_fail(PV_E_CHECKPOINT, "%s: 'type': expected \"pi05\", came \"%s\"", where, type);
+    const cJSON *type = cJSON_GetObjectItemCaseSensitive(json, "type");
+    if (type && (!cJSON_IsString(type) || strcmp(type->valuestring, "pi05")))
+        return pv_fail(PV_E_CHECKPOINT, "%s: 'type': expected \"pi05\", came %s%.100s", where,
+                       cJSON_IsString(type) ? "" : "no string", cJSON_IsString(type) ? type->valuestring : "");
     if (type)
         lerobot_keys(&r, json, c);
     else
@@ -307,6 +365,15 @@ pv_status pv_config_check(const pv_config *c, const char *where)
     if (!st && c->time_min_period >= c->time_max_period)
         st = pv_fail(PV_E_FILE, "%s: 'time_min_period' %g is not below 'time_max_period' %g", where, c->time_min_period,
                      c->time_max_period);
+    int64_t positions = st ? 0 : (int64_t)c->n_cameras * pv_image_tokens(c) + c->max_tokens + c->horizon;
+    if (!st && positions > 1 << 17)
+        st = pv_fail(PV_E_FILE, "%s: %d cameras of %d tokens, %d tokens of prompt and %d of actions: expected at most %d in all",
+                     where, c->n_cameras, pv_image_tokens(c), c->max_tokens, c->horizon, 1 << 17);
+    if (!st && (c->rope_theta < 1 || c->rope_theta > 1e12))
+        st = pv_fail(PV_E_FILE, "%s: 'rope_theta': expected 1 to 1e12, came %g", where, c->rope_theta);
+    if (!st && (c->time_min_period < 1e-9 || c->time_max_period > 1e9))
+        st = pv_fail(PV_E_FILE, "%s: 'time_min_period' and 'time_max_period': expected 1e-9 to 1e9, came %g and %g", where,
+                     c->time_min_period, c->time_max_period);
     return st;
 }
 
@@ -357,6 +424,7 @@ char *pv_config_text(const pv_config *c)
     cJSON_AddNumberToObject(json, "time_min_period", c->time_min_period);
     cJSON_AddNumberToObject(json, "time_max_period", c->time_max_period);
     cJSON_AddBoolToObject(json, "discrete_state", c->discrete_state);
+    cJSON_AddBoolToObject(json, "zscore", c->zscore);
     char *text = cJSON_Print(json), *copy = pv_strdup(text);
     cJSON_free(text);
     cJSON_Delete(json);

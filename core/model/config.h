@@ -25,6 +25,7 @@ typedef struct pv_config {
     float rms_norm_eps, layer_norm_eps;
     double rope_theta, time_min_period, time_max_period;
     bool discrete_state; /* the state is told as digits in the prompt */
+    bool zscore;         /* statistics: mean and standard deviation in place of quantiles */
 } pv_config;
 
 void pv_config_full(pv_config *c); /* openpi's pi05; horizon 0: no checkpoint stores it */

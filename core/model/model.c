@@ -2,6 +2,7 @@
 #include "model.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/params.h"
 #include "tiny.h"
 
 #include <dirent.h>
@@ -121,7 +122,8 @@ static pv_status load_stats(pv_model *m, const char *folder, const pv_model_para
         st = pv_stats_read(m->stats_path, &m->stats);
     else if (!st && !m->checkpoint)
         st = pv_stats_parse(pv_tiny_stats, strlen(pv_tiny_stats), "embedded statistics", &m->stats);
-    m->rule = p->zscore == PV_ON ? PV_NORM_ZSCORE : PV_NORM_QUANTILE;
+    bool zscore = p->zscore == PV_AUTO ? m->config.zscore : p->zscore == PV_ON;
+    m->rule = zscore ? PV_NORM_ZSCORE : PV_NORM_QUANTILE;
     const char *where = m->stats_path ? m->stats_path : "embedded statistics";
     if (!st && m->stats) {
         st = pv_norm_check(&m->stats->state, m->rule, "state");
@@ -239,14 +241,13 @@ static pv_status find_weights(pv_model *m, const char *path, const char *folder)
 
 pv_status pv_model_load(const char *path, const pv_model_params *params, pv_model **out)
 {
-    pv_model_params p = {0};
+    pv_model_params p;
     if (!path || !out)
         return pv_fail(PV_E_ARG, "pv_model_load: path and out must be given");
     *out = NULL;
-    if (params && params->size > sizeof p)
-        return pv_fail(PV_E_ARG, "pv_model_load: params are of a newer pivot.h than this library");
-    if (params)
-        memcpy(&p, params, params->size ? params->size : sizeof p);
+    pv_status st = pv_take_params("pv_model_load", &p, params, sizeof p);
+    if (st)
+        return st;
     bool synthetic = !strncmp(path, "synth:", 6);
     if (synthetic && strcmp(path, "synth:full") && strcmp(path, "synth:tiny"))
         return pv_fail(PV_E_ARG, "model '%s': expected synth:full or synth:tiny", path);
@@ -257,7 +258,7 @@ pv_status pv_model_load(const char *path, const pv_model_params *params, pv_mode
     if (!m)
         return PV_E_MEMORY;
     const char *folder = !synthetic && is_folder(path) ? path : NULL;
-    pv_status st = configure(m, path, folder, &p);
+    st = configure(m, path, folder, &p);
     if (!st)
         st = find_weights(m, path, folder);
     if (!st)
@@ -291,8 +292,7 @@ pv_status pv_model_describe(const pv_model *m, pv_model_info *out)
     if (!m || !out)
         return pv_fail(PV_E_ARG, "pv_model_describe: model and out must be given");
     const pv_config *c = &m->config;
-    *out = (pv_model_info){
-        .size = sizeof *out,
+    pv_model_info info = {
         .horizon = c->horizon,
         .model_dim = c->action_dim,
         .action_dim = m->stats ? m->stats->actions.dim : c->action_dim,
@@ -309,8 +309,8 @@ pv_status pv_model_describe(const pv_model *m, pv_model_info *out)
         .parameters = m->parameters,
     };
     for (int i = 0; i < c->n_cameras; i++)
-        out->camera[i] = c->camera[i];
-    return PV_OK;
+        info.camera[i] = c->camera[i];
+    return pv_give_info("pv_model_describe", out, &info, sizeof info);
 }
 
 /* ---- what sessions ask for ---- */

@@ -1,5 +1,6 @@
 /* backend.c - the list of backends, and the public functions over it. */
 #include "backend.h"
+#include "base/params.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -29,13 +30,11 @@ pv_status pv_backend_open(const char *name, const pv_backend_params *params, pv_
     if (!out)
         return pv_fail(PV_E_ARG, "pv_backend_open: out is NULL");
     *out = NULL;
+    pv_backend_params p;
+    pv_status st = pv_take_params("pv_backend_open", &p, params, sizeof p);
+    if (st)
+        return st;
     const pv_backend_vt *vt = find(name);
-    pv_backend_params p = {0};
-    if (params) {
-        if (params->size > sizeof p)
-            return pv_fail(PV_E_ARG, "pv_backend_open: params are of a newer pivot.h than this library");
-        memcpy(&p, params, params->size ? params->size : sizeof p);
-    }
     return vt ? vt->open(&p, out) : PV_E_UNAVAILABLE;
 }
 
@@ -56,13 +55,18 @@ pv_status pv_backend_device(const pv_backend *backend, pv_device_info *out)
 {
     if (!backend || !out)
         return pv_fail(PV_E_ARG, "pv_backend_device: backend and out must be given");
-    return backend->vt->describe((pv_backend *)backend, out);
+    pv_device_info info;
+    pv_status st = backend->vt->describe((pv_backend *)backend, &info);
+    return st ? st : pv_give_info("pv_backend_device", out, &info, sizeof info);
 }
 
 pv_status pv_devices(const char *backend, pv_device_info *out, int *n)
 {
-    const pv_backend_vt *vt = find(backend);
     if (!n || (*n > 0 && !out))
         return pv_fail(PV_E_ARG, "pv_devices: n, and out for *n devices, must be given");
+    for (int i = 0; i < *n; i++)
+        if (out[i].size && out[i].size != sizeof *out)
+            return pv_fail(PV_E_ARG, "pv_devices: structs of size %zu; expected %zu or 0", out[i].size, sizeof *out);
+    const pv_backend_vt *vt = find(backend);
     return vt ? vt->devices(out, n) : PV_E_UNAVAILABLE;
 }

@@ -124,7 +124,7 @@ void pv_place(pv_graph *g, size_t bytes[PV_USAGE_COUNT])
             t->offset = bytes[t->usage];
             bytes[t->usage] += lives[i].bytes;
         } else if (t->usage == PV_WEIGHT) {
-            bytes[PV_WEIGHT] += lives[i].bytes;
+            bytes[PV_WEIGHT] += pv_tensor_bytes(t); /* a buffer of its own: nothing to align */
         }
     }
     for (int i = 0; i < g->n_tensors; i++)

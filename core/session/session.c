@@ -1,6 +1,7 @@
 /* session.c - one robot: observation in, action chunk out. Keeps a plan for each number of cameras and size of prompt
  * that came; shares the weights with every session of the same model, backend and recipe. */
 #include "base/memory.h"
+#include "base/params.h"
 #include "observation.h"
 #include "runner.h"
 #include "schedule.h"
@@ -129,11 +130,7 @@ pv_status pv_session_create(pv_model *m, pv_backend *be, const pv_session_params
     pv_session *s = pv_alloc_zero(sizeof *s);
     if (!s)
         return PV_E_MEMORY;
-    pv_status st = PV_OK;
-    if (params && params->size > sizeof *params)
-        st = pv_fail(PV_E_ARG, "pv_session_create: params are of a newer pivot.h than this library");
-    else if (params)
-        memcpy(&s->params, params, params->size ? params->size : sizeof *params);
+    pv_status st = pv_take_params("pv_session_create", &s->params, params, sizeof s->params);
     if (!st && (s->params.max_steps < 0 || s->params.max_steps > PV_MAX_STEPS))
         st = pv_fail(PV_E_ARG, "max_steps: expected 0 to %d, came %d", PV_MAX_STEPS, s->params.max_steps);
     if (!s->params.max_steps)
@@ -189,8 +186,8 @@ void pv_session_destroy(pv_session **session)
 
 /* ---- one inference ---- */
 
-/* Independent normal numbers from a hash of seed and index (Box-Muller): the same on every machine, up to libm. */
-static void draw_noise(uint64_t seed, float *x, size_t n)
+/* Box-Muller on a hash of seed and index. */
+void pv_session_noise(uint64_t seed, float *x, size_t n)
 {
     uint64_t key = pv_hash(seed, 0);
     for (size_t i = 0; i < n; i++) {
@@ -204,7 +201,7 @@ static pv_status set_noise(pv_session *s, const pv_infer_params *p)
 {
     size_t n = (size_t)s->model->config.horizon * (size_t)s->model->config.action_dim;
     if (!p->noise)
-        draw_noise(p->seed, s->noise, n);
+        pv_session_noise(p->seed, s->noise, n);
     else
         memcpy(s->noise, p->noise, sizeof *s->noise * n);
     for (size_t i = 0; i < n; i++)
@@ -287,19 +284,19 @@ pv_status pv_session_infer(pv_session *s, const pv_observation *observation, con
 {
     if (!s || !observation || !actions)
         return pv_fail(PV_E_ARG, "pv_session_infer: session, observation and actions must be given");
-    pv_infer_params p = {0};
-    pv_observation obs = {0};
-    if ((params && params->size > sizeof p) || observation->size > sizeof obs)
-        return pv_fail(PV_E_ARG, "pv_session_infer: structs are of a newer pivot.h than this library");
-    memcpy(&obs, observation, observation->size ? observation->size : sizeof obs);
-    if (params)
-        memcpy(&p, params, params->size ? params->size : sizeof p);
+    pv_infer_params p;
+    pv_observation obs;
+    pv_status st = pv_take_params("pv_session_infer, params", &p, params, sizeof p);
+    if (!st)
+        st = pv_take_params("pv_session_infer, observation", &obs, observation, sizeof obs);
+    if (st)
+        return st;
 
     double start = now_ms(), observed = 0;
     pv_run_timing run = {0};
     pv_runner *r = NULL;
     int steps = 0;
-    pv_status st = pv_observe(s->observer, &obs, p.allow_truncation);
+    st = pv_observe(s->observer, &obs, p.allow_truncation);
     if (!st)
         st = set_noise(s, &p);
     if (!st)
@@ -322,7 +319,6 @@ pv_status pv_session_infer(pv_session *s, const pv_observation *observation, con
         return st;
     hand_out(s, &p, actions);
     s->timing = (pv_timing){
-        .size = sizeof s->timing,
         .observe_ms = observed - start,
         .vision_ms = run.stage_ms[PV_STAGE_VISION],
         .prefix_ms = run.stage_ms[PV_STAGE_PREFIX],
@@ -342,8 +338,7 @@ pv_status pv_session_timing(const pv_session *s, pv_timing *out)
 {
     if (!s || !out)
         return pv_fail(PV_E_ARG, "pv_session_timing: session and out must be given");
-    *out = s->timing;
-    return PV_OK;
+    return pv_give_info("pv_session_timing", out, &s->timing, sizeof s->timing);
 }
 
 pv_status pv_session_memory(const pv_session *s, pv_memory_info *out)
@@ -351,20 +346,22 @@ pv_status pv_session_memory(const pv_session *s, pv_memory_info *out)
     if (!s || !out)
         return pv_fail(PV_E_ARG, "pv_session_memory: session and out must be given");
     const pv_config *c = &s->model->config;
-    *out = (pv_memory_info){.size = sizeof *out, .weights_bytes = pv_weights_bytes(s->shared->weights)};
-    out->host_bytes = pv_dtype_bytes(s->model->embedding_dtype, (size_t)c->vocab * (size_t)c->gemma.width);
+    pthread_mutex_lock(&shared_lock);
+    pv_memory_info info = {.weights_bytes = pv_weights_bytes(s->shared->weights)};
+    pthread_mutex_unlock(&shared_lock);
+    info.host_bytes = pv_dtype_bytes(s->model->embedding_dtype, (size_t)c->vocab * (size_t)c->gemma.width);
     for (int v = 0; v <= PV_MAX_CAMERAS; v++)
         for (int k = 0; k < PROMPT_SIZES; k++) {
             const pv_runner *r = s->runner[v][k];
             if (!r)
                 continue;
-            out->plans++;
-            out->state_bytes += r->plan->program.bytes[PV_STATE];
-            out->scratch_bytes += r->plan->program.bytes[PV_SCRATCH];
-            out->io_bytes += r->plan->program.bytes[PV_IO];
-            out->const_bytes += r->plan->program.bytes[PV_CONST];
+            info.plans++;
+            info.state_bytes += r->plan->program.bytes[PV_STATE];
+            info.scratch_bytes += r->plan->program.bytes[PV_SCRATCH];
+            info.io_bytes += r->plan->program.bytes[PV_IO];
+            info.const_bytes += r->plan->program.bytes[PV_CONST];
         }
-    return PV_OK;
+    return pv_give_info("pv_session_memory", out, &info, sizeof info);
 }
 
 const pv_observer *pv_session_observer(const pv_session *s)

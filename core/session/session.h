@@ -11,4 +11,8 @@ const pv_observer *pv_session_observer(const pv_session *s);
 /* The plan at work for so many cameras and prompt tokens; NULL with the error's words. */
 pv_runner *pv_session_runner(pv_session *s, int views, int tokens);
 
+/* What an inference with this seed and no noise of its own starts from: n independent normal numbers, the same on every
+ * machine up to its libm. */
+void pv_session_noise(uint64_t seed, float *x, size_t n);
+
 #endif

@@ -36,15 +36,20 @@ static void blas_beside_loops(bool b_rows, int64_t m, int64_t n, int64_t k, floa
     for (int64_t i = 0; i < n * k; i++)
         b[i] = cosf((float)(3 * i));
     for (int64_t i = 0; i < m * n; i++)
-        x[i] = y[i] = beta != 0 ? sinf((float)(i * i)) : NAN; /* beta 0: what was there does not count */
+        x[i] = beta != 0 ? sinf((float)(i * i)) : NAN; /* beta 0: what was there does not count */
     int64_t ldb = b_rows ? k : n;
-    cpu_gemm(b_rows, m, n, k, alpha, a, k, b, ldb ? ldb : 1, beta, x, n);
-    cpu_gemm_loops(b_rows, m, n, k, alpha, a, k, b, ldb ? ldb : 1, beta, y, n);
+    cpu_gemm(cpu_vector_best(), b_rows, m, n, k, alpha, a, k, b, ldb ? ldb : 1, beta, x, n);
     double worst = 0, bound = 2 * (4 + 3 * sqrt((double)k)) * 0x1p-24 * ((double)k * fabs((double)alpha) + fabs((double)beta));
-    for (int64_t i = 0; i < m * n; i++)
-        worst = isnan(x[i]) || isnan(y[i]) ? INFINITY : fmax(worst, fabs((double)x[i] - (double)y[i]));
-    if (!CHECK(worst <= bound))
-        printf("    m %lld n %lld k %lld: %g, bound %g\n", (long long)m, (long long)n, (long long)k, worst, bound);
+    for (int level = 0; cpu_vector_list(level); level++) {
+        for (int64_t i = 0; i < m * n; i++)
+            y[i] = beta != 0 ? sinf((float)(i * i)) : NAN;
+        cpu_vector_list(level)->gemm(b_rows, m, n, k, alpha, a, k, b, ldb ? ldb : 1, beta, y, n);
+        for (int64_t i = 0; i < m * n; i++)
+            worst = isnan(x[i]) || isnan(y[i]) ? INFINITY : fmax(worst, fabs((double)x[i] - (double)y[i]));
+        if (!CHECK(worst <= bound))
+            printf("    %s, m %lld n %lld k %lld: %g, bound %g\n", cpu_vector_list(level)->level, (long long)m,
+                   (long long)n, (long long)k, worst, bound);
+    }
     free(a), free(b), free(x), free(y);
 }
 

@@ -1,4 +1,5 @@
-/* golden.c - openpi's own outputs (tests/data, made by openpi commit 15a9616 in float32): every tensor within bounds. */
+/* golden.c - every tensor of a trace within bounds. A, B, D and F are openpi's own outputs (commit 15a9616, float32); M and K
+ * come from masked_reference.py, which has openpi's masks: M lacks its middle camera, K has other dimensions throughout. */
 #include "test.h"
 #include "tools/verify.h"
 
@@ -43,5 +44,7 @@ int main(int argc, char **argv)
     check("A", "tiny_f32.safetensors", "A.json", "A.safetensors", 120);
     check("B", "tiny_f32.safetensors", "B.json", "B.safetensors", 100);
     check("D", "tiny_bf16.safetensors", "D.json", "D.safetensors", 100);
+    check("M", "tiny_f32.safetensors", "M.json", "M.safetensors", 118);
+    check("K", "tiny_k.safetensors", "K.json", "K.safetensors", 75);
     return test_done();
 }

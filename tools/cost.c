@@ -1,0 +1,102 @@
+/* cost.c - see cost.h. A multiplication and an addition are two operations; only valid rows and keys count,
+ * as only they are computed. */
+#include "cost.h"
+#include "base/memory.h"
+
+#include <stdlib.h>
+
+/* What a counting tensor (i32[1]) holds now; all of `most` where there is none. */
+static pv_status valid(pv_runner *r, const pv_tensor *counter, int64_t most, double *out)
+{
+    int32_t v = 0;
+    pv_status st = counter ? pv_instance_read(r->inst, counter, 0, &v, sizeof v) : PV_OK;
+    *out = counter && v < most ? (double)v : (double)most;
+    return st;
+}
+
+static pv_status rows_of(pv_runner *r, const pv_tensor *t, double *out)
+{
+    pv_status st = valid(r, t->rows, pv_row_count(t), out);
+    *out *= (double)(pv_elements(t) / (pv_width(t) * pv_row_count(t)));
+    return st;
+}
+
+static pv_status linear(pv_runner *r, const pv_node *n, int weights, double *flops)
+{
+    double rows;
+    pv_status st = rows_of(r, n->in[0], &rows);
+    for (int i = 1; !st && i <= weights; i++)
+        *flops += 2 * rows * (double)pv_elements(n->in[i]);
+    return st;
+}
+
+/* One of the two products of attention: every row meets every key it sees, over all heads. */
+static pv_status attention(pv_runner *r, const pv_node *n, const pv_tensor *rows_as, const pv_tensor *keys_as,
+                           int len, double *flops)
+{
+    const pv_attention_attr *a = &n->attr.attention;
+    double rows, keys;
+    pv_status st = rows_of(r, rows_as, &rows);
+    if (!st)
+        st = valid(r, n->n_in > len ? n->in[len] : NULL, keys_as->dim[0] / a->batch - a->first, &keys);
+    if (!st)
+        *flops += 2 * rows * keys * (double)pv_width(rows_as);
+    return st;
+}
+
+static pv_status flops_of(pv_runner *r, const pv_node *n, double *flops)
+{
+    *flops = 0;
+    pv_status st = PV_OK;
+    switch (n->op) {
+    case PV_OP_LINEAR:
+    case PV_OP_LINEAR_ADD:
+    case PV_OP_LINEAR_GATED:
+        return linear(r, n, 1, flops);
+    case PV_OP_LINEAR_GROUP:
+        return linear(r, n, n->attr.group.n, flops);
+    case PV_OP_ATTENTION_SCORES:
+        return attention(r, n, n->in[0], n->in[1], 2, flops);
+    case PV_OP_ATTENTION_VALUES:
+        return attention(r, n, n->out[0], n->in[1], 2, flops);
+    case PV_OP_ATTENTION:
+        st = attention(r, n, n->in[0], n->in[1], 3, flops);
+        return st ? st : attention(r, n, n->in[0], n->in[1], 3, flops);
+    default:
+        return PV_OK;
+    }
+}
+
+static int costliest_first(const void *a, const void *b)
+{
+    double x = ((const cost_row *)a)->ms, y = ((const cost_row *)b)->ms;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+pv_status cost_table(pv_runner *r, const double *node_ms, int steps, cost_row **out, int *n)
+{
+    const pv_graph *g = r->plan->graph;
+    cost_row *rows = *out = pv_alloc_zero(sizeof *rows * PV_STAGE_COUNT * PV_OP_COUNT);
+    *n = 0;
+    if (!rows)
+        return PV_E_MEMORY;
+    pv_status st = PV_OK;
+    for (int i = 0; !st && i < g->n_nodes; i++) {
+        const pv_node *node = g->nodes[i];
+        int times = node->stage == PV_STAGE_DENOISE ? steps : 1;
+        double flops;
+        st = flops_of(r, node, &flops);
+        cost_row *row = &rows[node->stage * PV_OP_COUNT + (int)node->op];
+        *row = (cost_row){node->stage, node->op, row->count + times, row->ms + node_ms[i],
+                          row->flops + flops * times};
+    }
+    for (int i = 0; i < PV_STAGE_COUNT * PV_OP_COUNT; i++)
+        if (rows[i].count)
+            rows[(*n)++] = rows[i];
+    qsort(rows, (size_t)*n, sizeof *rows, costliest_first);
+    if (st) {
+        pv_free(rows);
+        *out = NULL;
+    }
+    return st;
+}
