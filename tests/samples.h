@@ -16,7 +16,7 @@ static inline pv_tensor *sample_ints(pv_graph *g, const char *name, int64_t n)
     return pv_input(g, name, PV_I32, 1, &n, NULL);
 }
 
-/* Adds a node named "y" of this op with all its optional inputs; NULL: the graph has failed, or the op is not here yet. */
+/* Adds a node named "out" of this op with all its optional inputs; NULL: the graph has failed, or the op is not here yet. */
 static inline pv_node *sample(pv_graph *g, pv_op op)
 {
     const pv_attention_attr a = {.heads = 8, .kv_heads = 1, .batch = 1, .first = 50, .scale = 0.0625f};
@@ -114,7 +114,7 @@ static inline pv_node *sample(pv_graph *g, pv_op op)
         return NULL;
     }
 #undef IN
-    return pv_node_add(g, "y", op, n, in, &attr);
+    return pv_node_add(g, "out", op, n, in, &attr);
 }
 
 #endif

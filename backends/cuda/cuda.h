@@ -34,7 +34,8 @@ typedef struct cuda_kernel {
 
 /* One entry an op; the table is in cuda.c. */
 extern const cuda_kernel cuda_linear,                                                       /* linear.c */
-    cuda_attention, cuda_attention_scores, cuda_softmax, cuda_attention_values,             /* attention.cu */
+    cuda_attention,                                                                         /* attention.cu */
+    cuda_attention_scores, cuda_softmax, cuda_attention_values,                             /* scores.cu */
     cuda_rms_norm, cuda_layer_norm, cuda_ada_rms_norm,                                      /* norm.cu */
     cuda_rope, cuda_rope_store,                                                             /* rope.cu */
     cuda_add, cuda_mul, cuda_scale, cuda_gelu, cuda_silu, cuda_axpy, cuda_gated_residual, cuda_geglu, /* elementwise.cu */

@@ -40,7 +40,7 @@ static void bodies(void)
             CHECK(g->n_nodes > 0 && g->nodes[g->n_nodes - 1]->n_out >= 1 && was->producer != n);
             for (int i = 0; i < g->n_nodes; i++) {
                 CHECK(!pv_ops[g->nodes[i]->op].body);
-                CHECK(!strncmp(g->nodes[i]->name, "y/", 2));
+                CHECK(!strncmp(g->nodes[i]->name, "out/", 4));
                 for (int k = 0; k < g->nodes[i]->n_out; k++)
                     CHECK(g->nodes[i]->out[k]->producer == g->nodes[i]);
             }
@@ -80,7 +80,7 @@ static void missing(void)
     sample(g, PV_OP_ATTENTION);
     pv_lower(g, mock_claiming(&m, no_softmax), 0);
     CHECK_STATUS(pv_graph_status(g), PV_E_NO_KERNEL);
-    CHECK_TEXT("backend 'mock' has no kernel for: softmax (f32, as 'y/softmax#");
+    CHECK_TEXT("backend 'mock' has no kernel for: softmax (f32, as 'out/softmax#");
     CHECK(!strstr(pv_error_text(), "attention_scores"));
     pv_graph_destroy(&g);
 

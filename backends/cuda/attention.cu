@@ -1,0 +1,412 @@
+/* attention.cu - the whole of attention for bf16: softmax(scale q k^T) v, without the scores ever being in memory.
+ *
+ * Computes: o[i, h] = sum over the first len keys of softmax(scale q[i, h] . k[first + j, h / group]) v[first + j, h / group],
+ *   with the softmax formed along the way (running maximum and sum). No mask: `rows` and `len` are read on the device;
+ *   rows from there on are not computed, keys from there on not read (shared memory holds zeros, their weight is 0).
+ * Layout: q, result [batch rows, heads head]; k, v [batch keys, kv_heads head]; q, k, v bf16, result bf16 or f32; head a
+ *   multiple of 8 up to 256, filled up with zeros to 48, 64, 80, 128 or 256 in shared memory, where a line is 16 bytes
+ *   longer than that so that eight lines' same columns lie in eight different bank groups. The heads of one kv head are
+ *   one matrix: line m is row m / group, head m % group.
+ * Launch: blocks of 64 lines x 256 threads; two groups of four warps take turns at tiles of keys, each with its own
+ *   K and V in shared memory (cp.async: the next K comes while V is used and the other way round) and its own maximum, sum
+ *   and result, added up at the end, so that one works while the other waits. Few lines: the keys are split over blocks
+ *   (`splits`), which leave their parts in work memory for `combine`, so that the device is full.
+ * Numerics: products and sums f32; maximum, sum and scale f32; weights exp2(s - max) are rounded to bf16 before they meet V
+ *   (the sum that divides has them unrounded); one rounding on store. All orders are fixed: same input, same device, same
+ *   bytes.
+ * Bound: shared-memory reads, 1.25 times the tensor cores' time at head 256; latency for the suffix. */
+#include "mma.cuh"
+#include "util.cuh"
+
+#define LINES      64 /* of q in a block: 16 a warp */
+#define GROUPS     2
+#define GROUP_SIZE 128
+#define MAX_SPLITS 16
+
+typedef __nv_bfloat16 bf16;
+
+typedef struct flash_args {
+    const bf16 *q, *k, *v;
+    void *out;
+    float *part;       /* splits > 1: results not yet divided [splits][batch kv_heads][lines][head] */
+    float2 *part_sums; /* and their maximum and sum [splits][batch kv_heads][lines] */
+    const int32_t *rows, *len;
+    int row_cap, key_cap, key_rows, first; /* key_rows: of one sequence; key_cap: from `first` on */
+    int kv_heads, group, head, splits;
+    float scale; /* times log2(e) */
+    bool out_f32;
+} flash_args;
+
+/* ---- how a node is cut ---- */
+
+typedef struct cut {
+    int padded;    /* head size in shared memory */
+    int keys;      /* of a tile */
+    int splits;    /* blocks that share the keys */
+    int64_t lines; /* of all batches and kv heads */
+} cut;
+
+static cut pick(const pv_node *n, int sms)
+{
+    const pv_attention_attr *a = &n->attr.attention;
+    int64_t head = pv_width(n->in[0]) / a->heads, all = (int64_t)a->batch * a->kv_heads;
+    int64_t lines = n->in[0]->dim[0] / a->batch * (a->heads / a->kv_heads);
+    int64_t keys = n->in[1]->dim[0] / a->batch - a->first;
+    cut c;
+    c.padded = head <= 48 ? 48 : head <= 64 ? 64 : head <= 80 ? 80 : head <= 128 ? 128 : 256;
+    c.keys = c.padded == 256 ? 32 : 64;
+    c.lines = all * lines;
+    int64_t splits = sms / (all * cuda_ceil(lines, LINES)), most = cuda_ceil(keys, GROUPS * c.keys);
+    splits = splits < most ? splits : most;
+    c.splits = (int)(splits < 1 ? 1 : splits < MAX_SPLITS ? splits : MAX_SPLITS);
+    return c;
+}
+
+/* ---- the kernel ---- */
+
+/* One tile of K or V, `keys` lines from line t * KEYS on, by the threads of a group. */
+template <int HEAD, int KEYS>
+static __device__ inline void fetch_tile(bf16 *to, const bf16 *from, int t, int len, int head, int64_t line_width,
+                                         int thread)
+{
+    constexpr int chunks = HEAD / 8;
+#pragma unroll
+    for (int i = thread; i < KEYS * chunks; i += GROUP_SIZE) {
+        int line = i / chunks, column = i % chunks * 8, key = t * KEYS + line;
+        bool there = key < len && column < head;
+        cuda_copy16(to + line * (HEAD + 8) + column, there ? from + key * line_width + column : from, there);
+    }
+}
+
+/* Two neighbours of the result at line m: divided into `out`, or as they are into the part of this split. */
+static __device__ inline void write_pair(const flash_args &a, int z, int m, int column, float x, float y, int64_t lines)
+{
+    if (a.splits > 1) {
+        int64_t at = (((int64_t)blockIdx.y * gridDim.z + z) * lines + m) * a.head + column;
+        *(float2 *)(a.part + at) = make_float2(x, y);
+        return;
+    }
+    int row = z / a.kv_heads * a.row_cap + m / a.group, head = z % a.kv_heads * a.group + m % a.group;
+    int64_t at = ((int64_t)row * a.kv_heads * a.group + head) * a.head + column;
+    if (a.out_f32)
+        *(float2 *)((float *)a.out + at) = make_float2(x, y);
+    else
+        *(uint32_t *)((bf16 *)a.out + at) = cuda_pack_bf16(x, y);
+}
+
+/* The share of a partial sum with maximum m in one whose maximum is `top`. No keys: m is -inf, and `top` may be. */
+static __device__ inline float share(float m, float top)
+{
+    return m == top ? 1.0f : cuda_exp2(m - top);
+}
+
+template <int HEAD, int KEYS, int STAGES>
+static __global__ void __launch_bounds__(GROUPS *GROUP_SIZE, 1) flash(flash_args a)
+{
+    constexpr int ld = HEAD + 8, n_tiles = HEAD / 8;
+    extern __shared__ __align__(16) unsigned char memory[];
+    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x % GROUP_SIZE / 32, group = (int)threadIdx.x / GROUP_SIZE;
+    int thread = (int)threadIdx.x % GROUP_SIZE, z = (int)blockIdx.z;
+    int lines = cuda_count(a.rows, a.row_cap) * a.group, m0 = (int)blockIdx.x * LINES;
+    if (m0 >= lines)
+        return;
+    int len = cuda_count(a.len, a.key_cap), tiles = (len + KEYS - 1) / KEYS;
+    int begin = tiles * (int)blockIdx.y / a.splits, end = tiles * ((int)blockIdx.y + 1) / a.splits;
+
+    bf16 *q_s = (bf16 *)memory, *k_s = q_s + (LINES + group * STAGES * 2 * KEYS) * ld, *v_s = k_s + STAGES * KEYS * ld;
+    int64_t kv_width = (int64_t)a.kv_heads * a.head;
+    int64_t kv_at = ((int64_t)(z / a.kv_heads) * a.key_rows + a.first) * kv_width + z % a.kv_heads * a.head;
+    const bf16 *k = a.k + kv_at, *v = a.v + kv_at;
+    const bf16 *q = a.q + ((int64_t)(z / a.kv_heads) * a.row_cap * a.kv_heads + z % a.kv_heads) * a.group * a.head;
+
+    for (int i = (int)threadIdx.x; i < LINES * (HEAD / 8); i += GROUPS * GROUP_SIZE) {
+        int line = i / (HEAD / 8), column = i % (HEAD / 8) * 8, m = m0 + line;
+        bool there = m < lines && column < a.head;
+        int64_t at = ((int64_t)(m / a.group) * a.kv_heads * a.group + m % a.group) * a.head + column;
+        cuda_copy16(q_s + line * ld + column, there ? q + at : q, there);
+    }
+    cuda_copy_commit();
+
+    /* This group's tiles: begin + group, and so on by GROUPS. `i` counts them. Empty commits keep the waits uniform. */
+    auto fetch_k = [&](int i) {
+        int t = begin + group + i * GROUPS;
+        if (t < end)
+            fetch_tile<HEAD, KEYS>(k_s + i % STAGES * KEYS * ld, k, t, len, a.head, kv_width, thread);
+        cuda_copy_commit();
+    };
+    auto fetch_v = [&](int i) {
+        int t = begin + group + i * GROUPS;
+        if (t < end)
+            fetch_tile<HEAD, KEYS>(v_s + i % STAGES * KEYS * ld, v, t, len, a.head, kv_width, thread);
+        cuda_copy_commit();
+    };
+#pragma unroll
+    for (int i = 0; i < STAGES; i++) {
+        fetch_k(i);
+        if (i + 1 < STAGES)
+            fetch_v(i);
+    }
+    cuda_copy_wait<2 * STAGES - 1>();
+    __syncthreads(); /* q is there, for both groups */
+
+    float o[n_tiles][4] = {}, top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
+    const bf16 *q_row = q_s + (warp * 16 + lane % 16) * ld + lane / 16 * 8;
+    int k_row = (lane % 8 + lane / 16 * 8) * ld + lane / 8 % 2 * 8, v_row = lane % 16 * ld + lane / 16 * 8;
+
+    for (int i = 0, t = begin + group; t < end; i++, t += GROUPS) {
+        const bf16 *k_tile = k_s + i % STAGES * KEYS * ld, *v_tile = v_s + i % STAGES * KEYS * ld;
+        cuda_copy_wait<2 * STAGES - 2>();
+        cuda_barrier(1 + group, GROUP_SIZE); /* k is there; the last v has been used */
+        fetch_v(i + STAGES - 1);
+
+        float s[KEYS / 8][4] = {};
+#pragma unroll
+        for (int d = 0; d < HEAD; d += 16) {
+            uint32_t qa[4], kb[4];
+            cuda_ldmatrix(qa, q_row + d);
+#pragma unroll
+            for (int n = 0; n < KEYS / 16; n++) {
+                cuda_ldmatrix(kb, k_tile + k_row + n * 16 * ld + d);
+                cuda_mma(s[2 * n], qa, kb[0], kb[1]);
+                cuda_mma(s[2 * n + 1], qa, kb[2], kb[3]);
+            }
+        }
+
+        /* c[0], c[1] of each product belong to line lane / 4, c[2], c[3] to eight lines below. */
+        float most[2] = {top[0], top[1]}, scale[2];
+        int left = len - t * KEYS - lane % 4 * 2; /* keys from this thread's first on */
+#pragma unroll
+        for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                s[n][e] = n * 8 + e % 2 < left ? s[n][e] * a.scale : -INFINITY;
+                most[e / 2] = fmaxf(most[e / 2], s[n][e]);
+            }
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            most[r] = fmaxf(most[r], __shfl_xor_sync(~0u, most[r], 1));
+            most[r] = fmaxf(most[r], __shfl_xor_sync(~0u, most[r], 2));
+            scale[r] = share(top[r], most[r]);
+            top[r] = most[r];
+            sum[r] *= scale[r];
+        }
+#pragma unroll
+        for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                s[n][e] = cuda_exp2(s[n][e] - top[e / 2]);
+                sum[e / 2] += s[n][e];
+            }
+        if (__any_sync(~0u, scale[0] != 1.0f || scale[1] != 1.0f)) {
+#pragma unroll
+            for (int n = 0; n < n_tiles; n++)
+#pragma unroll
+                for (int e = 0; e < 4; e++)
+                    o[n][e] *= scale[e / 2];
+        }
+
+        cuda_copy_wait<2 * STAGES - 2>();
+        cuda_barrier(1 + group, GROUP_SIZE); /* v is there; k has been used */
+        fetch_k(i + STAGES);
+#pragma unroll
+        for (int j = 0; j < KEYS / 16; j++) {
+            /* C of two products side by side is A of the next. */
+            const uint32_t pa[4] = {cuda_pack_bf16(s[2 * j][0], s[2 * j][1]), cuda_pack_bf16(s[2 * j][2], s[2 * j][3]),
+                                    cuda_pack_bf16(s[2 * j + 1][0], s[2 * j + 1][1]),
+                                    cuda_pack_bf16(s[2 * j + 1][2], s[2 * j + 1][3])};
+#pragma unroll
+            for (int n = 0; n < HEAD / 16; n++) {
+                uint32_t vb[4];
+                cuda_ldmatrix_trans(vb, v_tile + v_row + j * 16 * ld + n * 16);
+                cuda_mma(o[2 * n], pa, vb[0], vb[1]);
+                cuda_mma(o[2 * n + 1], pa, vb[2], vb[3]);
+            }
+        }
+    }
+
+    /* The second group hands over through shared memory, thread to thread: both hold the same places of the result. */
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        sum[r] += __shfl_xor_sync(~0u, sum[r], 1);
+        sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
+    }
+    cuda_copy_wait<0>();
+    __syncthreads(); /* nobody uses q, k, v any more */
+    float4 *hand = (float4 *)memory + thread;
+    if (group) {
+#pragma unroll
+        for (int n = 0; n < n_tiles; n++)
+            hand[n * GROUP_SIZE] = make_float4(o[n][0], o[n][1], o[n][2], o[n][3]);
+        hand[n_tiles * GROUP_SIZE] = make_float4(top[0], sum[0], top[1], sum[1]);
+    }
+    __syncthreads();
+    if (group)
+        return;
+    float4 other = hand[n_tiles * GROUP_SIZE];
+    float mine[2], theirs[2];
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        float other_top = r ? other.z : other.x, all = fmaxf(top[r], other_top);
+        mine[r] = share(top[r], all);
+        theirs[r] = share(other_top, all);
+        top[r] = all;
+        sum[r] = sum[r] * mine[r] + (r ? other.w : other.y) * theirs[r];
+        if (a.splits == 1 && sum[r] != 0.0f) { /* 0: there are no keys, and the result is 0 */
+            mine[r] /= sum[r];
+            theirs[r] /= sum[r];
+        }
+    }
+    int m = m0 + warp * 16 + lane / 4;
+    int64_t line_cap = (int64_t)a.row_cap * a.group;
+#pragma unroll
+    for (int n = 0; n < n_tiles; n++) {
+        float4 p = hand[n * GROUP_SIZE];
+        int column = n * 8 + lane % 4 * 2;
+        if (column < a.head && m < lines)
+            write_pair(a, z, m, column, o[n][0] * mine[0] + p.x * theirs[0], o[n][1] * mine[0] + p.y * theirs[0], line_cap);
+        if (column < a.head && m + 8 < lines)
+            write_pair(a, z, m + 8, column, o[n][2] * mine[1] + p.z * theirs[1], o[n][3] * mine[1] + p.w * theirs[1],
+                       line_cap);
+    }
+    for (int r = 0; r < 2; r++)
+        if (a.splits > 1 && lane % 4 == 0 && m + 8 * r < lines)
+            a.part_sums[((int64_t)blockIdx.y * gridDim.z + z) * line_cap + m + 8 * r] = make_float2(top[r], sum[r]);
+}
+
+/* Adds the parts of all splits, split by split: a thread two numbers of a line. */
+static __global__ void combine(flash_args a, int64_t all_lines)
+{
+    int pairs = a.head / 2;
+    int64_t line_cap = (int64_t)a.row_cap * a.group, i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    int64_t line = i / pairs;
+    int m = (int)(line % line_cap), z = (int)(line / line_cap), column = (int)(i % pairs) * 2;
+    if (line >= all_lines || m >= cuda_count(a.rows, a.row_cap) * a.group)
+        return;
+    float2 sums[MAX_SPLITS], part[MAX_SPLITS];
+    float top = -INFINITY, sum = 0, x = 0, y = 0;
+#pragma unroll
+    for (int s = 0; s < MAX_SPLITS; s++)
+        if (s < a.splits) {
+            sums[s] = a.part_sums[s * all_lines + line];
+            part[s] = *(const float2 *)(a.part + (s * all_lines + line) * a.head + column);
+            top = fmaxf(top, sums[s].x);
+        }
+#pragma unroll
+    for (int s = 0; s < MAX_SPLITS; s++)
+        if (s < a.splits) {
+            float w = share(sums[s].x, top);
+            sum += sums[s].y * w;
+            x += part[s].x * w;
+            y += part[s].y * w;
+        }
+    float by = sum != 0.0f ? 1.0f / sum : 0.0f;
+    a.splits = 1;
+    write_pair(a, z, m, column, x * by, y * by, line_cap);
+}
+
+/* ---- the op ---- */
+
+static bool accepts(const cuda_device *device, const pv_node *n)
+{
+    (void)device;
+    const pv_attention_attr *a = &n->attr.attention;
+    for (int k = 0; k < 3; k++)
+        if (n->in[k]->dtype != PV_BF16 || !cuda_fits(n->in[k]))
+            return false;
+    int64_t head = pv_width(n->in[0]) / a->heads;
+    if (cuda_elements(n->in[0]) > INT32_MAX) /* a line is counted in 32 bits */
+        return false;
+    return (n->out[0]->dtype == PV_BF16 || n->out[0]->dtype == PV_F32) && head % 8 == 0 && head <= 256 &&
+           (int64_t)a->batch * a->kv_heads <= 65535;
+}
+
+static size_t work_bytes(const cut *c, int64_t head)
+{
+    return c->splits > 1 ? (size_t)c->splits * (size_t)c->lines * ((size_t)head * sizeof(float) + sizeof(float2)) : 0;
+}
+
+static int attribute(cudaDeviceAttr which, int otherwise)
+{
+    int device, value;
+    if (cudaGetDevice(&device) || cudaDeviceGetAttribute(&value, which, device))
+        return otherwise;
+    return value;
+}
+
+/* With more multiprocessors there are more splits or as many: what all of them need is enough for a part of them. */
+static size_t need(const cuda_device *device, const pv_node *n)
+{
+    (void)device;
+    cut c = pick(n, attribute(cudaDevAttrMultiProcessorCount, 256));
+    return work_bytes(&c, pv_width(n->in[0]) / n->attr.attention.heads);
+}
+
+template <int HEAD, int KEYS, int STAGES>
+static cudaError_t launch(const cuda_call *c, const flash_args &a, const cut &cut)
+{
+    constexpr size_t shared = (size_t)(LINES + GROUPS * STAGES * 2 * KEYS) * (HEAD + 8) * sizeof(bf16);
+    static_assert(shared >= (size_t)GROUP_SIZE * (HEAD / 8 + 1) * sizeof(float4), "what a group hands over must fit");
+    cudaError_t e = cudaFuncSetAttribute(flash<HEAD, KEYS, STAGES>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                         (int)shared);
+    int64_t lines = (int64_t)a.row_cap * a.group;
+    dim3 grid(cuda_ceil(lines, LINES), (unsigned)cut.splits, (unsigned)(cut.lines / lines));
+    return e ? e : cuda_launch(c, flash<HEAD, KEYS, STAGES>, grid, GROUPS * GROUP_SIZE, shared, a);
+}
+
+/* Head 256 with two tiles under way takes 165 KB of shared memory; with one, 99 KB, which every device has. */
+static cudaError_t launch_256(const cuda_call *c, const flash_args &a, const cut &cut)
+{
+    bool large = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, 0) >= 168960;
+    return large ? launch<256, 32, 2>(c, a, cut) : launch<256, 32, 1>(c, a, cut);
+}
+
+static cudaError_t run(const cuda_call *c)
+{
+    const pv_node *n = c->node;
+    const pv_attention_attr *at = &n->attr.attention;
+    const cut cut = pick(n, c->sms);
+    flash_args a = {};
+    a.q = (const bf16 *)c->in[0];
+    a.k = (const bf16 *)c->in[1];
+    a.v = (const bf16 *)c->in[2];
+    a.out = c->out[0];
+    a.rows = c->rows[0];
+    a.len = n->n_in > 3 ? (const int32_t *)c->in[3] : NULL;
+    a.row_cap = (int)(n->in[0]->dim[0] / at->batch);
+    a.key_rows = (int)(n->in[1]->dim[0] / at->batch);
+    a.key_cap = a.key_rows - (int)at->first;
+    a.first = (int)at->first;
+    a.kv_heads = at->kv_heads;
+    a.group = at->heads / at->kv_heads;
+    a.head = (int)(pv_width(n->in[0]) / at->heads);
+    a.splits = cut.splits;
+    a.scale = at->scale * 1.44269504f;
+    a.out_f32 = n->out[0]->dtype == PV_F32;
+    a.part = (float *)c->work;
+    a.part_sums = (float2 *)(a.part + (int64_t)cut.splits * cut.lines * a.head);
+
+    cudaError_t e;
+    switch (cut.padded) {
+    case 48:
+        e = launch<48, 64, 1>(c, a, cut);
+        break;
+    case 64:
+        e = launch<64, 64, 1>(c, a, cut);
+        break;
+    case 80:
+        e = launch<80, 64, 1>(c, a, cut);
+        break;
+    case 128:
+        e = launch<128, 64, 1>(c, a, cut);
+        break;
+    default:
+        e = launch_256(c, a, cut);
+    }
+    if (e || cut.splits == 1)
+        return e;
+    return cuda_launch(c, combine, dim3(cuda_ceil(cut.lines * a.head / 2, 256)), 256, 0, a, cut.lines);
+}
+
+extern "C" {
+const cuda_kernel cuda_attention = {accepts, run, need};
+}

@@ -1,0 +1,64 @@
+/* layout.cu - cast, concat, slice, row, store: rows copied from one place to another, converted where dtypes differ.
+ *
+ * Computes: nothing; each.cuh does the walking.
+ * Layout: tensors [.., rows, width] row-major, f32, bf16, f16. Only valid rows are read or written; a state keeps its other
+ *   rows. The index of `row` is read on the device and kept within the table.
+ * Launch: a block for up to 256 vectors of a row; concat: one launch an input.
+ * Numerics: one rounding where the result is narrower, exact otherwise.
+ * Bound: memory. */
+#include "each.cuh"
+
+static bool accepts(const cuda_device *device, const pv_node *n)
+{
+    (void)device;
+    return cuda_floats(n, n->op == PV_OP_CONCAT ? 1u << 2 : n->op == PV_OP_ROW ? 1u << 1 : 0);
+}
+
+static cudaError_t cast_run(const cuda_call *c)
+{
+    return cuda_each_of<1>(c, cuda_same(), {{cuda_of(c->node->in[0], c->in[0])}});
+}
+
+static cudaError_t slice_run(const cuda_call *c)
+{
+    cuda_operand x = cuda_of(c->node->in[0], c->in[0]);
+    x.first = (unsigned)c->node->attr.range.first;
+    return cuda_each_of<1>(c, cuda_same(), {{x}});
+}
+
+/* The valid rows of an input into the result's rows from `at` on. */
+static cudaError_t rows_to(const cuda_call *c, int input, int64_t at)
+{
+    const pv_tensor *x = c->node->in[input];
+    cuda_operand out = cuda_of(c->node->out[0], c->out[0]);
+    out.first_row = (unsigned)at;
+    return cuda_each<1>(c, cuda_same(), {{cuda_of(x, c->in[input])}}, out, cuda_all_rows(x), c->rows[input],
+                        pv_row_count(x), pv_width(x));
+}
+
+static cudaError_t concat_run(const cuda_call *c)
+{
+    cudaError_t e = rows_to(c, 0, 0);
+    return e ? e : rows_to(c, 1, c->node->in[0]->dim[0]);
+}
+
+static cudaError_t store_run(const cuda_call *c)
+{
+    return rows_to(c, 1, c->node->attr.range.first);
+}
+
+static cudaError_t row_run(const cuda_call *c)
+{
+    cuda_operand table = cuda_of(c->node->in[0], c->in[0]);
+    table.index = (const int32_t *)c->in[1];
+    return cuda_each<1>(c, cuda_same(), {{table}}, cuda_of(c->node->out[0], c->out[0]), 1, NULL, 1,
+                        pv_width(c->node->in[0]));
+}
+
+extern "C" {
+const cuda_kernel cuda_cast = {accepts, cast_run, NULL};
+const cuda_kernel cuda_concat = {accepts, concat_run, NULL};
+const cuda_kernel cuda_slice = {accepts, slice_run, NULL};
+const cuda_kernel cuda_row = {accepts, row_run, NULL};
+const cuda_kernel cuda_store = {accepts, store_run, NULL};
+}

@@ -1,0 +1,120 @@
+/* norm.cu - rms_norm, layer_norm, ada_rms_norm.
+ *
+ * Computes: rms_norm x / sqrt(mean(x^2) + eps) (* w); layer_norm (x - mean) / sqrt(var + eps) * w + b, biased variance;
+ *   ada_rms_norm h (1 + scale) + shift with h the rms_norm without weight. openpi gemma.py RMSNorm; torch LayerNorm.
+ * Layout: x and result [.., rows, width]; w, b [width]; mod [3 width] = scale | shift | gate, the gate unused here. Any
+ *   float dtypes. Rows beyond the valid count are skipped.
+ * Launch: a block a row, a thread 8 elements, held in registers up to a width of 2048; wider rows and widths that are no
+ *   multiple of 8 are read again for each pass.
+ * Numerics: f32 sums (a thread's elements in order, lanes by butterfly, warps in order), variance in a second pass over
+ *   x - mean, one rounding on store; ada_rms_norm rounds as its body does.
+ * Bound: memory; the launch for the suffix. */
+#include "util.cuh"
+
+#define THREADS 256
+
+enum norm_kind { RMS, LAYER, ADA };
+
+typedef struct norm_args {
+    const void *x, *w, *b; /* ADA: w holds mod */
+    void *out;
+    const int32_t *rows;
+    pv_dtype x_dtype, w_dtype, b_dtype, out_dtype;
+    int width, per_matrix;
+    float eps;
+} norm_args;
+
+template <int V> static __device__ inline float sum_up(const float (&x)[V], float mean, bool squares)
+{
+    float sum = 0;
+#pragma unroll
+    for (int k = 0; k < V; k++)
+        sum += squares ? (x[k] - mean) * (x[k] - mean) : x[k];
+    return sum;
+}
+
+/* HELD: the row fits the registers, one vector a thread. */
+template <int KIND, int V, bool HELD> static __global__ void __launch_bounds__(THREADS) norm(norm_args a)
+{
+    if (!cuda_valid(blockIdx.x, a.rows, a.per_matrix))
+        return;
+    int64_t row = (int64_t)blockIdx.x * a.width;
+    int first = (int)threadIdx.x * V, step = (int)blockDim.x * V;
+    float x[V] = {}, mean = 0;
+    if (HELD && first < a.width)
+        cuda_get<V>(x, a.x, a.x_dtype, row + first);
+
+#pragma unroll
+    for (int pass = KIND == LAYER ? 0 : 1; pass < 2; pass++) {
+        float sum = 0;
+        for (int i = first; i < a.width; i += step) {
+            if (!HELD)
+                cuda_get<V>(x, a.x, a.x_dtype, row + i);
+            sum += sum_up<V>(x, mean, pass == 1);
+        }
+        sum = cuda_over_block<cuda_plus>(sum) / (float)a.width;
+        mean = pass == 0 ? sum : mean;
+        if (pass == 1)
+            sum = 1.0f / sqrtf(sum + a.eps);
+        if (pass == 0)
+            continue;
+        for (int i = first; i < a.width; i += step) {
+            float w[V], b[V], y[V];
+            if (!HELD)
+                cuda_get<V>(x, a.x, a.x_dtype, row + i);
+            if (a.w)
+                cuda_get<V>(w, a.w, a.w_dtype, i);
+            if (KIND == LAYER)
+                cuda_get<V>(b, a.b, a.b_dtype, i);
+            if (KIND == ADA)
+                cuda_get<V>(b, a.w, a.w_dtype, a.width + i);
+#pragma unroll
+            for (int k = 0; k < V; k++) {
+                float h = __fmul_rn(x[k] - mean, sum);
+                if (KIND == ADA)
+                    y[k] = __fadd_rn(__fadd_rn(h, __fmul_rn(h, w[k])), b[k]);
+                else if (KIND == LAYER)
+                    y[k] = h * w[k] + b[k];
+                else
+                    y[k] = a.w ? h * w[k] : h;
+            }
+            cuda_put<V>(a.out, a.out_dtype, row + i, y);
+        }
+    }
+}
+
+template <int KIND> static cudaError_t run(const cuda_call *c)
+{
+    const pv_node *n = c->node;
+    const pv_tensor *x = n->in[0], *w = n->n_in > 1 ? n->in[1] : NULL, *b = n->n_in > 2 ? n->in[2] : NULL;
+    norm_args a = {c->in[0],
+                   w ? c->in[1] : NULL,
+                   b ? c->in[2] : NULL,
+                   c->out[0],
+                   c->rows[0],
+                   x->dtype,
+                   w ? w->dtype : PV_F32,
+                   b ? b->dtype : PV_F32,
+                   n->out[0]->dtype,
+                   (int)pv_width(x),
+                   (int)pv_row_count(x),
+                   n->attr.norm.eps};
+    bool wide = a.width % 8 == 0 && cuda_aligned(a.x) && cuda_aligned(a.w) && cuda_aligned(a.b) && cuda_aligned(a.out);
+    int64_t units = wide ? a.width / 8 : a.width;
+    void (*kernel)(norm_args) = !wide            ? norm<KIND, 1, false>
+                                : units <= THREADS ? norm<KIND, 8, true>
+                                                   : norm<KIND, 8, false>;
+    return cuda_launch(c, kernel, dim3((unsigned)cuda_all_rows(x)), cuda_threads(units, THREADS), 0, a);
+}
+
+static bool accepts(const cuda_device *device, const pv_node *n)
+{
+    (void)device;
+    return cuda_floats(n, 0);
+}
+
+extern "C" {
+const cuda_kernel cuda_rms_norm = {accepts, run<RMS>, NULL};
+const cuda_kernel cuda_layer_norm = {accepts, run<LAYER>, NULL};
+const cuda_kernel cuda_ada_rms_norm = {accepts, run<ADA>, NULL};
+}
