@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "base/thread.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,6 +94,7 @@ typedef struct loading {
     pv_weights *w;
     chunk *chunks;
     void **stage; /* of each worker: raw elements, then f32 */
+    pthread_mutex_t turn; /* without map chunks go through the backend, whose calls are one at a time */
     atomic_int failed;
     pv_status status;
     char words[512];
@@ -122,7 +124,12 @@ static pv_status load_chunk(loading *l, const chunk *c, void *raw, float *wide)
         else
             dst = f;
     }
-    return st || direct ? st : w->be->vt->write(w->be, e->buffer, at, dst, bytes);
+    if (st || direct)
+        return st;
+    pthread_mutex_lock(&l->turn);
+    st = w->be->vt->write(w->be, e->buffer, at, dst, bytes);
+    pthread_mutex_unlock(&l->turn);
+    return st;
 }
 
 static void load_task(void *user, int64_t i, int worker)
@@ -150,9 +157,8 @@ static pv_status load_all(loading *l, const entry *e, int n)
         n_chunks += (e[i].n + CHUNK - 1) / CHUNK;
         l->total += pv_dtype_bytes(e[i].dtype, (size_t)e[i].n);
     }
-    /* Without map every write goes through the backend, whose calls are one at a time. */
     pv_pool *pool = NULL;
-    pv_status st = pv_pool_create(l->w->be->vt->map ? 0 : 1, &pool);
+    pv_status st = pv_pool_create(0, &pool);
     int workers = st ? 0 : pv_pool_threads(pool);
     l->chunks = pv_alloc(pv_mul_size(sizeof *l->chunks, (size_t)n_chunks));
     l->stage = pv_alloc_zero(sizeof *l->stage * (size_t)(workers + 1));
@@ -216,7 +222,7 @@ pv_status pv_weights_load(pv_weights *w, const pv_graph *g, pv_progress_fn progr
     pv_status st = list_missing(w, g, fresh, &n_fresh);
     if (!st && n_fresh) {
         qsort(fresh, (size_t)n_fresh, sizeof *fresh, by_position);
-        loading l = {.w = w, .progress = progress, .user = user};
+        loading l = {.w = w, .turn = PTHREAD_MUTEX_INITIALIZER, .progress = progress, .user = user};
         st = load_all(&l, fresh, n_fresh);
     }
     entry *all = st || !n_fresh ? NULL : pv_alloc(sizeof *all * (size_t)(w->n_entries + n_fresh));
