@@ -214,7 +214,7 @@ expect 1 "camera 'base_0_rgb': text.png: expected a JPEG or PNG" run synth:tiny 
 expect 1 "camera 'base_0_rgb': cut.png" run synth:tiny --image base_0_rgb=cut.png "${ids[@]}"
 expect 1 'nowhere: no such folder or file' run nowhere "${image[@]}" "${ids[@]}"
 expect 1 "recipe 'fp8': expected f32 or bf16" "${run[@]}" "${ids[@]}" --recipe fp8
-expect 4 "backend 'abacus' is not in this build" "${run[@]}" "${ids[@]}" --backend abacus
+expect 4 "backend 'abacus' is unknown" "${run[@]}" "${ids[@]}" --backend abacus
 expect 4 "device '7'" "${run[@]}" "${ids[@]}" --device 7
 
 safetensors other.safetensors '{"x":{"dtype":"F32","shape":[10,32],"data_offsets":[0,1280]}}' 1280 </dev/null

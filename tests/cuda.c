@@ -1,5 +1,6 @@
-/* cuda.c - the CUDA module that was built here: without driver or GPU it says so and nothing else happens; with one, what
- * the backend promises beyond what the op tests see: choosing a device, memory, running out of it, stages and steps. */
+/* cuda.c - the CUDA module that was built here: without driver or GPU it says so and nothing else happens;
+ * with one, what the backend promises beyond what the op tests see: choosing a device, memory, running out of
+ * it, stages and steps. */
 #include "plan/plans.h"
 #include "tests/test.h"
 
@@ -8,7 +9,8 @@ static void no_device(void)
     pv_backend *be = (pv_backend *)&be;
     int n = 0;
     CHECK_STATUS(pv_backend_open("cuda", NULL, &be), PV_E_UNAVAILABLE);
-    CHECK(be == NULL && !strstr(pv_error_text(), "is not installed") && !strstr(pv_error_text(), "cannot be loaded"));
+    CHECK(be == NULL && !strstr(pv_error_text(), "is not installed") &&
+          !strstr(pv_error_text(), "cannot be loaded"));
     printf("no device here: %s\n", pv_error_text());
     CHECK_STATUS(pv_devices("cuda", NULL, &n), PV_E_UNAVAILABLE);
 }
@@ -19,7 +21,8 @@ static void choosing(pv_backend *be)
     int n = 1;
     CHECK_OK(pv_devices("cuda", &first, &n));
     CHECK_OK(pv_backend_device(be, &mine));
-    CHECK(n >= 1 && !strcmp(first.name, mine.name) && !strcmp(first.uuid, mine.uuid) && !strcmp(first.library, mine.library));
+    CHECK(n >= 1 && !strcmp(first.name, mine.name) && !strcmp(first.uuid, mine.uuid) &&
+          !strcmp(first.library, mine.library));
     CHECK(*mine.name && !strncmp(mine.uuid, "GPU-", 4) && strlen(mine.uuid) == 40 && mine.memory_bytes > 0);
     printf("%s, %s, %s\n", mine.name, mine.uuid, mine.library);
     const char *const ways[] = {"0", mine.name, mine.uuid};
@@ -59,7 +62,8 @@ static void memory(pv_backend *be)
     free(b);
 }
 
-/* The running step's row of a table is added to a state: steps alone and in a row, and measuring nodes keeps the result. */
+/* The running step's row of a table is added to a state: steps alone and in a row, and measuring nodes keeps
+ * the result. */
 static void steps(pv_backend *be)
 {
     enum { STEPS = 4, WIDTH = 8 };
@@ -67,7 +71,8 @@ static void steps(pv_backend *be)
     pv_plan *plan = NULL;
     pv_instance *inst = NULL;
     g->stage = PV_STAGE_DENOISE;
-    pv_tensor *each = pv_input_per_step(g, "each", WIDTH), *one = pv_input(g, "one", PV_F32, 1, (int64_t[]){1}, NULL);
+    pv_tensor *each = pv_input_per_step(g, "each", WIDTH),
+              *one = pv_input(g, "one", PV_F32, 1, (int64_t[]){1}, NULL);
     pv_tensor *x = pv_state(g, "x", PV_F32, 1, WIDTH);
     pv_tensor *y = pv_axpy(g, "y", x, one, each);
     keep(y);

@@ -1,5 +1,5 @@
-/* module.c - a backend that is not there, does not load, is of another version, and one that works: words each time, and
- * the process goes on. Files called libpivot-cuda.so come and go beside this program. */
+/* module.c - a backend that is not there, does not load, is of another version, and one that works: words
+ * each time, and the process goes on. Files called libpivot-cuda.so come and go beside this program. */
 #define _GNU_SOURCE
 #include "tests/test.h"
 
@@ -35,7 +35,8 @@ static void *ask(void *count)
     pv_backend *be = NULL;
     for (int i = 0; i < 100; i++) {
         int n = 0;
-        if (!pv_devices("cuda", NULL, &n) && n == 7 && pv_backend_open("cuda", NULL, &be) == PV_E_UNAVAILABLE &&
+        if (!pv_devices("cuda", NULL, &n) && n == 7 &&
+            pv_backend_open("cuda", NULL, &be) == PV_E_UNAVAILABLE &&
             !strcmp(pv_error_text(), "fake: device 9 of 100%"))
             ++*(int *)count;
     }
@@ -78,7 +79,8 @@ int main(void)
     unlink(place);
     pv_backend *be = NULL;
     if (!pv_backend_open("cuda", NULL, &be) || !strstr(pv_error_text(), "is not installed")) {
-        printf("skipped: the loader finds a libpivot-cuda.so on this machine\n"); /* before those put here would be met */
+        printf("skipped: the loader finds a libpivot-cuda.so on this machine\n"); /* before those put here
+                                                                                     would be met */
         pv_backend_close(&be);
         return 77;
     }

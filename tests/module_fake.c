@@ -1,5 +1,5 @@
-/* module_fake.c - stands for a backend's module: one that works as far as telling its devices, one made for another version
- * of the library (PV_MODULE_VERSION), one that is no module at all (NO_ENTRY). */
+/* module_fake.c - stands for a backend's module: one that works as far as telling its devices, one made for
+ * another version of the library (PV_MODULE_VERSION), one that is no module at all (NO_ENTRY). */
 #include "plan/module.h"
 
 #ifndef NO_ENTRY

@@ -1,5 +1,5 @@
-/* cuda.c - NVIDIA GPUs as a backend: which there are, opening one, memory and copies, and which ops have kernels.
- * What is recorded and how it runs is in record.c. */
+/* cuda.c - NVIDIA GPUs as a backend: which there are, opening one, memory and copies, and which ops have
+ * kernels. What is recorded and how it runs is in record.c. */
 #include "device.h"
 #include "base/memory.h"
 
@@ -8,7 +8,8 @@
 #include <string.h>
 #include <strings.h>
 
-#define LEAST_MAJOR 8 /* compute capability 8.0: bf16 tensor cores and cp.async, on which every kernel is built */
+#define LEAST_MAJOR                                                                                          \
+    8 /* compute capability 8.0: bf16 tensor cores and cp.async, on which every kernel is built */
 
 const cuda_kernel *const cuda_kernels[PV_OP_COUNT] = {
     [PV_OP_LINEAR] = &cuda_linear,
@@ -52,8 +53,10 @@ static pv_status count(int *n)
     if (error == cudaSuccess && !driver)
         return pv_fail(PV_E_UNAVAILABLE, "no NVIDIA driver is installed (libcuda.so.1 was not found)");
     if (error == cudaSuccess && driver / 1000 < CUDART_VERSION / 1000)
-        return pv_fail(PV_E_UNAVAILABLE, "the NVIDIA driver is made for CUDA %d.%d, this backend for CUDA %d: a newer driver is needed",
-                       driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000);
+        return pv_fail(
+            PV_E_UNAVAILABLE,
+            "the NVIDIA driver is made for CUDA %d.%d, this backend for CUDA %d: a newer driver is needed",
+            driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000);
     if (error == cudaSuccess)
         error = cudaGetDeviceCount(n);
     if (error == cudaSuccess && *n > 0)
@@ -70,21 +73,25 @@ static pv_status look(int index, struct cudaDeviceProp *prop, pv_device_info *ou
     cudaError_t error = cudaGetDeviceProperties(prop, index);
     if (error != cudaSuccess) {
         cudaGetLastError();
-        return pv_fail(PV_E_UNAVAILABLE, "device %d: cudaGetDeviceProperties: %s", index, cudaGetErrorString(error));
+        return pv_fail(PV_E_UNAVAILABLE, "device %d: cudaGetDeviceProperties: %s", index,
+                       cudaGetErrorString(error));
     }
     int driver = 0, runtime = 0;
     cudaDriverGetVersion(&driver);
     cudaRuntimeGetVersion(&runtime);
     size_t lt = cublasLtGetVersion();
-    *out = (pv_device_info){.size = sizeof *out, .backend = "cuda", .memory_bytes = prop->totalGlobalMem,
+    *out = (pv_device_info){.size = sizeof *out,
+                            .backend = "cuda",
+                            .memory_bytes = prop->totalGlobalMem,
                             .unified = prop->integrated != 0};
     snprintf(out->name, sizeof out->name, "%.*s", (int)sizeof out->name - 1, prop->name);
     const unsigned char *u = (const unsigned char *)prop->uuid.bytes;
     snprintf(out->uuid, sizeof out->uuid,
-             "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2], u[3], u[4],
-             u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
-    snprintf(out->library, sizeof out->library, "sm_%d%d, driver for CUDA %d.%d, runtime %d.%d, cuBLASLt %zu.%zu.%zu",
-             prop->major, prop->minor, driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10, lt / 10000,
+             "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2],
+             u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+    snprintf(out->library, sizeof out->library,
+             "sm_%d%d, driver for CUDA %d.%d, runtime %d.%d, cuBLASLt %zu.%zu.%zu", prop->major, prop->minor,
+             driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10, lt / 10000,
              lt % 10000 / 100, lt % 100);
     return PV_OK;
 }
@@ -114,7 +121,8 @@ static bool meant(const char *wanted, int index, const pv_device_info *info)
 {
     char number[16];
     snprintf(number, sizeof number, "%d", index);
-    return !wanted || !strcmp(wanted, number) || !strcasecmp(wanted, info->name) || !strcasecmp(wanted, info->uuid);
+    return !wanted || !strcmp(wanted, number) || !strcasecmp(wanted, info->name) ||
+           !strcasecmp(wanted, info->uuid);
 }
 
 static pv_status choose(const char *wanted, int *index, struct cudaDeviceProp *prop)
@@ -151,13 +159,15 @@ static void close_backend(pv_backend *be)
 static pv_status start(cuda_device *d, const struct cudaDeviceProp *prop)
 {
     if (prop->major < LEAST_MAJOR)
-        return pv_fail(PV_E_UNAVAILABLE, "device %d (%s) has compute capability %d.%d, %d.0 is needed", d->index,
-                       prop->name, prop->major, prop->minor, LEAST_MAJOR);
+        return pv_fail(PV_E_UNAVAILABLE, "device %d (%s) has compute capability %d.%d, %d.0 is needed",
+                       d->index, prop->name, prop->major, prop->minor, LEAST_MAJOR);
     pv_status st = cuda_enter(d);
     if (!st && cuda_has_code() == cudaErrorNoKernelImageForDevice) {
         cudaGetLastError();
-        st = pv_fail(PV_E_UNAVAILABLE, "this build has no code for compute capability %d.%d of device %d (%s); it was made for %s",
-                     prop->major, prop->minor, d->index, prop->name, PV_CUDA_ARCHITECTURES);
+        st = pv_fail(
+            PV_E_UNAVAILABLE,
+            "this build has no code for compute capability %d.%d of device %d (%s); it was made for %s",
+            prop->major, prop->minor, d->index, prop->name, PV_CUDA_ARCHITECTURES);
     }
     if (!st)
         st = CUDA_CHECK(d, cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking));
@@ -213,8 +223,8 @@ static void release(pv_backend *be, pv_buffer *b)
     pv_free(b);
 }
 
-/* The copy has been made when this returns: whether the runtime is done with pageable memory any earlier depends on the
- * platform. */
+/* The copy has been made when this returns: whether the runtime is done with pageable memory any earlier
+ * depends on the platform. */
 static pv_status write_bytes(pv_backend *be, pv_buffer *dst, size_t at, const void *src, size_t n)
 {
     cuda_device *d = (cuda_device *)be;

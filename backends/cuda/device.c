@@ -30,8 +30,8 @@ pv_status cuda_check(cuda_device *d, cudaError_t error, const char *call)
     int n = (int)strcspn(call, "(");
     if (stays)
         atomic_store(&d->broken, after);
-    return pv_fail(error == cudaErrorMemoryAllocation && !stays ? PV_E_MEMORY : PV_E_DEVICE, "%.*s: %s (%s)%s", n, call,
-                   cudaGetErrorString(error), cudaGetErrorName(error),
+    return pv_fail(error == cudaErrorMemoryAllocation && !stays ? PV_E_MEMORY : PV_E_DEVICE,
+                   "%.*s: %s (%s)%s", n, call, cudaGetErrorString(error), cudaGetErrorName(error),
                    stays ? "; this process can no longer use the device" : "");
 }
 
@@ -44,6 +44,7 @@ pv_status cuda_memory(cuda_device *d, size_t bytes, const char *what, void **out
     size_t free = 0, total = 0;
     pv_status st = CUDA_CHECK(d, cudaMemGetInfo(&free, &total));
     *out = NULL;
-    return st ? st : pv_fail(PV_E_MEMORY, "out of device memory: %zu bytes are needed for %s, %zu of %zu are free", bytes,
-                             what, free, total);
+    return st ? st
+              : pv_fail(PV_E_MEMORY, "out of device memory: %zu bytes are needed for %s, %zu of %zu are free",
+                        bytes, what, free, total);
 }

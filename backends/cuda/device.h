@@ -1,8 +1,9 @@
-/* device.h - the host side of the CUDA backend: the opened device, its memory, and how a failing call becomes a status.
+/* device.h - the host side of the CUDA backend: the opened device, its memory, and how a failing call becomes
+ * a status.
  *
- * Everything the device is asked to do goes to one stream, in order: a copy that was asked for before a run is there when
- * the run reads it, and sessions that share a device take turns. Recording uses a stream of its own, so that nothing
- * another thread submits meanwhile is captured. */
+ * Everything the device is asked to do goes to one stream, in order: a copy that was asked for before a run
+ * is there when the run reads it, and sessions that share a device take turns. Recording uses a stream of its
+ * own, so that nothing another thread submits meanwhile is captured. */
 #ifndef PV_CUDA_DEVICE_H
 #define PV_CUDA_DEVICE_H
 
@@ -31,18 +32,21 @@ extern const cuda_kernel *const cuda_kernels[PV_OP_COUNT]; /* NULL: not claimed 
 
 extern const pv_backend_vt cuda_backend; /* cuda.c */
 
-/* Makes the device this thread's. First thing in every entry of the vtable; PV_E_DEVICE once the device is broken. */
+/* Makes the device this thread's. First thing in every entry of the vtable; PV_E_DEVICE once the device is
+ * broken. */
 pv_status cuda_enter(cuda_device *d);
 
-/* The same for what gives things back: false where it cannot be done, and no words, which tell of something else. */
+/* The same for what gives things back: false where it cannot be done, and no words, which tell of something
+ * else. */
 bool cuda_usable(cuda_device *d);
 
-/* PV_OK for cudaSuccess. Else words that begin with the call's name; PV_E_MEMORY for no memory, PV_E_DEVICE for all else,
- * and then, if the error stays, the device is marked broken. */
+/* PV_OK for cudaSuccess. Else words that begin with the call's name; PV_E_MEMORY for no memory, PV_E_DEVICE
+ * for all else, and then, if the error stays, the device is marked broken. */
 pv_status cuda_check(cuda_device *d, cudaError_t error, const char *call);
 #define CUDA_CHECK(d, call) cuda_check((d), (call), #call)
 
-pv_status cuda_memory(cuda_device *d, size_t bytes, const char *what, void **out); /* device memory; cudaFree */
+pv_status cuda_memory(cuda_device *d, size_t bytes, const char *what,
+                      void **out); /* device memory; cudaFree */
 
 /* record.c */
 pv_status cuda_record(pv_backend *be, const pv_program *prog, const pv_buffers *bufs, pv_recording **out);
@@ -50,8 +54,9 @@ pv_status cuda_submit(pv_recording *r, const pv_run *run);
 pv_status cuda_wait(pv_recording *r, pv_run_timing *timing);
 void cuda_discard(pv_recording *r);
 
-/* linear.c: finds the algorithm for a node's product by running the candidates on its own addresses, unless one is known
- * for that shape. Overwrites the node's output and the work memory. Before the node is enqueued for the first time. */
+/* linear.c: finds the algorithm for a node's product by running the candidates on its own addresses, unless
+ * one is known for that shape. Overwrites the node's output and the work memory. Before the node is enqueued
+ * for the first time. */
 pv_status cuda_linear_prepare(const cuda_call *c);
 
 #endif

@@ -1,14 +1,15 @@
 /* linear.c - y = x w^T (+ b): x [M, K], w [N, K] as stored, b [N]; through cuBLASLt.
  *
  * Every row up to the capacity is computed: what the rows behind the valid count hold stays in those rows.
- * Both operands bf16: tensor cores, f32 sums, y bf16 or f32. All else: f32 products of f32 numbers (never TF32), where an
- * operand that is not f32 is first expanded into the work memory, which is exact. Bias and rounding are the epilogue's
- * where y and b have the product's own dtype, else one kernel behind an f32 product does both: y is rounded once. Sums
- * that are split along K are added in f32 and in a fixed order.
- * The library's candidates are run while recording, on the addresses they are meant for (what they overwrite is not yet
- * needed); the fastest is kept with the device, by shape. The weight of a small product is then in cache, as it is not in
- * a whole run: that favours no candidate that we know of. Where the library has none, the plain kernel does it, and the
- * log says so. Bound: the tensor cores for M of hundreds, bytes of the weight for M of tens. */
+ * Both operands bf16: tensor cores, f32 sums, y bf16 or f32. All else: f32 products of f32 numbers (never
+ * TF32), where an operand that is not f32 is first expanded into the work memory, which is exact. Bias and
+ * rounding are the epilogue's where y and b have the product's own dtype, else one kernel behind an f32
+ * product does both: y is rounded once. Sums that are split along K are added in f32 and in a fixed order.
+ * The library's candidates are run while recording, on the addresses they are meant for (what they overwrite
+ * is not yet needed); the fastest is kept with the device, by shape. The weight of a small product is then in
+ * cache, as it is not in a whole run: that favours no candidate that we know of. Where the library has none,
+ * the plain kernel does it, and the log says so. Bound: the tensor cores for M of hundreds, bytes of the
+ * weight for M of tens. */
 #include "base/log.h"
 #include "base/memory.h"
 #include "device.h"
@@ -59,7 +60,8 @@ static shape shape_of(const pv_node *n)
 
 static bool same_shape(const shape *a, const shape *b)
 {
-    return a->m == b->m && a->n == b->n && a->k == b->k && a->in == b->in && a->out == b->out && a->bias == b->bias;
+    return a->m == b->m && a->n == b->n && a->k == b->k && a->in == b->in && a->out == b->out &&
+           a->bias == b->bias;
 }
 
 /* ---- work memory: expanded x, expanded w, the f32 product before it is rounded, the library's ---- */
@@ -115,9 +117,11 @@ static cublasStatus_t describe(const shape *s, const void *bias, problem *p)
     const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
     cublasStatus_t st = cublasLtMatmulDescInit(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (!st)
-        st = cublasLtMatmulDescSetAttribute(&p->op, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof transpose);
+        st =
+            cublasLtMatmulDescSetAttribute(&p->op, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof transpose);
     if (!st && s->bias)
-        st = cublasLtMatmulDescSetAttribute(&p->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+        st =
+            cublasLtMatmulDescSetAttribute(&p->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
     if (!st && s->bias)
         st = cublasLtMatmulDescSetAttribute(&p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
     if (!st)
@@ -129,15 +133,15 @@ static cublasStatus_t describe(const shape *s, const void *bias, problem *p)
     return st;
 }
 
-static cublasStatus_t multiply(const cuda_device *d, const shape *s, const operands *o, const cublasLtMatmulAlgo_t *algo,
-                               cudaStream_t stream)
+static cublasStatus_t multiply(const cuda_device *d, const shape *s, const operands *o,
+                               const cublasLtMatmulAlgo_t *algo, cudaStream_t stream)
 {
     const float one = 1, zero = 0;
     problem p;
     cublasStatus_t st = describe(s, o->bias, &p);
     return st ? st
-              : cublasLtMatmul(d->lt, &p.op, &one, o->w, &p.w, o->x, &p.x, &zero, o->y, &p.y, o->y, &p.y, algo,
-                               o->workspace, WORKSPACE, stream);
+              : cublasLtMatmul(d->lt, &p.op, &one, o->w, &p.w, o->x, &p.x, &zero, o->y, &p.y, o->y, &p.y,
+                               algo, o->workspace, WORKSPACE, stream);
 }
 
 static const cuda_product *find(const cuda_device *d, const shape *s)
@@ -191,8 +195,8 @@ static cudaError_t enqueue(const cuda_call *c)
     }
     bool bias = n->n_in > 2 && !s.bias;
     if (e == cudaSuccess && (bias || n->out[0]->dtype != s.out))
-        e = cuda_add_bias(c->out[0], n->out[0]->dtype, o.y, bias ? c->in[2] : NULL, bias ? n->in[2]->dtype : PV_F32, s.m,
-                          s.n, c->stream);
+        e = cuda_add_bias(c->out[0], n->out[0]->dtype, o.y, bias ? c->in[2] : NULL,
+                          bias ? n->in[2]->dtype : PV_F32, s.m, s.n, c->stream);
     return e;
 }
 
@@ -205,8 +209,8 @@ typedef struct stopwatch {
 } stopwatch;
 
 /* Milliseconds of one product. `ms` is negative where the library refuses to run the candidate after all. */
-static pv_status time_one(const cuda_call *c, const shape *s, const operands *o, const cublasLtMatmulAlgo_t *algo,
-                          const stopwatch *t, float *ms)
+static pv_status time_one(const cuda_call *c, const shape *s, const operands *o,
+                          const cublasLtMatmulAlgo_t *algo, const stopwatch *t, float *ms)
 {
     cuda_device *d = c->device;
     *ms = -1;
@@ -223,7 +227,8 @@ static pv_status time_one(const cuda_call *c, const shape *s, const operands *o,
     return st ? st : CUDA_CHECK(d, cudaEventElapsedTime(ms, t->begin, t->end));
 }
 
-static int candidates(const cuda_device *d, const shape *s, const operands *o, cublasLtMatmulHeuristicResult_t *found)
+static int candidates(const cuda_device *d, const shape *s, const operands *o,
+                      cublasLtMatmulHeuristicResult_t *found)
 {
     const size_t workspace = WORKSPACE;
     const uint32_t in_f32 = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
@@ -240,7 +245,8 @@ static int candidates(const cuda_device *d, const shape *s, const operands *o, c
         st = cublasLtMatmulPreferenceSetAttribute(&pref, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &in_f32,
                                                   sizeof in_f32);
     if (!st)
-        st = cublasLtMatmulAlgoGetHeuristic(d->lt, &p.op, &p.w, &p.x, &p.y, &p.y, &pref, CANDIDATES, found, &n);
+        st = cublasLtMatmulAlgoGetHeuristic(d->lt, &p.op, &p.w, &p.x, &p.y, &p.y, &pref, CANDIDATES, found,
+                                            &n);
     return st ? 0 : n;
 }
 
@@ -265,8 +271,10 @@ static pv_status choose(const cuda_call *c, const shape *s, const stopwatch *t, 
     }
     out->plain = best < 0;
     if (!st && out->plain)
-        pv_log(PV_LOG_WARN, "cuBLASLt has no algorithm for %lld x %lld x %lld, %s to %s: the plain kernel does it",
-               (long long)s->m, (long long)s->n, (long long)s->k, pv_dtype_name(s->in), pv_dtype_name(s->out));
+        pv_log(PV_LOG_WARN,
+               "cuBLASLt has no algorithm for %lld x %lld x %lld, %s to %s: the plain kernel does it",
+               (long long)s->m, (long long)s->n, (long long)s->k, pv_dtype_name(s->in),
+               pv_dtype_name(s->out));
     return st;
 }
 

@@ -1,5 +1,5 @@
-/* module.c - the door of libpivot-cuda.so, and what the rest of it expects of the library: words, log and memory, which
- * live on the other side and come through the host's table. */
+/* module.c - the door of libpivot-cuda.so, and what the rest of it expects of the library: words, log and
+ * memory, which live on the other side and come through the host's table. */
 #include "base/log.h"
 #include "base/memory.h"
 #include "device.h"

@@ -1,8 +1,9 @@
-/* record.c - a program as CUDA graphs: one a stage, and for denoising two, all steps in a row and a single one.
+/* record.c - a program as CUDA graphs: one a stage, and for denoising two, all steps in a row and a single
+ * one.
  *
- * Recording resolves addresses, takes one piece of work memory as large as the neediest node's (nodes run one after
- * another), lets products choose their algorithms, and captures. Submitting launches graphs between events, on the
- * device's one stream; it allocates nothing and waits for nothing. */
+ * Recording resolves addresses, takes one piece of work memory as large as the neediest node's (nodes run one
+ * after another), lets products choose their algorithms, and captures. Submitting launches graphs between
+ * events, on the device's one stream; it allocates nothing and waits for nothing. */
 #include "base/memory.h"
 #include "device.h"
 
@@ -13,7 +14,7 @@ struct pv_recording {
     const pv_program *prog;
     cuda_call *calls; /* by node */
     void *work;
-    int32_t *step;    /* where the kernels read which step runs; NULL: none does */
+    int32_t *step; /* where the kernels read which step runs; NULL: none does */
     const pv_buffer *state;
     cudaGraphExec_t stage[PV_STAGE_COUNT], one_step; /* NULL: nothing to do */
     cudaEvent_t begin[PV_STAGE_COUNT], end[PV_STAGE_COUNT];
@@ -22,7 +23,8 @@ struct pv_recording {
 
 void cuda_discard(pv_recording *r)
 {
-    if (cuda_usable(r->d)) { /* else nothing can be given back, and the driver does so when the process ends */
+    if (cuda_usable(
+            r->d)) { /* else nothing can be given back, and the driver does so when the process ends */
         cudaStreamSynchronize(r->d->stream);
         for (int s = 0; s < PV_STAGE_COUNT; s++) {
             if (r->stage[s])
@@ -78,7 +80,8 @@ static pv_status enqueue(pv_recording *r, int i, cudaStream_t stream)
 }
 
 /* One pass over a stage. events, if given: recorded before the first and after each node, for timing. */
-static pv_status enqueue_stage(pv_recording *r, pv_stage stage, cudaStream_t stream, const cudaEvent_t *events)
+static pv_status enqueue_stage(pv_recording *r, pv_stage stage, cudaStream_t stream,
+                               const cudaEvent_t *events)
 {
     const pv_graph *g = r->prog->graph;
     pv_status st = PV_OK;
@@ -102,9 +105,10 @@ static int nodes_in(const pv_graph *g, pv_stage stage)
     return n;
 }
 
-/* A graph of a stage; of denoising `steps` steps from 0 on, or with steps 0 one, of whichever step is set before. */
-static pv_status capture(pv_recording *r, pv_stage stage, int steps, cudaStream_t stream, const cudaEvent_t *events,
-                         cudaGraphExec_t *out)
+/* A graph of a stage; of denoising `steps` steps from 0 on, or with steps 0 one, of whichever step is set
+ * before. */
+static pv_status capture(pv_recording *r, pv_stage stage, int steps, cudaStream_t stream,
+                         const cudaEvent_t *events, cudaGraphExec_t *out)
 {
     cuda_device *d = r->d;
     cudaGraph_t graph = NULL;
@@ -175,7 +179,8 @@ pv_status cuda_record(pv_backend *be, const pv_program *prog, const pv_buffers *
     if (!st)
         st = CUDA_CHECK(d, cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     if (!st)
-        st = CUDA_CHECK(d, cudaStreamSynchronize(d->stream)); /* what was written is there for the products to try */
+        st = CUDA_CHECK(
+            d, cudaStreamSynchronize(d->stream)); /* what was written is there for the products to try */
     if (!st)
         st = record_all(r, stream);
     if (stream) {
@@ -247,7 +252,8 @@ static pv_status probe_begin(pv_recording *r, probe *p)
     if (!st && r->state)
         st = cuda_memory(d, r->state->bytes, "a copy of the state", &p->saved);
     if (!st && r->state)
-        st = CUDA_CHECK(d, cudaMemcpyAsync(p->saved, r->state->data, r->state->bytes, cudaMemcpyDeviceToDevice, d->stream));
+        st = CUDA_CHECK(d, cudaMemcpyAsync(p->saved, r->state->data, r->state->bytes,
+                                           cudaMemcpyDeviceToDevice, d->stream));
     return st;
 }
 
@@ -256,7 +262,8 @@ static pv_status probe_end(pv_recording *r, probe *p)
     cuda_device *d = r->d;
     pv_status st = PV_OK;
     if (p->saved) {
-        st = CUDA_CHECK(d, cudaMemcpyAsync(r->state->data, p->saved, r->state->bytes, cudaMemcpyDeviceToDevice, d->stream));
+        st = CUDA_CHECK(d, cudaMemcpyAsync(r->state->data, p->saved, r->state->bytes,
+                                           cudaMemcpyDeviceToDevice, d->stream));
         cudaStreamSynchronize(d->stream);
         cudaFree(p->saved);
     }
@@ -296,8 +303,9 @@ static pv_status probe_stage(pv_recording *r, probe *p, pv_stage stage, double *
     return st;
 }
 
-/* The run once more, as graphs with an event behind each node. A node's time holds that of its event, so it is an upper
- * bound, and their sum is more than the stage takes. The results of the run are kept. Allocates: for measuring alone. */
+/* The run once more, as graphs with an event behind each node. A node's time holds that of its event, so it
+ * is an upper bound, and their sum is more than the stage takes. The results of the run are kept. Allocates:
+ * for measuring alone. */
 static pv_status time_nodes(pv_recording *r, double *node_ms)
 {
     probe p = {0};

@@ -1,5 +1,5 @@
-/* module.c - opens backends that live in files of their own. Failing leaves no trace, so that asking again is allowed:
- * the file may have come in the meantime. */
+/* module.c - opens backends that live in files of their own. Failing leaves no trace, so that asking again is
+ * allowed: the file may have come in the meantime. */
 #define _GNU_SOURCE
 #include "module.h"
 #include "base/log.h"
@@ -28,8 +28,8 @@ static void host_log(pv_log_level level, const char *text)
     pv_log(level, "%s", text);
 }
 
-/* The folder of the file that holds this code, "" if that cannot be told. A program's name may be relative to a folder
- * it has left, or to none: then the kernel knows. */
+/* The folder of the file that holds this code, "" if that cannot be told. A program's name may be relative to
+ * a folder it has left, or to none: then the kernel knows. */
 static void own_folder(char folder[PATH_MAX])
 {
     Dl_info info;
@@ -82,8 +82,10 @@ static const pv_backend_vt *load(const char *name)
         library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     }
     if (!library) {
-        pv_fail(PV_E_UNAVAILABLE, "backend '%s' is not installed: %s is neither in %s nor in its ../lib, and the loader says: %s",
-                name, file, *folder ? folder : "the program's folder", dlerror());
+        pv_fail(
+            PV_E_UNAVAILABLE,
+            "backend '%s' is not installed: %s is neither in %s nor in its ../lib, and the loader says: %s",
+            name, file, *folder ? folder : "the program's folder", dlerror());
         return NULL;
     }
     const pv_backend_vt *vt = start(library, path);
