@@ -4,7 +4,9 @@
  * is named next (default /tmp), and about a minute. */
 #include "model/files.h"
 #include "base/memory.h"
+#include "tests/faults.h"
 #include "tools/picture.h"
+#include "tools/synth_weights.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -221,6 +223,25 @@ static void stopped(void)
     CHECK(entries(files_folder) == 0);
 }
 
+static pv_status write_once(void *folder)
+{
+    pv_config c;
+    pv_config_tiny(&c);
+    c.vision.depth = c.gemma.depth = c.expert.depth = 1;
+    return synth_weights_write(folder, &(synth_weights_params){.config = &c, .dtype = PV_BF16, .shards = 2});
+}
+
+static void failing_memory(void)
+{
+    char folder[] = "/dev/shm/pv-synth-XXXXXX", other[] = "/tmp/pv-synth-XXXXXX"; /* flushing a real disk takes its time */
+    char *where = mkdtemp(folder) ? folder : mkdtemp(other);
+    if (!CHECK(where != NULL))
+        return;
+    fault_every(write_once, where, "writing weights");
+    CHECK(entries(where) == 3); /* two shards and the index of the run that met no failure */
+    files_clear(where);
+}
+
 /* ---- full size ---- */
 
 static uint64_t checksum(const pv_safetensors *st, const pv_st_tensor *t, uint16_t *bits)
@@ -278,6 +299,7 @@ int main(int argc, char **argv)
     place_taken();
     full_disk();
     stopped();
+    failing_memory();
     if (argc > 1 && !strcmp(argv[1], "full"))
         full_size(argc > 2 ? argv[2] : "/tmp");
     CHECK(pv_alloc_live() == 0);

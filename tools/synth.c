@@ -6,6 +6,7 @@
 #include "synth_weights.h"
 #include "base/memory.h"
 #include "io/file.h"
+#include "model/model.h"
 #include "model/tiny.h"
 
 #include <dirent.h>
@@ -303,6 +304,17 @@ static pv_status put_readme(const synth *s)
 
 /* ---- all of it ---- */
 
+/* What was written loads: nothing was left out, for lack of memory say. */
+static pv_status try_out(const synth *s)
+{
+    pv_model *m = NULL;
+    pv_status st = pv_model_load(s->part, NULL, &m);
+    if (!st && m->config.horizon != s->config.horizon)
+        st = pv_fail(PV_E_FILE, "%s: written, but read back with a horizon of %d", s->part, m->config.horizon);
+    pv_model_free(&m);
+    return pv_fail_in(st, "what was written does not load");
+}
+
 static pv_status write_folder(synth *s)
 {
     pv_status st = begin(s);
@@ -318,6 +330,8 @@ static pv_status write_folder(synth *s)
         st = put_readme(s);
     if (!st)
         st = synth_weights_write(s->part, &s->weights);
+    if (!st)
+        st = try_out(s);
     if (!st && rename(s->part, s->out))
         st = pv_fail(PV_E_FILE, "%s: cannot be renamed from %s: %s", s->out, s->part, strerror(errno));
     if (st && *s->part)

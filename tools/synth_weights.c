@@ -194,17 +194,15 @@ static const char *shard_name(pv_arena *arena, int shard, int shards)
 
 static pv_status write_index(const list *l, const char *path, int shards, pv_arena *arena)
 {
-    cJSON *json = cJSON_CreateObject();
-    cJSON_AddNumberToObject(cJSON_AddObjectToObject(json, "metadata"), "total_size", (double)l->bytes);
+    cJSON *json = cJSON_CreateObject(), *meta = cJSON_AddObjectToObject(json, "metadata");
+    bool whole = cJSON_AddNumberToObject(meta, "total_size", (double)l->bytes) != NULL;
     cJSON *map = cJSON_AddObjectToObject(json, "weight_map");
     for (int i = 0; i < l->n; i++) {
         const char *name = shard_name(arena, l->t[i].shard, shards);
-        if (name)
-            cJSON_AddStringToObject(map, l->t[i].name, name);
+        whole = whole && name && cJSON_AddStringToObject(map, l->t[i].name, name);
     }
-    char *text = cJSON_Print(json);
-    bool whole = text && cJSON_GetArraySize(map) == l->n;
-    pv_status st = whole ? pv_file_write(path, text, strlen(text)) : pv_fail(PV_E_MEMORY, "%s: out of memory", path);
+    char *text = whole ? cJSON_Print(json) : NULL;
+    pv_status st = text ? pv_file_write(path, text, strlen(text)) : pv_fail(PV_E_MEMORY, "%s: out of memory", path);
     cJSON_free(text);
     cJSON_Delete(json);
     return st;

@@ -1,6 +1,7 @@
 /* folder.c - what lies around the weights: config.json, statistics, tokenizer; found, chosen by flag, or missed with
  * words that name the flag. */
 #include "files.h"
+#include "tests/faults.h"
 
 static file_list list;
 
@@ -236,6 +237,22 @@ static void places(void)
     CHECK_TEXT("config.json: 'type'");
 }
 
+static pv_status load_once(void *folder)
+{
+    pv_model *m = NULL;
+    pv_status st = pv_model_load(folder, NULL, &m);
+    CHECK(!st == (m != NULL));
+    pv_model_free(&m);
+    return st;
+}
+
+static void failing_memory(void)
+{
+    fresh();
+    put_stats("assets/lab/arm/norm_stats.json", 3);
+    fault_every(load_once, files_folder, "loading a folder");
+}
+
 int main(void)
 {
     statistics();
@@ -245,6 +262,7 @@ int main(void)
     tokenizer();
     lerobot();
     places();
+    failing_memory();
     files_clear(files_folder);
     return test_done();
 }
