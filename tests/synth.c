@@ -120,6 +120,28 @@ static void layouts(void)
     }
 }
 
+/* A tensor that is written in more than one piece. */
+static void large_tensor(void)
+{
+    enum { VOCAB = 60000 };
+    pv_config c;
+    pv_config_tiny(&c);
+    c.vocab = VOCAB;
+    files_fresh();
+    CHECK_OK(synth_weights_write(files_folder, &(synth_weights_params){.config = &c, .dtype = PV_BF16, .shards = 1}));
+    pv_safetensors *st = NULL;
+    if (!CHECK_OK(pv_safetensors_open(in_folder("model.safetensors"), &st)))
+        return;
+    const pv_st_tensor *t = pv_safetensors_find(st, PV_LM_HEAD_NAME);
+    int64_t n = (int64_t)VOCAB * c.gemma.width;
+    uint16_t *want = pv_alloc(sizeof *want * (size_t)n), *got = pv_alloc(sizeof *got * (size_t)n);
+    pv_synthetic_weights(PV_EMBEDDING_NAME, 2, c.gemma.width, 0, n, want);
+    CHECK(t && t->n_elements == n && pv_safetensors_read(st, t, 0, n, got) == PV_OK && !memcmp(got, want, sizeof *got * (size_t)n));
+    pv_free(want);
+    pv_free(got);
+    pv_safetensors_close(&st);
+}
+
 /* Both decoders get work, and what they give is a picture: many colours, no two cameras the same. */
 static void pictures(void)
 {
@@ -294,6 +316,7 @@ static void full_size(const char *where)
 int main(int argc, char **argv)
 {
     layouts();
+    large_tensor();
     pictures();
     wrong_words();
     place_taken();
