@@ -183,7 +183,8 @@ typedef struct pv_session_params {
 
 /* Loads the weights onto the backend (sessions of one model, backend and recipe share them) and plans for all cameras
  * and the whole prompt. Observations with fewer cameras or a much shorter prompt get plans of their own the first time
- * they come; after that pv_session_infer allocates nothing. */
+ * they come, or the first picture of another size; after that pv_session_infer with token ids allocates nothing (the
+ * tokenizer works on words). Results do not depend on max_steps, nor on what was asked before. */
 PV_API pv_status pv_session_create(pv_model *model, pv_backend *backend, const pv_session_params *params,
                                    pv_session **out);
 PV_API void pv_session_destroy(pv_session **session);

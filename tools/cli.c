@@ -405,7 +405,7 @@ int cli_parse(const cli_command *cmd, int argc, char **argv, cli_options *c)
     }
     int code = take_operands(cmd, argc, argv, c);
     if (code == CLI_GO && cmd->groups & CLI_MODEL && !cmd->model_optional && !c->model)
-        code = cli_usage(c, "expected --model MODEL");
+        code = cli_usage(c, "expected a model: --model MODEL");
     return code;
 }
 

@@ -398,7 +398,10 @@ static pv_status run_schedule(verification *v, verify_entry *timesteps)
     v->sched_v = pv_alloc(pv_mul_size(sizeof(float) * (size_t)chunk, (size_t)steps));
     float *actions = pv_alloc(sizeof(float) * (size_t)chunk);
     pv_status st = theirs && times && dt && v->sched_v && actions ? PV_OK : PV_E_MEMORY;
-    if (!st && pv_schedule_times(kind, steps, times, dt)) { /* a caller's own: still run at its times */
+    if (!st && !strcmp(kind, "custom")) { /* `run` with times from a file */
+        timesteps->state = VERIFY_NOT_COMPARED;
+        timesteps->why = "the caller's own times";
+    } else if (!st && pv_schedule_times(kind, steps, times, dt)) { /* still run at the trace's times */
         timesteps->state = VERIFY_NO_COUNTERPART;
         timesteps->why = "no schedule has this name";
     } else if (!st) {

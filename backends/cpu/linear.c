@@ -4,8 +4,9 @@
  * panel to f32 in working memory that stays in cache (f32 weights are read where they are), multiplies it
  * with all rows of x, adds the next columns onto that, then bias and rounding. Panels are the same for every
  * weight dtype, so weights with the same values give the same bytes. f32 sums; order: OpenBLAS's inside a
- * panel, panels in order of K. Bound: the f32 rate of the cores for M of hundreds, expansion of the weights
- * for M of tens. */
+ * panel, panels in order of K. The schedule stage has a row for each step that its tables hold; there own loops,
+ * which take every row alone, keep a step's bytes free of how many that are: OpenBLAS chooses its kernel by M.
+ * Bound: the f32 rate of the cores for M of hundreds, expansion of the weights for M of tens. */
 #include "cpu.h"
 
 #include <stdio.h>
@@ -125,8 +126,11 @@ static void task(void *user, int64_t t, int worker)
         for (int64_t r = 0; !wide && r < rows; r++)
             cpu_load(c->in[1], w->dtype, (n0 + r) * K + k0, columns, panel + r * columns);
         const float *b = wide ? (const float *)c->in[1] + n0 * K + k0 : panel;
-        cpu_gemm(c->vector, true, j->m, rows, columns, 1, j->x + k0, K, b, wide ? K : columns, k0 ? 1 : 0, y,
-                 ldy);
+        int64_t ldb = wide ? K : columns;
+        if (n->stage == PV_STAGE_SCHEDULE)
+            c->vector->gemm(true, j->m, rows, columns, 1, j->x + k0, K, b, ldb, k0 ? 1 : 0, y, ldy);
+        else
+            cpu_gemm(c->vector, true, j->m, rows, columns, 1, j->x + k0, K, b, ldb, k0 ? 1 : 0, y, ldy);
     }
     if (n->n_in > 2) {
         const float *bias = cpu_load(c->in[2], n->in[2]->dtype, n0, rows, bias_tmp);
@@ -144,7 +148,7 @@ static void run(const cpu_call *c)
     job j = {c, .m = n->in[0]->rows ? cpu_rows(c, 0) : row_total(n->in[0])};
     if (j.m == 0)
         return;
-    j.p = pick(n, j.m >= MANY);
+    j.p = pick(n, j.m >= MANY && n->stage != PV_STAGE_SCHEDULE);
     j.x = cpu_load(c->in[0], n->in[0]->dtype, 0, j.m * pv_width(n->in[0]), c->tmp[0]);
     pv_pool_run(c->pool, (n->in[1]->dim[0] + j.p.rows - 1) / j.p.rows, task, &j);
 }

@@ -8,8 +8,9 @@ static pv_status read_size(const char *who, const void *given, size_t known, siz
     if (!*size)
         *size = known;
     if (*size < sizeof *size || *size > known)
-        return pv_fail(PV_E_ARG, "%s: a struct of size %zu; expected %zu, or less from an older pivot.h, or 0", who, *size,
-                       known);
+        return pv_fail(PV_E_ARG,
+                       "%s: a struct of size %zu; expected %zu, or less from an older pivot.h, or 0", who,
+                       *size, known);
     return PV_OK;
 }
 

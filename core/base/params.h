@@ -1,6 +1,7 @@
-/* params.h - the structs of pivot.h that begin with their size: of a caller who was built with an older pivot.h, shorter
- * than this library's; nothing behind the caller's size is read or written. Size 0 stands for `known`, the size here.
- * PV_E_ARG with `who` for a longer one, which this library does not understand, and for one too short for its own size. */
+/* params.h - the structs of pivot.h that begin with their size: of a caller who was built with an older
+ * pivot.h, shorter than this library's; nothing behind the caller's size is read or written. Size 0 stands
+ * for `known`, the size here. PV_E_ARG with `who` for a longer one, which this library does not understand,
+ * and for one too short for its own size. */
 #ifndef PV_BASE_PARAMS_H
 #define PV_BASE_PARAMS_H
 

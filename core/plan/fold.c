@@ -63,8 +63,9 @@ void pv_fold(pv_graph *g)
             g->nodes[kept++] = g->nodes[i];
             continue;
         }
-        if (!cpu && pv_backend_open("cpu", &(pv_backend_params){.threads = 1}, &cpu)) {
-            pv_graph_fail(g, PV_E_UNAVAILABLE, "folding '%s': %s", g->nodes[i]->name, pv_error_text());
+        pv_status st = cpu ? PV_OK : pv_backend_open("cpu", &(pv_backend_params){.threads = 1}, &cpu);
+        if (st) {
+            pv_graph_fail(g, st, "folding '%s': %s", g->nodes[i]->name, pv_error_text());
             break;
         }
         fold_node(g, g->nodes[i], cpu);

@@ -17,7 +17,8 @@ const char *pv_schedule_list(int i); /* names; NULL behind the last */
  * float32, but for openpi and lerobot float32(-1/S), as they use. PV_E_ARG: unknown name, steps not 1..PV_MAX_STEPS. */
 pv_status pv_schedule_times(const char *name, int steps, float *times, float *dt);
 
-/* A caller's own times: checked (finite, from at most 1 strictly down to at least 0), dt as their differences. */
+/* A caller's own times: checked (finite, from at most 1 strictly down to no less than -1e-6, as a float32 sum may end beside
+ * 0), dt as their differences. */
 pv_status pv_schedule_custom(const float *times, int steps, float *dt);
 
 /* sin(g t) then cos(g t) with g_j = 2 pi / (min (max / min)^(j / (width / 2 - 1))), in double, rounded once.

@@ -1,0 +1,299 @@
+#!/bin/bash
+# The program as its users meet it: help, exit codes, the words of failures, JSON, and files whole or not there.
+#   cli.sh <pivot>
+set -uo pipefail
+pivot=$1
+dir=$(mktemp -d)
+trap 'mountpoint -q "$dir/full" && umount "$dir/full"; rm -rf "$dir"' EXIT
+cd "$dir" || exit 1
+passed=0 failed=0
+
+result() { # name, status
+    if [ "$2" = 0 ]; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        echo "FAILED: $1"
+        sed 's/^/    /' err 2>/dev/null | head -5
+    fi
+}
+
+# expect <exit code> <extended regular expression on stderr> <arguments...>; what fails says nothing on stdout
+expect() {
+    local code=$1 words=$2 came
+    shift 2
+    "$pivot" "$@" >out 2>err
+    came=$?
+    [ $came = "$code" ] && grep -qE -- "$words" err && { [ "$code" = 0 ] || [ ! -s out ]; }
+    result "pivot $* (expected $code and '$words', came $came)" $?
+}
+
+# works <extended regular expression on stdout> <arguments...>; and is silent on stderr
+works() {
+    local words=$1 came
+    shift
+    "$pivot" "$@" >out 2>err
+    came=$?
+    [ $came = 0 ] && grep -qE -- "$words" out && [ ! -s err ]
+    result "pivot $* (expected '$words', came $came)" $?
+}
+
+# is_json <schema>: of the last command's stdout
+is_json() {
+    sed -n 2p out | grep -q "\"schema\":[[:space:]]*\"$1\""
+    result "schema $1 comes first" $?
+    if command -v python3 >/dev/null; then
+        python3 -m json.tool out >/dev/null 2>err
+        result "$1 is JSON" $?
+    fi
+}
+
+# safetensors <file> <header> <bytes of zeros>, with stdin behind them
+safetensors() {
+    local n=${#2}
+    { printf "\\x$(printf %02x $((n % 256)))\\x$(printf %02x $((n / 256)))\0\0\0\0\0\0%s" "$2"
+      head -c "$3" /dev/zero; cat; } >"$1"
+}
+
+base64 -d >a.png <<'PNG'
+iVBORw0KGgoAAAANSUhEUgAAAAgAAAAGCAIAAABxZ0isAAAAiklEQVR42hXLIQ7CQBAF0O9wdXXNmppJHa5iE1z1iFUrcXXIrzhBHcnqkTjM
+HgExeu6CB+xLHgAkIAMVINCADsRPIUhyyjJUGSlTk7nLEnIGFEmHrFPVhbo23bqW0Ov/J46ZS+WFLI175z34AAzJpmxrtUK7NTu6PcPegCP5
+nH2rvtOP5q/uEf75AqtoMe0u1XyPAAAAAElFTkSuQmCC
+PNG
+head -c 60 a.png >cut.png
+echo "no picture" >text.png
+image=(--image base_0_rgb=a.png)
+run=(run --model synth:tiny "${image[@]}")
+ids=(--tokens "2,17,5")
+
+# ---- the program ----
+
+works '^Usage: pivot COMMAND' --help
+works '^pivot [0-9]+\.[0-9]+\.[0-9]+$' --version
+expect 2 'Usage: pivot COMMAND'
+expect 2 "unknown command 'runn'; did you mean 'run'" runn
+expect 2 "unknown command 'xyzzy'$" xyzzy
+commands=$("$pivot" --help | sed -nE 's/^  ([a-z]+) .*/\1/p')
+for command in $commands; do
+    works "^pivot $command - " "$command" --help
+    grep -q '^Example' out && grep -qE '^  --help ' out && grep -qE "^Usage: pivot $command " out
+    result "pivot $command --help has usage, options and an example" $?
+    expect 2 "unknown option '--halp'; did you mean --help" "$command" --halp
+    expect 2 "Try 'pivot $command --help'" "$command" --no-such-option
+done
+for command in bench inspect; do
+    expect 2 'expected a model: --model' $command
+    expect 2 "unexpected argument 'b': MODEL is 'a' already" $command a b
+done
+expect 2 'expected a model: --model' run "${image[@]}" --prompt a
+
+# ---- run ----
+
+works '^actions in robot units: 10 steps, 7 dims' "${run[@]}" "${ids[@]}"
+cp out first
+for part in '^prefix +19 tokens, 3 of them of the prompt' '^schedule +openpi, 10 steps; noise drawn from seed 0' \
+    '^ +9( +-?[0-9.]+){7}$' '^  total '; do
+    grep -qE "$part" first
+    result "run prints '$part'" $?
+done
+actions() { sed -nE '/^actions/,/^time/p' "$1"; }
+works 'actions' "${run[@]}" "${ids[@]}" --threads 1
+cmp -s <(actions first) <(actions out)
+result "one thread gives the same actions" $?
+works 'seed 7' "${run[@]}" "${ids[@]}" --seed 7
+! cmp -s <(actions first) <(actions out)
+result "another seed gives other actions" $?
+works '3 steps' "${run[@]}" "${ids[@]}" --steps 3 --schedule cosine
+works '^model +synth:tiny' run synth:tiny "${image[@]}" "${ids[@]}" --horizon 4 --recipe bf16
+
+works '"actions"' "${run[@]}" "${ids[@]}" --json --state 0,0,1,3,0,0,0.01,-0.01
+is_json pivot.run/1
+works '"seed":[[:space:]]*18446744073709551615' "${run[@]}" "${ids[@]}" --json --seed 18446744073709551615
+
+works 'written +seen' "${run[@]}" "${ids[@]}" --dump-inputs seen --dump t.safetensors --plot a.svg
+grep -q '"schema":[[:space:]]*"pivot.inputs/1"' seen/tokens.json && grep -qE '"ids":[[:space:]]*\[2, 17, 5\]' seen/tokens.json
+result "tokens.json holds the ids" $?
+grep -q '^<svg' a.svg || grep -q '<svg' a.svg
+result "the plot is an SVG" $?
+works 'a trace' inspect t.safetensors
+for name in in.image.base_0_rgb.u8 in.image.right_wrist_0_rgb.u8 in.image_mask in.tokens in.token_mask in.noise \
+    step9.time out.actions; do
+    grep -qE "^  $name " out
+    result "the dump holds $name" $?
+done
+works '56 x 56.*sees 56 x 56' run synth:tiny --image base_0_rgb=seen/base_0_rgb.png --noise t.safetensors "${ids[@]}"
+cmp -s <(actions first) <(actions out)
+result "the dumped picture and noise give the same actions" $?
+"$pivot" "${run[@]}" "${ids[@]}" --schedule linear --dump s.safetensors >/dev/null 2>err
+works 'sched.linear.actions' inspect s.safetensors
+! grep -q 'out.actions' out
+result "another schedule's actions are not out.actions" $?
+
+printf '1 0.5,0.25\n0\n' >times.txt
+printf ' [1, 0.5, 0.25, 0]' >times.json
+works '4 times read from times.txt: 3 steps' "${run[@]}" "${ids[@]}" --schedule times.txt
+cp out second
+works '4 times read from times.json: 3 steps' "${run[@]}" "${ids[@]}" --schedule times.json
+cmp -s <(actions second) <(actions out)
+result "times as text and as JSON are the same" $?
+printf '1 .75 .5 .25 0' >line.txt
+works 'linear' "${run[@]}" "${ids[@]}" --schedule linear --steps 4
+cp out second
+works 'line.txt: 4 steps' "${run[@]}" "${ids[@]}" --schedule line.txt
+cmp -s <(actions second) <(actions out)
+result "a schedule's times from a file give its actions" $?
+works 'openpi, 4 steps' "${run[@]}" "${ids[@]}" --steps 4
+cp out second
+works '3 steps' "${run[@]}" "${ids[@]}" --schedule times.txt --steps 3
+! cmp -s <(actions second) <(actions out)
+result "other times give other actions" $?
+printf '1 0.5 x 0' >bad.txt
+printf '1 0.5 0.5 0' >flat.txt
+printf '[1, "0"]' >bad.json
+printf '1' >one.txt
+expect 1 "bad.txt: expected numbers; number 2 is 'x'" "${run[@]}" "${ids[@]}" --schedule bad.txt
+expect 1 'flat.txt: timestep 2 of 4 is 0.5: expected times' "${run[@]}" "${ids[@]}" --schedule flat.txt
+expect 1 'bad.json: expected an array.*element 1 is no number' "${run[@]}" "${ids[@]}" --schedule bad.json
+expect 1 'one.txt: expected times' "${run[@]}" "${ids[@]}" --schedule one.txt
+expect 2 '--steps 5, but times.txt has the 4 times of 3 steps' "${run[@]}" "${ids[@]}" --schedule times.txt --steps 5
+expect 2 "'cosin': neither a file nor .*did you mean cosine" "${run[@]}" "${ids[@]}" --schedule cosin
+
+# ---- what run dumps, verify accepts ----
+
+for how in '' '--steps 4' '--schedule linear' '--schedule lerobot --steps 7' '--schedule line.txt' '--horizon 4'; do
+    horizon=()
+    [[ $how != --horizon* ]] || horizon=(--horizon 4)
+    # shellcheck disable=SC2086
+    "$pivot" run synth:tiny --image base_0_rgb=a.png --image right_wrist_0_rgb=a.png "${ids[@]}" $how --dump d.safetensors \
+        >/dev/null 2>err
+    works 'all within bounds' verify synth:tiny --trace d.safetensors "${horizon[@]}"
+    works '"schema"' verify synth:tiny --trace d.safetensors "${horizon[@]}" --json
+done
+expect 1 'noise' verify synth:tiny --trace d.safetensors
+
+# ---- run, with words ----
+
+if "$pivot" inspect synth:tiny | grep -q '^tokenizer *embedded'; then
+    works 'actions in robot units' "${run[@]}" --prompt "pick up the cup"
+    expect 1 'prompt: expected a task in words, came an empty text' "${run[@]}" --prompt ""
+    expect 1 'prompt: expected a task in words, came blanks alone' "${run[@]}" --prompt "  "
+    long="a b c d e f g h i j k l m n o p q r s t u v w x y z"
+    expect 1 'prompt: [0-9]+ tokens, at most 23 fit' "${run[@]}" --prompt "$long"
+    expect 0 'warning: the prompt is too long: cut at its end to 23 tokens' "${run[@]}" --prompt "$long" --allow-truncation
+    expect 1 'state: this policy is told its state in the prompt; expected up to 8 numbers' "${run[@]}" --prompt a --discrete-state on
+else
+    expect 1 'no tokenizer.*--tokens' "${run[@]}" --prompt a
+fi
+
+# ---- run, with bad input ----
+
+expect 2 'expected --prompt' "${run[@]}"
+expect 2 '--prompt and --tokens exclude each other' "${run[@]}" --prompt a "${ids[@]}"
+expect 2 'expected --image' run synth:tiny "${ids[@]}"
+expect 2 "expected CAM=FILE, came 'base_0_rgb'" run synth:tiny --image base_0_rgb "${ids[@]}"
+expect 2 "--steps: expected a whole number from 1 to 100000, came '0'" "${run[@]}" "${ids[@]}" --steps 0
+expect 2 "--steps: expected .*, came '3x'" "${run[@]}" "${ids[@]}" --steps 3x
+expect 2 "--seed: expected .*, came '-1'" "${run[@]}" "${ids[@]}" --seed -1
+expect 2 "--discrete-state: expected on or off, came 'yes'" "${run[@]}" "${ids[@]}" --discrete-state yes
+expect 2 '--prompt: expected a value' "${run[@]}" --prompt
+expect 2 '--json takes no value' "${run[@]}" "${ids[@]}" --json=1
+expect 2 "unexpected argument 'more': MODEL is 'synth:tiny' already" "${run[@]}" "${ids[@]}" more
+expect 2 "--tokens: expected whole numbers .*number 1 is '6e0'" "${run[@]}" --tokens 2,6e0
+expect 2 "--state: expected numbers .*number 1 is ''" "${run[@]}" "${ids[@]}" --state 1,,2
+expect 1 'token 1 is 503; the vocabulary has 0 to 502' "${run[@]}" --tokens 2,503
+expect 1 'tokens: expected 1 to 23, came 24' "${run[@]}" --tokens "$(seq -s, 24)"
+expect 1 'state: number 1 is -?nan' "${run[@]}" "${ids[@]}" --state 0,nan
+expect 1 'state: number 0 is inf' "${run[@]}" "${ids[@]}" --state 1e999
+expect 1 'state: expected 1 to 8 numbers.*came 9' "${run[@]}" "${ids[@]}" --state 0,0,1,3,0,0,0.01,-0.01,0
+expect 0 'warning: 1 of 8 numbers of the state lie outside q01..q99.*number 2 is 99, not in 0.4..1.3' \
+    "${run[@]}" "${ids[@]}" --state 0,0,99,3,0,0,0.01,-0.01
+expect 1 "camera 'front': the model has base_0_rgb, left_wrist_0_rgb" run synth:tiny --image front=a.png "${ids[@]}"
+expect 1 "camera 'base_0_rgb' has two pictures" "${run[@]}" "${image[@]}" "${ids[@]}"
+expect 1 "camera 'base_0_rgb': none.png: cannot be opened" run synth:tiny --image base_0_rgb=none.png "${ids[@]}"
+expect 1 "camera 'base_0_rgb': text.png: expected a JPEG or PNG" run synth:tiny --image base_0_rgb=text.png "${ids[@]}"
+expect 1 "camera 'base_0_rgb': cut.png" run synth:tiny --image base_0_rgb=cut.png "${ids[@]}"
+expect 1 'nowhere: no such folder or file' run nowhere "${image[@]}" "${ids[@]}"
+expect 1 "recipe 'fp8': expected f32 or bf16" "${run[@]}" "${ids[@]}" --recipe fp8
+expect 4 "backend 'abacus' is not in this build" "${run[@]}" "${ids[@]}" --backend abacus
+expect 4 "device '7'" "${run[@]}" "${ids[@]}" --device 7
+
+safetensors other.safetensors '{"x":{"dtype":"F32","shape":[10,32],"data_offsets":[0,1280]}}' 1280 </dev/null
+safetensors small.safetensors '{"noise":{"dtype":"F32","shape":[10,7],"data_offsets":[0,280]}}' 280 </dev/null
+safetensors zero.safetensors '{"noise":{"dtype":"F32","shape":[10,32],"data_offsets":[0,1280]}}' 1280 </dev/null
+printf '\0\0\xc0\x7f' | safetensors nan.safetensors '{"noise":{"dtype":"F32","shape":[10,32],"data_offsets":[0,1280]}}' 1276
+works 'noise from zero.safetensors' "${run[@]}" "${ids[@]}" --noise zero.safetensors
+expect 1 "other.safetensors: expected a tensor 'noise' F32 \[10, 32\], there is none" "${run[@]}" "${ids[@]}" --noise other.safetensors
+expect 1 "small.safetensors: tensor 'noise': expected F32 \[10, 32\], came F32 .*\[10, 7\]" "${run[@]}" "${ids[@]}" --noise small.safetensors
+expect 1 'noise: element 319 is -?nan' "${run[@]}" "${ids[@]}" --noise nan.safetensors
+
+# ---- files that cannot be written: a status, and nothing left ----
+
+nothing_left() { # folder
+    [ -z "$(find "$1" -mindepth 1 2>/dev/null)" ]
+    result "nothing half-written is left in $1" $?
+}
+mkdir new full
+expect 1 'new/none/t.safetensors.*cannot be created' "${run[@]}" "${ids[@]}" --dump new/none/t.safetensors
+expect 1 'a.png: expected a folder' "${run[@]}" "${ids[@]}" --dump-inputs a.png
+limited() ( # KiB, arguments: what would make a file longer fails, as on a full disk
+    trap '' XFSZ
+    ulimit -f "$1"
+    exec "$pivot" "${@:2}"
+)
+for case in '1 --dump new/t.safetensors' '1 --plot new/a.svg' '0 --dump new/t.safetensors' '0 --plot new/a.svg' \
+    '0 --dump-inputs new'; do
+    read -r size option file <<<"$case"
+    limited "$size" "${run[@]}" "${ids[@]}" "$option" "$file" 2>&1 | cat >err
+    code=${PIPESTATUS[0]}
+    [ "$code" = 1 ] && grep -q 'new/.*cannot be written' err
+    result "$option with $size KiB left (came $code)" $?
+    nothing_left new
+done
+if mount -t tmpfs -o size=8k none full 2>/dev/null; then
+    expect 1 'full/t.safetensors: cannot be written: No space left' "${run[@]}" "${ids[@]}" --dump full/t.safetensors
+    nothing_left full
+    umount full
+fi
+if [ -c /dev/full ]; then
+    "$pivot" "${run[@]}" "${ids[@]}" >/dev/full 2>err
+    [ $? = 1 ] && grep -q 'standard output cannot be written' err
+    result "standard output on a full disk" $?
+fi
+
+# ---- bench ----
+
+works '^  total ' bench synth:tiny --runs 2 --ops
+grep -qE '^  denoise +linear .*%' out && grep -qE '^  (planned|peak) +[0-9.]+ MiB' out
+result "bench prints ops and memory" $?
+works '"time_ms"' bench synth:tiny --runs 1 --views 1 --prompt-tokens 3 --steps 2 --horizon 4 --ops --json
+is_json pivot.bench/1
+grep -qE '"prefix_tokens":[[:space:]]*19' out
+result "bench has 16 tokens of a picture and 3 of the prompt" $?
+planned=$("$pivot" inspect synth:tiny --memory --json | sed -nE 's/.*"(weights|state|scratch|io|const|host)":[[:space:]]*([0-9]+).*/\1 \2/p' | sort)
+used=$("$pivot" bench synth:tiny --runs 1 --json | sed -nE 's/.*"(weights|state|scratch|io|const|host)":[[:space:]]*([0-9]+).*/\1 \2/p' | sort)
+[ "$(wc -l <<<"$planned")" = 6 ] && [ "$planned" = "$used" ]
+result "a session takes the bytes that the plan said" $?
+expect 2 '--views: the model has 3 cameras, came 4' bench synth:tiny --views 4
+expect 2 '--prompt-tokens: the model has room for 23, came 24' bench synth:tiny --prompt-tokens 24
+expect 4 'abacus' bench synth:tiny --backend abacus
+
+# ---- inspect ----
+
+works '^parameters +1,340,096' inspect synth:tiny
+works '"layout"' inspect synth:tiny --json --tensors --plan --memory --graph text
+is_json pivot.inspect/1
+works '^# [0-9]+ nodes' inspect synth:tiny --graph text
+[ "$(head -c 1 out)" = '#' ]
+result "the graph stands alone" $?
+works '^digraph pivot' inspect synth:tiny --graph dot --pass lower
+works '^  lower +[0-9]+' inspect synth:tiny --plan
+works 'embed_tokens.weight +bf16 +\[503, 160\] +.* +embedding table' inspect synth:tiny --tensors
+expect 2 "--graph: expected text or dot, came 'svg'" inspect synth:tiny --graph svg
+expect 2 "--pass 'melt': expected one of build, prune" inspect synth:tiny --graph text --pass melt
+expect 2 'give them \(--config FILE\)' inspect zero.safetensors --plan
+expect 1 'text.png' inspect text.png
+works '"tensors"' inspect zero.safetensors --json
+is_json pivot.inspect/1
+
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]

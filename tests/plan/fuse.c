@@ -1,0 +1,229 @@
+/* fuse.c - which rules fire for a backend that claims everything, which do not, and that bytes stay what they were:
+ * the fused graph runs as its bodies on the CPU beside the graph as built. */
+#include "plans.h"
+
+static pv_backend *everything(void)
+{
+    static mock m;
+    return mock_claiming(&m, claims_all);
+}
+
+static bool no_groups(const pv_backend *be, const pv_node *n)
+{
+    (void)be;
+    return n->op != PV_OP_LINEAR_GROUP;
+}
+
+static bool groups_of_two(const pv_backend *be, const pv_node *n)
+{
+    (void)be;
+    return n->op != PV_OP_LINEAR_GROUP || n->attr.group.n == 2;
+}
+
+/* A transformer block with everything the rules look for. */
+static pv_graph *block(void)
+{
+    pv_graph *g = pv_graph_create();
+    pv_tensor *x = in(g, "x", 6, 16), *table = in(g, "table", 20, 8), *len = pv_input(g, "len", PV_I32, 1, (int64_t[]){1}, NULL);
+    pv_tensor *pos = pv_input(g, "pos", PV_I32, 1, (int64_t[]){6}, NULL), *mod = in(g, "mod", 1, 48);
+    pv_attention_attr a = {2, 1, 1, 0, 0.35f};
+    pv_tensor *h = pv_rms_norm(g, "h", x, NULL, 1e-6f);
+    pv_tensor *q = pv_linear(g, "q", h, in(g, "wq", 16, 16), NULL), *k = pv_linear(g, "k", h, in(g, "wk", 8, 16), NULL);
+    pv_tensor *v = pv_linear(g, "v", h, in(g, "wv", 8, 16), NULL);
+    k = pv_store(g, "k_cache", pv_state(g, "ck", PV_F32, 9, 8), pv_rope(g, "k_turned", k, table, pos, 1), 3);
+    v = pv_store(g, "v_cache", pv_state(g, "cv", PV_F32, 9, 8), v, 3);
+    q = pv_rope(g, "q_turned", q, table, pos, 2);
+    pv_tensor *o = pv_linear(g, "o", pv_attention(g, "attn", q, k, v, len, a), in(g, "wo", 16, 16), in(g, "bo", 1, 16));
+    x = pv_gated_residual(g, "x1", x, o, mod);
+    pv_tensor *gate = pv_linear(g, "gate", x, in(g, "wg", 24, 16), in(g, "bg", 1, 24));
+    pv_tensor *up = pv_linear(g, "up", x, in(g, "wu", 24, 16), in(g, "bu", 1, 24));
+    pv_tensor *down = pv_linear(g, "down", pv_geglu(g, "act", gate, up), in(g, "wd", 16, 24), NULL);
+    keep(pv_cast(g, "y", pv_add(g, "x2", x, down), PV_BF16));
+    keep(k);
+    return g;
+}
+
+static void fires(void)
+{
+    pv_graph *g = block();
+    pv_fuse(g, everything());
+    CHECK_OK(pv_graph_status(g));
+    CHECK(count_op(g, PV_OP_LINEAR_GROUP) == 2 && count_op(g, PV_OP_LINEAR) == 0);
+    CHECK(count_op(g, PV_OP_ROPE_STORE) == 1 && count_op(g, PV_OP_ROPE) == 1 && count_op(g, PV_OP_STORE) == 1);
+    CHECK(count_op(g, PV_OP_LINEAR_GATED) == 1 && count_op(g, PV_OP_LINEAR_ADD) == 1);
+    CHECK(count_op(g, PV_OP_CAST) == 0);
+    const pv_node *qkv = node_named(g, "q");
+    CHECK(qkv && qkv->op == PV_OP_LINEAR_GROUP && qkv->attr.group.n == 3 && qkv->n_in == 4 && qkv->n_out == 3);
+    const pv_node *gate_up = node_named(g, "gate");
+    CHECK(gate_up && gate_up->attr.group.n == 2 && gate_up->n_in == 5);
+    const pv_node *gated = node_named(g, "x1");
+    const pv_node *sum = node_named(g, "y"); /* the cast, the sum and the product before it */
+    CHECK(sum && sum->op == PV_OP_LINEAR_ADD && sum->out[0]->dtype == PV_BF16);
+    CHECK(gated && gated->op == PV_OP_LINEAR_GATED && gated->n_in == 5 && !strcmp(gated->in[4]->name, "bo"));
+    pv_graph_destroy(&g);
+
+    static mock m;
+    g = block();
+    pv_fuse(g, mock_claiming(&m, no_groups));
+    CHECK(count_op(g, PV_OP_LINEAR_GROUP) == 0 && count_op(g, PV_OP_ROPE_STORE) == 1);
+    pv_graph_destroy(&g);
+    g = block();
+    pv_fuse(g, mock_claiming(&m, groups_of_two)); /* q and k in one, v alone */
+    CHECK(count_op(g, PV_OP_LINEAR_GROUP) == 2 && node_named(g, "v") && node_named(g, "v")->op == PV_OP_LINEAR);
+    pv_graph_destroy(&g);
+    g = block();
+    int before = g->n_nodes;
+    pv_fuse(g, mock_claiming(&m, claims_none));
+    CHECK(g->n_nodes == before);
+    pv_graph_destroy(&g);
+}
+
+/* rope and store; `spoil` says what keeps them apart: 1 an output, 2 a second reader, 3 a rounding, 4 another stage. */
+static int fused_stores(int spoil)
+{
+    pv_graph *g = pv_graph_create();
+    pv_tensor *pos = pv_input(g, "pos", PV_I32, 1, (int64_t[]){4}, NULL);
+    pv_tensor *x = pv_rope(g, "turned", in(g, "x", 4, 8), in(g, "table", 9, 8), pos, 1);
+    x->output = spoil == 1;
+    if (spoil == 2)
+        keep(pv_gelu(g, "second", x));
+    if (spoil == 3)
+        x->dtype = PV_BF16;
+    if (spoil == 4)
+        g->stage = PV_STAGE_PREFIX;
+    keep(pv_store(g, "stored", pv_state(g, "cache", spoil == 5 ? PV_BF16 : PV_F32, 9, 8), x, 0));
+    if (spoil == 5)
+        x->dtype = PV_BF16; /* the cache rounds no further: fused is the same */
+    CHECK_OK(pv_graph_status(g));
+    pv_fuse(g, everything());
+    int n = count_op(g, PV_OP_ROPE_STORE);
+    pv_graph_destroy(&g);
+    return n;
+}
+
+static void keeps_apart(void)
+{
+    CHECK(fused_stores(0) == 1);
+    for (int spoil = 1; spoil <= 4; spoil++)
+        if (!CHECK(fused_stores(spoil) == 0))
+            printf("    spoil %d\n", spoil);
+    CHECK(fused_stores(5) == 1);
+
+    /* a cast from a rounded tensor is not the cast of the unrounded one */
+    pv_graph *g = pv_graph_create();
+    pv_tensor *y = pv_gelu(g, "y", in(g, "x", 4, 8));
+    y->dtype = PV_BF16;
+    keep(pv_cast(g, "wide", y, PV_F32));
+    pv_fuse(g, everything());
+    CHECK(count_op(g, PV_OP_CAST) == 1);
+    pv_graph_destroy(&g);
+
+    /* a product that is rounded before it meets the residual */
+    g = pv_graph_create();
+    y = pv_linear(g, "y", in(g, "x", 4, 8), in(g, "w", 8, 8), NULL);
+    y->dtype = PV_BF16;
+    keep(pv_add(g, "sum", in(g, "r", 4, 8), y));
+    pv_fuse(g, everything());
+    CHECK(count_op(g, PV_OP_LINEAR_ADD) == 0);
+    pv_graph_destroy(&g);
+
+    /* a vector that repeats is no residual; and where the product stands first there is none either */
+    g = pv_graph_create();
+    pv_tensor *p = pv_linear(g, "p", in(g, "x", 4, 8), in(g, "w", 8, 8), NULL);
+    keep(pv_add(g, "bias", p, in(g, "b", 1, 8)));
+    pv_fuse(g, everything());
+    CHECK(count_op(g, PV_OP_LINEAR_ADD) == 0);
+    pv_graph_destroy(&g);
+
+    /* the product reads a state that is overwritten before the sum: it must not move behind that */
+    g = pv_graph_create();
+    pv_tensor *s = pv_state(g, "s", PV_F32, 4, 8), *x = in(g, "x", 4, 8);
+    y = pv_linear(g, "y", s, in(g, "w", 8, 8), NULL);
+    pv_tensor *next = pv_axpy(g, "s1", s, in(g, "a", 1, 1), x);
+    keep(pv_add(g, "sum", next, y));
+    pv_graph *same = g;
+    pv_fuse(g, everything());
+    CHECK(count_op(g, PV_OP_LINEAR_ADD) == 0);
+    size_t bytes[PV_USAGE_COUNT];
+    pv_lower(g, cpu(), 0);
+    pv_place(g, bytes);
+    CHECK_OK(pv_graph_status(same));
+    pv_graph_destroy(&g);
+
+    /* linears with something between them stay */
+    g = pv_graph_create();
+    x = in(g, "x", 4, 8);
+    y = pv_linear(g, "y", x, in(g, "w", 8, 8), NULL);
+    y = pv_gelu(g, "gelu", y);
+    keep(y);
+    keep(pv_linear(g, "z", x, in(g, "v", 8, 8), NULL));
+    pv_fuse(g, everything());
+    CHECK(count_op(g, PV_OP_LINEAR_GROUP) == 0);
+    pv_graph_destroy(&g);
+}
+
+static void same_bytes_apart(void)
+{
+    static const pv_rule narrow[] = {{"h|q|k|v|k_turned|q_turned|attn|act|gate|up|ck|cv", PV_BF16}};
+    static const pv_recipe mixed = {"test", "", narrow, 1};
+    for (int rounded = 0; rounded < 2; rounded++) {
+        ready plain, fused;
+        if (ready_make(&plain, block(), NULL, rounded ? &mixed : NULL, 1, NULL) &&
+            ready_make(&fused, block(), everything(), rounded ? &mixed : NULL, 1, NULL)) {
+            ready_fill(&plain);
+            ready_fill(&fused);
+            ready_run(&plain, 1);
+            ready_run(&fused, 1);
+            same_bytes(&plain, &fused, "y");
+            same_bytes(&plain, &fused, "k_cache");
+        }
+        ready_drop(&plain);
+        ready_drop(&fused);
+    }
+}
+
+/* The whole policy. */
+static void same_bytes_in_the_model(void)
+{
+    static const char *const recipes[] = {"f32", "bf16"};
+    pv_config c;
+    pv_graph *wanted = tiny(&c);
+    pv_weight_source source = pv_synthetic_source(wanted);
+    for (int i = 0; i < 2; i++) {
+        ready plain, fused;
+        pv_weights *weights = NULL;
+        CHECK_OK(pv_weights_create(cpu(), &source, &weights));
+        if (ready_make(&plain, tiny(&c), NULL, recipe(recipes[i]), 3, weights) &&
+            ready_make(&fused, tiny(&c), everything(), recipe(recipes[i]), 3, weights)) {
+            CHECK(fused.graph->n_nodes == plain.graph->n_nodes); /* bodies are what they came from */
+            ready_fill(&plain);
+            ready_fill(&fused);
+            ready_run(&plain, 3);
+            ready_run(&fused, 3);
+            same_bytes(&plain, &fused, "step.x_next");
+        }
+        ready_drop(&plain);
+        ready_drop(&fused);
+        pv_weights_destroy(&weights);
+    }
+    pv_graph_destroy(&wanted);
+
+    pv_graph *g = tiny(&c);
+    pv_prune(g);
+    pv_hoist(g, 3);
+    int before = g->n_nodes;
+    pv_fuse(g, everything());
+    printf("tiny Pi0.5: %d nodes, %d when fused\n", before, g->n_nodes);
+    CHECK(count_op(g, PV_OP_LINEAR_GATED) == 2 * c.expert.depth);
+    CHECK(count_op(g, PV_OP_ROPE_STORE) == 2 * c.gemma.depth);
+    pv_graph_destroy(&g);
+}
+
+int main(void)
+{
+    fires();
+    keeps_apart();
+    same_bytes_apart();
+    same_bytes_in_the_model();
+    return test_done();
+}

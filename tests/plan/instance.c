@@ -1,0 +1,135 @@
+/* instance.c - submitting allocates nothing, failing allocations leave nothing, two plans at work share weights. */
+#include "tests/faults.h"
+#include "plans.h"
+
+#include <pthread.h>
+
+static void no_allocation(void)
+{
+    pv_config c;
+    pv_graph *wanted = tiny(&c);
+    pv_weight_source source = pv_synthetic_source(wanted);
+    pv_weights *weights = NULL;
+    ready r;
+    CHECK_OK(pv_weights_create(cpu(), &source, &weights));
+    if (ready_make(&r, tiny(&c), NULL, recipe("bf16"), 4, weights)) {
+        ready_fill(&r);
+        int64_t before = pv_alloc_count();
+        for (int i = 0; i < 3; i++) {
+            pv_run_timing timing = {0};
+            CHECK_OK(pv_instance_run(r.inst, (pv_run){.stages = 15, .n_steps = 4}, &timing));
+            CHECK(timing.stage_ms[PV_STAGE_PREFIX] > 0 && timing.stage_ms[PV_STAGE_DENOISE] > 0);
+        }
+        CHECK(pv_alloc_count() == before);
+    }
+    ready_drop(&r);
+    pv_weights_destroy(&weights);
+    pv_graph_destroy(&wanted);
+}
+
+static pv_status attempt(void *user)
+{
+    const char *name = user;
+    pv_config c;
+    pv_backend *be = NULL;
+    pv_graph *wanted = pv_graph_create(), *g = pv_graph_create();
+    pv_plan *plan = NULL;
+    pv_weights *weights = NULL;
+    pv_instance *inst = NULL;
+    pv_plan_params p = {.steps = 2};
+    pv_status st = wanted && g ? pv_recipe_find(name, &p.recipe) : PV_E_MEMORY;
+    pv_config_tiny(&c);
+    if (!st) {
+        pv_pi05_build(wanted, &c, &(pv_pi05_shape){.views = 1, .tokens = 8});
+        st = pv_graph_status(wanted);
+    }
+    if (!st) {
+        pv_pi05_build(g, &c, &(pv_pi05_shape){.views = 1, .tokens = 8});
+        /* something to fold: three allocations of plan and instance more */
+        if (!g->status)
+            keep(pv_add(g, "sum", in(g, "zero", 2, 8), pv_gelu(g, "folded", constant(g, "c", 1, 8))));
+        st = pv_graph_status(g);
+    }
+    if (!st)
+        st = pv_backend_open("cpu", &(pv_backend_params){.threads = 1}, &be);
+    if (!st)
+        st = pv_plan_create(be, &g, &p, &plan);
+    pv_weight_source source = {0};
+    if (!st) {
+        source = pv_synthetic_source(wanted);
+        st = pv_weights_create(be, &source, &weights);
+    }
+    if (!st)
+        st = pv_weights_load(weights, plan->graph, NULL, NULL);
+    if (!st)
+        st = pv_instance_create(plan, weights, &inst);
+    pv_instance_destroy(&inst);
+    pv_weights_destroy(&weights);
+    pv_plan_destroy(&plan);
+    pv_backend_close(&be);
+    pv_graph_destroy(&g);
+    pv_graph_destroy(&wanted);
+    return st;
+}
+
+static void weights_wanted(void)
+{
+    pv_config c;
+    pv_graph *g = tiny(&c);
+    pv_plan *plan = NULL;
+    pv_instance *inst = NULL;
+    CHECK_OK(pv_plan_create(cpu(), &g, &(pv_plan_params){.steps = 1}, &plan));
+    CHECK_STATUS(pv_instance_create(plan, NULL, &inst), PV_E_ARG);
+    CHECK_TEXT("' is not loaded");
+    CHECK(!inst);
+    pv_plan_destroy(&plan);
+    g = pv_graph_create();
+    CHECK_STATUS(pv_plan_create(cpu(), &g, &(pv_plan_params){.steps = 0}, &plan), PV_E_ARG);
+    CHECK_TEXT("steps: expected at least 1, came 0");
+    CHECK(!g && !plan);
+}
+
+/* Two of one plan, each on its own thread, on one backend: the bytes of one alone. */
+static void *at_work(void *user)
+{
+    ready *r = user;
+    for (int i = 0; i < 5; i++) {
+        ready_fill(r);
+        ready_run(r, 4);
+    }
+    return NULL;
+}
+
+static void two_at_work(void)
+{
+    pv_config c;
+    pv_graph *wanted = tiny(&c);
+    pv_weight_source source = pv_synthetic_source(wanted);
+    pv_weights *weights = NULL;
+    ready one, two;
+    CHECK_OK(pv_weights_create(cpu(), &source, &weights));
+    if (ready_make(&one, tiny(&c), NULL, NULL, 4, weights)) {
+        two = one; /* the plan is shared */
+        two.inst = NULL;
+        CHECK_OK(pv_instance_create(&two.plan, weights, &two.inst));
+        pthread_t thread;
+        CHECK(!pthread_create(&thread, NULL, at_work, &two));
+        at_work(&one);
+        pthread_join(thread, NULL);
+        same_bytes(&one, &two, "step.x_next");
+        pv_instance_destroy(&two.inst);
+    }
+    ready_drop(&one);
+    pv_weights_destroy(&weights);
+    pv_graph_destroy(&wanted);
+}
+
+int main(void)
+{
+    fault_every(attempt, "f32", "plan, weights and instance, f32");
+    fault_every(attempt, "bf16", "plan, weights and instance, bf16");
+    no_allocation();
+    weights_wanted();
+    two_at_work();
+    return test_done();
+}
