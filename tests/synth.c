@@ -1,7 +1,7 @@
-/* synth.c - `pivot synth`: folders that load by themselves and hold what the hash says, whatever the layout; nothing left
- * behind when the disk is full, the place taken or the program stopped.
- * With the argument `full`, the full model too, read back against data/synthetic_checksums.json: 7 GB in the folder that
- * is named next (default /tmp), and about a minute. */
+/* synth.c - `pivot synth`: folders that load by themselves and hold what the hash says, whatever the layout;
+ * nothing left behind when the disk is full, the place taken or the program stopped. With the argument
+ * `full`, the full model too, read back against data/synthetic_checksums.json: 7 GB in the folder that is
+ * named next (default /tmp), and about a minute. */
 #include "model/files.h"
 #include "base/memory.h"
 #include "tests/faults.h"
@@ -100,7 +100,8 @@ static void layouts(void)
         if (!CHECK(synth("tiny %s --out %s/", rows[i].words, files_folder) == 0) ||
             !CHECK_OK(pv_model_load(files_folder, NULL, &m)) || !CHECK_OK(pv_model_describe(m, &info)))
             continue;
-        CHECK(!strcmp(info.layout, rows[i].layout) && info.has_stats && !info.discrete_state && info.horizon == 10);
+        CHECK(!strcmp(info.layout, rows[i].layout) && info.has_stats && !info.discrete_state &&
+              info.horizon == 10);
         CHECK(info.n_cameras == 3 && !strcmp(info.camera[1], "left_wrist_0_rgb") && info.action_dim == 7);
 #ifdef PV_HAVE_SENTENCEPIECE
         CHECK(info.has_tokenizer);
@@ -128,7 +129,8 @@ static void large_tensor(void)
     pv_config_tiny(&c);
     c.vocab = VOCAB;
     files_fresh();
-    CHECK_OK(synth_weights_write(files_folder, &(synth_weights_params){.config = &c, .dtype = PV_BF16, .shards = 1}));
+    CHECK_OK(synth_weights_write(files_folder,
+                                 &(synth_weights_params){.config = &c, .dtype = PV_BF16, .shards = 1}));
     pv_safetensors *st = NULL;
     if (!CHECK_OK(pv_safetensors_open(in_folder("model.safetensors"), &st)))
         return;
@@ -136,7 +138,8 @@ static void large_tensor(void)
     int64_t n = (int64_t)VOCAB * c.gemma.width;
     uint16_t *want = pv_alloc(sizeof *want * (size_t)n), *got = pv_alloc(sizeof *got * (size_t)n);
     pv_synthetic_weights(PV_EMBEDDING_NAME, 2, c.gemma.width, 0, n, want);
-    CHECK(t && t->n_elements == n && pv_safetensors_read(st, t, 0, n, got) == PV_OK && !memcmp(got, want, sizeof *got * (size_t)n));
+    CHECK(t && t->n_elements == n && pv_safetensors_read(st, t, 0, n, got) == PV_OK &&
+          !memcmp(got, want, sizeof *got * (size_t)n));
     pv_free(want);
     pv_free(got);
     pv_safetensors_close(&st);
@@ -255,7 +258,8 @@ static pv_status write_once(void *folder)
 
 static void failing_memory(void)
 {
-    char folder[] = "/dev/shm/pv-synth-XXXXXX", other[] = "/tmp/pv-synth-XXXXXX"; /* flushing a real disk takes its time */
+    char folder[] = "/dev/shm/pv-synth-XXXXXX",
+         other[] = "/tmp/pv-synth-XXXXXX"; /* flushing a real disk takes its time */
     char *where = mkdtemp(folder) ? folder : mkdtemp(other);
     if (!CHECK(where != NULL))
         return;
@@ -297,8 +301,8 @@ static void full_size(const char *where)
         CHECK_OK(pv_json_read("data/synthetic_checksums.json", 1 << 20, &table))) {
         cJSON_ArrayForEach(row, table)
         {
-            const pv_st_tensor *t =
-                pv_safetensors_find(st, strcmp(row->string, PV_EMBEDDING_NAME) ? row->string : PV_LM_HEAD_NAME);
+            const pv_st_tensor *t = pv_safetensors_find(
+                st, strcmp(row->string, PV_EMBEDDING_NAME) ? row->string : PV_LM_HEAD_NAME);
             const char *want = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(row, "checksum"));
             n += CHECK(t && checksum(st, t, bits) == strtoull(want, NULL, 16));
         }
