@@ -43,7 +43,8 @@ static void own_keys(void)
     CHECK_OK(apply(&c, text, &lerobot));
     CHECK(!lerobot);
     same(&c, &tiny);
-    CHECK(c.rms_norm_eps == 3e-5f && c.vision.patch == 14 && c.expert.mlp_dim == 208 && !strcmp(c.camera[1], "wrist"));
+    CHECK(c.rms_norm_eps == 3e-5f && c.vision.patch == 14 && c.expert.mlp_dim == 208 &&
+          !strcmp(c.camera[1], "wrist"));
     pv_free(text);
 }
 
@@ -52,11 +53,14 @@ static void openpi(void)
     pv_config c, full;
     pv_config_full(&full);
     pv_config_full(&c);
-    CHECK_OK(apply(&c, "{\"action_dim\": 32, \"action_horizon\": 15, \"paligemma_variant\": \"gemma_2b\", "
-                       "\"action_expert_variant\": \"gemma_300m\", \"precision\": \"bfloat16\"}", NULL));
+    CHECK_OK(apply(&c,
+                   "{\"action_dim\": 32, \"action_horizon\": 15, \"paligemma_variant\": \"gemma_2b\", "
+                   "\"action_expert_variant\": \"gemma_300m\", \"precision\": \"bfloat16\"}",
+                   NULL));
     full.horizon = 15;
     same(&c, &full);
-    CHECK_OK(apply(&c, "{\"discrete_state_input\": false, \"max_token_len\": 180, \"action_horizon\": null}", NULL));
+    CHECK_OK(apply(&c, "{\"discrete_state_input\": false, \"max_token_len\": 180, \"action_horizon\": null}",
+                   NULL));
     CHECK(!c.discrete_state && c.max_tokens == 180 && c.horizon == 15);
     CHECK_STATUS(apply(&c, "{\"paligemma_variant\": \"gemma_2b_lora\"}", NULL), PV_E_FILE);
     CHECK_TEXT("here.json: 'paligemma_variant': expected \"gemma_2b\", came \"gemma_2b_lora\"");
@@ -71,28 +75,42 @@ static void lerobot(void)
     pv_config c;
     bool is = false;
     pv_config_full(&c);
-    CHECK_OK(apply(&c,
-                   "{\"type\": \"pi05\", \"chunk_size\": 20, \"n_action_steps\": 5, \"num_inference_steps\": 4,"
-                   " \"max_action_dim\": 24, \"max_state_dim\": 32, \"min_period\": 0.002, \"max_period\": 8.0,"
-                   " \"image_resolution\": [112, 112], \"tokenizer_max_length\": 150, \"dtype\": \"float32\","
-                   " \"normalization_mapping\": {\"VISUAL\": \"IDENTITY\", \"STATE\": \"MEAN_STD\", \"ACTION\": \"MEAN_STD\"},"
-                   " \"input_features\": {\"observation.images.top\": {\"type\": \"VISUAL\", \"shape\": [3, 224, 224]},"
-                   " \"observation.state\": {\"type\": \"STATE\", \"shape\": [8]},"
-                   " \"side\": {\"type\": \"VISUAL\", \"shape\": [3, 224, 224]}}}", &is));
+    CHECK_OK(apply(
+        &c,
+        "{\"type\": \"pi05\", \"chunk_size\": 20, \"n_action_steps\": 5, \"num_inference_steps\": 4,"
+        " \"max_action_dim\": 24, \"max_state_dim\": 32, \"min_period\": 0.002, \"max_period\": 8.0,"
+        " \"image_resolution\": [112, 112], \"tokenizer_max_length\": 150, \"dtype\": \"float32\","
+        " \"normalization_mapping\": {\"VISUAL\": \"IDENTITY\", \"STATE\": \"MEAN_STD\", \"ACTION\": "
+        "\"MEAN_STD\"},"
+        " \"input_features\": {\"observation.images.top\": {\"type\": \"VISUAL\", \"shape\": [3, 224, 224]},"
+        " \"observation.state\": {\"type\": \"STATE\", \"shape\": [8]},"
+        " \"side\": {\"type\": \"VISUAL\", \"shape\": [3, 224, 224]}}}",
+        &is));
     CHECK(is && c.horizon == 20 && c.num_steps == 4 && c.action_dim == 24 && c.max_tokens == 150 && c.zscore);
     CHECK(c.time_min_period == 0.002 && c.time_max_period == 8 && c.vision.image == 112 && c.discrete_state);
     CHECK(c.n_cameras == 2 && !strcmp(c.camera[0], "top") && !strcmp(c.camera[1], "side"));
-    CHECK_OK(apply(&c, "{\"type\": \"pi05\", \"normalization_mapping\": {\"STATE\": \"QUANTILES\", \"ACTION\": \"QUANTILES\"}}", NULL));
+    CHECK_OK(apply(&c,
+                   "{\"type\": \"pi05\", \"normalization_mapping\": {\"STATE\": \"QUANTILES\", \"ACTION\": "
+                   "\"QUANTILES\"}}",
+                   NULL));
     CHECK(!c.zscore && c.n_cameras == 2);
-    CHECK_STATUS(apply(&c, "{\"type\": \"pi05\", \"normalization_mapping\": {\"STATE\": \"MIN_MAX\"}}", NULL), PV_E_UNSUPPORTED);
+    CHECK_STATUS(apply(&c, "{\"type\": \"pi05\", \"normalization_mapping\": {\"STATE\": \"MIN_MAX\"}}", NULL),
+                 PV_E_UNSUPPORTED);
     CHECK_TEXT("STATE: expected QUANTILES or MEAN_STD, came MIN_MAX");
-    CHECK_STATUS(apply(&c, "{\"type\": \"pi05\", \"normalization_mapping\": {\"STATE\": \"MEAN_STD\", \"ACTION\": \"QUANTILES\"}}",
-                       NULL), PV_E_UNSUPPORTED);
+    CHECK_STATUS(apply(&c,
+                       "{\"type\": \"pi05\", \"normalization_mapping\": {\"STATE\": \"MEAN_STD\", "
+                       "\"ACTION\": \"QUANTILES\"}}",
+                       NULL),
+                 PV_E_UNSUPPORTED);
     CHECK_TEXT("one rule for STATE and ACTION");
     CHECK_STATUS(apply(&c, "{\"type\": \"pi05\", \"image_resolution\": [224, 320]}", NULL), PV_E_FILE);
     CHECK_TEXT("'image_resolution'");
-    CHECK_STATUS(apply(&c, "{\"type\": \"pi05\", \"input_features\": {\"a.top\": {\"type\": \"VISUAL\"}, \"b.top\": {\"type\": "
-                           "\"VISUAL\"}}}", NULL), PV_E_FILE);
+    CHECK_STATUS(apply(&c,
+                       "{\"type\": \"pi05\", \"input_features\": {\"a.top\": {\"type\": \"VISUAL\"}, "
+                       "\"b.top\": {\"type\": "
+                       "\"VISUAL\"}}}",
+                       NULL),
+                 PV_E_FILE);
     CHECK_TEXT("'top' stands there twice");
     CHECK_STATUS(apply(&c, "{\"type\": \"pi0\"}", NULL), PV_E_CHECKPOINT);
     CHECK_TEXT("'type': expected \"pi05\", came pi0");
@@ -156,8 +174,11 @@ static void refused(void)
         {"{\"cameras\": [\"a\", \"a\"]}", "'a' stands there twice"},
         {"{\"cameras\": [3]}", "'cameras': expected 1 to 16 names"},
         {"{\"cameras\": [\"\"]}", "'cameras': expected 1 to 16 names"},
-        {"{\"cameras\": [\"0123456789012345678901234567890123456789012345678901234567890123\"]}", "of 1 to 63 bytes"},
-        {"{\"cameras\": [\"1\",\"2\",\"3\",\"4\",\"5\",\"6\",\"7\",\"8\",\"9\",\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\"]}",
+        {"{\"cameras\": [\"0123456789012345678901234567890123456789012345678901234567890123\"]}",
+         "of 1 to 63 bytes"},
+        {"{\"cameras\": "
+         "[\"1\",\"2\",\"3\",\"4\",\"5\",\"6\",\"7\",\"8\",\"9\",\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\","
+         "\"h\"]}",
          "'cameras': expected 1 to 16 names"},
         {"{\"rms_norm_eps\": 0}", "'rms_norm_eps': expected a number above 0"},
         {"{\"rms_norm_eps\": 1e-60}", "'rms_norm_eps': expected a number from 1e-30 to 1"},
