@@ -8,6 +8,7 @@
 
 #include <setjmp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <jpeglib.h>
@@ -206,11 +207,72 @@ void picture_free(picture *p)
     *p = (picture){0};
 }
 
-pv_status picture_write_png(const char *path, const uint8_t *rgb, int width, int height)
+static pv_status may_write(const char *path, int width, int height)
 {
     if (width < 1 || height < 1 || width > PV_IMAGE_MAX_SIDE || height > PV_IMAGE_MAX_SIDE)
         return pv_fail(PV_E_ARG, "%s: a picture of %d x %d, expected 1..%d pixels a side", path, width,
                        height, PV_IMAGE_MAX_SIDE);
+    return PV_OK;
+}
+
+typedef struct jpeg_out {
+    struct jpeg_compress_struct c; /* first: the library hands back its address */
+    struct jpeg_error_mgr error;
+    jmp_buf out;
+    char words[JMSG_LENGTH_MAX];
+    unsigned char *data; /* the library's: free() */
+    unsigned long n;
+} jpeg_out;
+
+static void jpeg_out_stop(j_common_ptr c)
+{
+    jpeg_out *j = (jpeg_out *)c;
+    c->err->format_message(c, j->words);
+    longjmp(j->out, 1);
+}
+
+pv_status picture_write_jpeg(const char *path, const uint8_t *rgb, int width, int height, int quality)
+{
+    pv_status bad = may_write(path, width, height);
+    if (bad)
+        return bad;
+    jpeg_out *j = pv_alloc_zero(sizeof *j);
+    if (!j)
+        return PV_E_MEMORY;
+    j->c.err = jpeg_std_error(&j->error);
+    j->error.error_exit = jpeg_out_stop;
+    volatile pv_status st = PV_OK;
+    if (setjmp(j->out)) {
+        st = pv_fail(PV_E_FILE, "%s: JPEG: %s", path, j->words);
+    } else {
+        jpeg_create_compress(&j->c);
+        jpeg_mem_dest(&j->c, &j->data, &j->n);
+        j->c.image_width = (JDIMENSION)width;
+        j->c.image_height = (JDIMENSION)height;
+        j->c.input_components = 3;
+        j->c.in_color_space = JCS_RGB;
+        jpeg_set_defaults(&j->c);
+        jpeg_set_quality(&j->c, quality, TRUE);
+        j->c.comp_info[0].h_samp_factor = j->c.comp_info[0].v_samp_factor = 1;
+        jpeg_start_compress(&j->c, TRUE);
+        while (j->c.next_scanline < j->c.image_height) {
+            JSAMPROW row = (JSAMPROW)(uintptr_t)(rgb + (size_t)j->c.next_scanline * (size_t)width * 3);
+            jpeg_write_scanlines(&j->c, &row, 1);
+        }
+        jpeg_finish_compress(&j->c);
+        st = pv_file_write(path, j->data, j->n);
+    }
+    jpeg_destroy_compress(&j->c);
+    free(j->data);
+    pv_free(j);
+    return st;
+}
+
+pv_status picture_write_png(const char *path, const uint8_t *rgb, int width, int height)
+{
+    pv_status st = may_write(path, width, height);
+    if (st)
+        return st;
     png_image image = {.version = PNG_IMAGE_VERSION,
                        .width = (png_uint_32)width,
                        .height = (png_uint_32)height,
@@ -219,7 +281,7 @@ pv_status picture_write_png(const char *path, const uint8_t *rgb, int width, int
     void *png = pv_alloc(n);
     if (!png)
         return PV_E_MEMORY;
-    pv_status st = png_image_write_to_memory(&image, png, &n, 0, rgb, 0, NULL)
+    st = png_image_write_to_memory(&image, png, &n, 0, rgb, 0, NULL)
                        ? pv_file_write(path, png, n)
                        : pv_fail(PV_E_FILE, "%s: PNG: %s", path, image.message);
     png_image_free(&image);

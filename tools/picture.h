@@ -20,7 +20,8 @@ pv_status picture_read(const char *path, picture *out);
 pv_status picture_decode(const void *data, size_t n, const char *where, picture *out);
 void picture_free(picture *p);
 
-/* 8-bit RGB. The file is written whole or not at all. */
+/* 8-bit RGB. The file is written whole or not at all. quality: 1..100, of a JPEG without chroma subsampling. */
 pv_status picture_write_png(const char *path, const uint8_t *rgb, int width, int height);
+pv_status picture_write_jpeg(const char *path, const uint8_t *rgb, int width, int height, int quality);
 
 #endif

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LM_HEAD        "paligemma_with_expert.paligemma.lm_head.weight"
 #define EXPERT_LM_HEAD "paligemma_with_expert.gemma_expert.lm_head.weight"
 #define VISION_TOWER   "paligemma_with_expert.paligemma.model.vision_tower."
 #define PATCH_EMBEDDING VISION_TOWER "vision_model.embeddings.patch_embedding.weight"
@@ -186,7 +185,7 @@ static pv_status collect(pv_checkpoint *c, const char *path)
  * embed_tokens was trained. */
 static pv_status choose_embedding(pv_checkpoint *c)
 {
-    const entry *head = find(c, LM_HEAD), *table = find(c, PV_EMBEDDING_NAME);
+    const entry *head = find(c, PV_LM_HEAD_NAME), *table = find(c, PV_EMBEDDING_NAME);
     if (table && head)
         c->fate[head->index] = "not read: embed_tokens stands in its place";
     else if (head) { /* the model knows it by the table's name */
@@ -213,7 +212,7 @@ static pv_status match(pv_checkpoint *c, const char *path, const pv_graph *wante
     }
     const entry *e = find(c, PV_EMBEDDING_NAME);
     pv_status st = e ? check_tensor(path, e->tensor, e->name, 2, (int64_t[]){vocab, width})
-                     : missing(c, path, LM_HEAD " or " PV_EMBEDDING_NAME);
+                     : missing(c, path, PV_LM_HEAD_NAME " or " PV_EMBEDDING_NAME);
     for (int i = 0; !st && i < wanted->n_tensors; i++) {
         const pv_tensor *w = wanted->tensors[i];
         if (w->usage != PV_WEIGHT)

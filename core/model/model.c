@@ -2,11 +2,13 @@
 #include "model.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/thread.h"
 #include "base/params.h"
 #include "tiny.h"
 
 #include <dirent.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -317,29 +319,64 @@ pv_status pv_model_describe(const pv_model *m, pv_model_info *out)
 
 #define TABLE_CHUNK ((int64_t)4 << 20)
 
+typedef struct table {
+    const pv_model *m;
+    char *data;
+    pv_dtype dtype;
+    int64_t n; /* elements */
+    pv_progress_fn progress;
+    void *user;
+    atomic_llong done;
+    atomic_int failed;
+    pv_status status;
+    char words[512];
+} table;
+
+static void read_chunk(void *user, int64_t i, int worker)
+{
+    table *t = user;
+    int64_t at = i * TABLE_CHUNK, part = t->n - at < TABLE_CHUNK ? t->n - at : TABLE_CHUNK;
+    if (atomic_load(&t->failed))
+        return;
+    const pv_weight_source *s = &t->m->source;
+    pv_status st = s->read(s->user, PV_EMBEDDING_NAME, at, part, t->data + pv_dtype_bytes(t->dtype, (size_t)at));
+    if (st && !atomic_exchange(&t->failed, 1)) {
+        t->status = st;
+        snprintf(t->words, sizeof t->words, "%s", pv_error_text());
+    }
+    int64_t done = atomic_fetch_add(&t->done, part) + part;
+    if (t->progress && worker == 0)
+        t->progress(t->user, "embedding table", pv_dtype_bytes(t->dtype, (size_t)done),
+                    pv_dtype_bytes(t->dtype, (size_t)t->n));
+}
+
+static pv_status read_table(table *t)
+{
+    pv_pool *pool = NULL;
+    pv_status st = pv_pool_create(0, &pool);
+    if (st)
+        return st;
+    pv_pool_run(pool, (t->n + TABLE_CHUNK - 1) / TABLE_CHUNK, read_chunk, t);
+    pv_pool_destroy(&pool);
+    return t->failed ? pv_fail(t->status, "%s", t->words) : PV_OK;
+}
+
 pv_status pv_model_embedding(pv_model *m, pv_progress_fn progress, void *user)
 {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     pthread_mutex_lock(&lock);
     pv_status st = PV_OK;
     if (!m->embedding) {
-        pv_dtype dtype = m->source.stored_dtype(m->source.user, PV_EMBEDDING_NAME);
-        int64_t n = (int64_t)m->config.vocab * m->config.gemma.width;
-        size_t bytes = pv_dtype_bytes(dtype, (size_t)n);
-        char *table = pv_alloc(bytes);
-        st = table ? PV_OK : PV_E_MEMORY;
-        for (int64_t at = 0; !st && at < n; at += TABLE_CHUNK) {
-            int64_t part = n - at < TABLE_CHUNK ? n - at : TABLE_CHUNK;
-            size_t done = pv_dtype_bytes(dtype, (size_t)at);
-            st = m->source.read(m->source.user, PV_EMBEDDING_NAME, at, part, table + done);
-            if (progress)
-                progress(user, "embedding table", done + pv_dtype_bytes(dtype, (size_t)part), bytes);
-        }
+        table t = {.m = m, .progress = progress, .user = user};
+        t.dtype = m->source.stored_dtype(m->source.user, PV_EMBEDDING_NAME);
+        t.n = (int64_t)m->config.vocab * m->config.gemma.width;
+        t.data = pv_alloc(pv_dtype_bytes(t.dtype, (size_t)t.n));
+        st = t.data ? read_table(&t) : PV_E_MEMORY;
         if (st) {
-            pv_free(table);
+            pv_free(t.data);
         } else {
-            m->embedding = table;
-            m->embedding_dtype = dtype;
+            m->embedding = t.data;
+            m->embedding_dtype = t.dtype;
         }
     }
     pthread_mutex_unlock(&lock);

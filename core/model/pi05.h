@@ -21,6 +21,8 @@ typedef struct pv_pi05_shape {
  * Output: step.x_next, the version of x_t that a step leaves. */
 void pv_pi05_build(pv_graph *g, const pv_config *c, const pv_pi05_shape *shape);
 
+/* The embedding table. It is tied to the language head, under whose name openpi's exporter keeps it. */
 #define PV_EMBEDDING_NAME "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight"
+#define PV_LM_HEAD_NAME   "paligemma_with_expert.paligemma.lm_head.weight"
 
 #endif

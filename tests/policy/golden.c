@@ -34,6 +34,43 @@ static void check(const char *label, const char *weights, const char *config, co
     pv_backend_close(&be);
 }
 
+/* The tiny checkpoint with one weight of expert layer 1's up-projection altered: the culprit is named, no earlier tensor. */
+static void check_altered(void)
+{
+    const char *altered = "paligemma_with_expert.gemma_expert.model.layers.1.mlp.up_proj.weight";
+    pv_safetensors *st = NULL;
+    pv_st_writer *w = NULL;
+    CHECK_OK(pv_safetensors_open(PV_SOURCE_DIR "/tests/data/tiny_f32.safetensors", &st));
+    CHECK_OK(pv_st_writer_begin("golden_altered.safetensors", &w));
+    for (int i = 0; i < pv_safetensors_count(st); i++) {
+        const pv_st_tensor *t = pv_safetensors_at(st, i);
+        CHECK_OK(pv_st_writer_declare(w, t->name, t->dtype, t->n_dims, t->dim));
+    }
+    for (int i = 0; i < pv_safetensors_count(st); i++) {
+        const pv_st_tensor *t = pv_safetensors_at(st, i);
+        float *x = malloc((size_t)t->bytes);
+        CHECK_OK(pv_safetensors_read(st, t, 0, t->n_elements, x));
+        if (!strcmp(t->name, altered))
+            x[1000] += 0.01f;
+        CHECK_OK(pv_st_writer_data(w, x, (size_t)t->bytes));
+        free(x);
+    }
+    CHECK_OK(pv_st_writer_end(&w));
+    pv_safetensors_close(&st);
+
+    pv_backend *be = NULL;
+    pv_model *m = NULL;
+    verify_report r = {0};
+    CHECK_OK(pv_backend_open("cpu", NULL, &be));
+    CHECK_OK(pv_model_load("golden_altered.safetensors", &(pv_model_params){.config = PV_SOURCE_DIR "/tests/data/A.json"}, &m));
+    CHECK_OK(verify_trace(m, be, &(verify_params){.trace = PV_SOURCE_DIR "/tests/data/A.safetensors"}, NULL, NULL, &r));
+    CHECK(r.first_failed && !strcmp(r.first_failed->name, "step0.layer1.mlp_out"));
+    verify_free(&r);
+    pv_model_free(&m);
+    pv_backend_close(&be);
+    remove("golden_altered.safetensors");
+}
+
 /* With the argument `full`, case F: the full-size synthetic checkpoint; 9 GB of memory and some minutes. */
 int main(int argc, char **argv)
 {
@@ -46,5 +83,6 @@ int main(int argc, char **argv)
     check("D", "tiny_bf16.safetensors", "D.json", "D.safetensors", 100);
     check("M", "tiny_f32.safetensors", "M.json", "M.safetensors", 118);
     check("K", "tiny_k.safetensors", "K.json", "K.safetensors", 75);
+    check_altered();
     return test_done();
 }
