@@ -233,6 +233,13 @@ nothing_left() { # folder
     result "nothing half-written is left in $1" $?
 }
 mkdir new full
+mkfifo pipe
+ln -s nowhere link
+expect 1 'pipe: expected a regular file or none' "${run[@]}" "${ids[@]}" --dump pipe
+expect 1 'link: expected a regular file or none' "${run[@]}" "${ids[@]}" --plot link
+expect 2 "--dump and --plot name the same file 'new/x'" "${run[@]}" "${ids[@]}" --dump new/x --plot new/x
+[ -p pipe ] && [ -L link ]
+result "a pipe and a link stay what they are" $?
 expect 1 'new/none/t.safetensors.*cannot be created' "${run[@]}" "${ids[@]}" --dump new/none/t.safetensors
 expect 1 'a.png: expected a folder' "${run[@]}" "${ids[@]}" --dump-inputs a.png
 limited() ( # KiB, arguments: what would make a file longer fails, as on a full disk

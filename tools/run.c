@@ -397,6 +397,8 @@ static int parse(run *r, int argc, char **argv)
     if (!r->prompt == !r->tokens)
         return cli_usage(&r->common,
                          r->prompt ? "--prompt and --tokens exclude each other" : "expected --prompt TEXT");
+    if (r->dump && r->plot && !strcmp(r->dump, r->plot))
+        return cli_usage(&r->common, "--dump and --plot name the same file '%s'", r->dump);
     pv_observation *o = &r->observation;
     *o = (pv_observation){.size = sizeof *o, .prompt = r->prompt};
     pv_status st = r->tokens ? cli_integers("--tokens", r->tokens, &r->ids, &o->n_tokens) : PV_OK;
