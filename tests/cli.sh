@@ -185,6 +185,14 @@ else
     expect 1 'no tokenizer.*--tokens' "${run[@]}" --prompt a
 fi
 
+# ---- synth: with other dimensions: what comes with it is left out where it does not fit ----
+
+printf '{"vocab": 97, "action_dim": 5, "horizon": 3}' >other.json
+expect 0 'embedded statistics: .*; left out' "${run[@]}" "${ids[@]}" --config other.json
+grep -q '^actions in model units (no statistics): 3 steps, 5 dims' out
+result "and the actions come in model units" $?
+expect 1 'no tokenizer; give one \(--tokenizer FILE\)' "${run[@]}" --prompt a --config other.json
+
 # ---- run, with bad input ----
 
 expect 2 'expected --prompt' "${run[@]}"
