@@ -78,6 +78,7 @@ for command in $commands; do
     works "^pivot $command - " "$command" --help
     grep -q '^Example' out && grep -qE '^  --help ' out && grep -qE "^Usage: pivot $command " out
     result "pivot $command --help has usage, options and an example" $?
+    works '^pivot [0-9.]+$' "$command" --version
     expect 2 "unknown option '--halp'; did you mean --help" "$command" --halp
     expect 2 "Try 'pivot $command --help'" "$command" --no-such-option
 done
@@ -151,6 +152,8 @@ printf '1 0.5 x 0' >bad.txt
 printf '1 0.5 0.5 0' >flat.txt
 printf '[1, "0"]' >bad.json
 printf '1' >one.txt
+printf '1 .75 .5 .25' >short.txt
+expect 0 'warning: the last of 4 times is 0.25, not 0' "${run[@]}" "${ids[@]}" --schedule short.txt
 expect 1 "bad.txt: expected numbers; number 2 is 'x'" "${run[@]}" "${ids[@]}" --schedule bad.txt
 expect 1 'flat.txt: timestep 2 of 4 is 0.5: expected times' "${run[@]}" "${ids[@]}" --schedule flat.txt
 expect 1 'bad.json: expected an array.*element 1 is no number' "${run[@]}" "${ids[@]}" --schedule bad.json

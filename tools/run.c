@@ -132,6 +132,9 @@ static pv_status read_observation(run *r)
 static void warn(const run *r)
 {
     const pv_observer *o = r->observer;
+    if (r->times[r->steps] > (r->times[r->steps - 1] - r->times[r->steps]) / 2) /* openpi's loop would go on */
+        cli_warn(&r->common, "the last of %d times is %g, not 0: what comes is actions and noise still mixed", r->steps + 1,
+                 (double)r->times[r->steps]);
     if (o->truncated)
         cli_warn(&r->common, "the prompt is too long: cut at its end to %d tokens", o->n_ids);
     if (!o->state_outside)
