@@ -78,6 +78,7 @@ for command in $commands; do
     works "^pivot $command - " "$command" --help
     grep -q '^Example' out && grep -qE '^  --help ' out && grep -qE "^Usage: pivot $command " out
     result "pivot $command --help has usage, options and an example" $?
+    works '^pivot [0-9.]+$' "$command" --version
     expect 2 "unknown option '--halp'; did you mean --help" "$command" --halp
     expect 2 "Try 'pivot $command --help'" "$command" --no-such-option
 done
@@ -151,6 +152,8 @@ printf '1 0.5 x 0' >bad.txt
 printf '1 0.5 0.5 0' >flat.txt
 printf '[1, "0"]' >bad.json
 printf '1' >one.txt
+printf '1 .75 .5 .25' >short.txt
+expect 0 'warning: the last of 4 times is 0.25, not 0' "${run[@]}" "${ids[@]}" --schedule short.txt
 expect 1 "bad.txt: expected numbers; number 2 is 'x'" "${run[@]}" "${ids[@]}" --schedule bad.txt
 expect 1 'flat.txt: timestep 2 of 4 is 0.5: expected times' "${run[@]}" "${ids[@]}" --schedule flat.txt
 expect 1 'bad.json: expected an array.*element 1 is no number' "${run[@]}" "${ids[@]}" --schedule bad.json
@@ -184,6 +187,14 @@ if "$pivot" inspect synth:tiny | grep -q '^tokenizer *embedded'; then
 else
     expect 1 'no tokenizer.*--tokens' "${run[@]}" --prompt a
 fi
+
+# ---- synth: with other dimensions: what comes with it is left out where it does not fit ----
+
+printf '{"vocab": 97, "action_dim": 5, "horizon": 3}' >other.json
+expect 0 'embedded statistics: .*; left out' "${run[@]}" "${ids[@]}" --config other.json
+grep -q '^actions in model units (no statistics): 3 steps, 5 dims' out
+result "and the actions come in model units" $?
+expect 1 'no tokenizer; give one \(--tokenizer FILE\)' "${run[@]}" --prompt a --config other.json
 
 # ---- run, with bad input ----
 
@@ -233,6 +244,13 @@ nothing_left() { # folder
     result "nothing half-written is left in $1" $?
 }
 mkdir new full
+mkfifo pipe
+ln -s nowhere link
+expect 1 'pipe: expected a regular file or none' "${run[@]}" "${ids[@]}" --dump pipe
+expect 1 'link: expected a regular file or none' "${run[@]}" "${ids[@]}" --plot link
+expect 2 "--dump and --plot name the same file 'new/x'" "${run[@]}" "${ids[@]}" --dump new/x --plot new/x
+[ -p pipe ] && [ -L link ]
+result "a pipe and a link stay what they are" $?
 expect 1 'new/none/t.safetensors.*cannot be created' "${run[@]}" "${ids[@]}" --dump new/none/t.safetensors
 expect 1 'a.png: expected a folder' "${run[@]}" "${ids[@]}" --dump-inputs a.png
 limited() ( # KiB, arguments: what would make a file longer fails, as on a full disk

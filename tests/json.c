@@ -298,8 +298,18 @@ static void files(void)
     CHECK_TEXT("cannot be created");
     CHECK(mkdir(in_folder("taken"), 0700) == 0);
     CHECK_STATUS(pv_file_write(in_folder("taken"), "x", 1), PV_E_FILE); /* a folder has the name already */
-    CHECK_TEXT("cannot be renamed");
-    CHECK(files_in_folder() == 3);
+    CHECK_TEXT("taken: expected a regular file or none, this is a folder");
+    CHECK_STATUS(pv_file_write(in_folder("fifo"), "x", 1), PV_E_FILE); /* nor is a device or FIFO replaced */
+    CHECK_TEXT("this is something else");
+    CHECK(symlink("fifo", in_folder("link")) == 0);
+    CHECK_STATUS(pv_file_write(in_folder("link"), "x", 1), PV_E_FILE);
+    CHECK_TEXT("this is a symbolic link");
+    CHECK(lstat(in_folder("fifo"), &s) == 0 && S_ISFIFO(s.st_mode));
+    CHECK(lstat(in_folder("link"), &s) == 0 && S_ISLNK(s.st_mode));
+    CHECK_STATUS(pv_file_write("", "x", 1), PV_E_FILE);
+    CHECK_TEXT("name of a file");
+    CHECK(files_in_folder() == 4);
+    CHECK(unlink(in_folder("link")) == 0);
     CHECK(rmdir(in_folder("taken")) == 0);
     CHECK(unlink(in_folder("fifo")) == 0);
 }

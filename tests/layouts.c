@@ -1,5 +1,6 @@
-/* layouts.c - one policy in every way it may lie on a disk: openpi's names or lerobot's, the table under either name or
- * both, BF16 or F32, one file or several. Same noise, schedule and statistics: the same actions, byte for byte. */
+/* layouts.c - one policy in every way it may lie on a disk: openpi's names or lerobot's, the table under
+ * either name or both, BF16 or F32, one file or several. Same noise, schedule and statistics: the same
+ * actions, byte for byte. */
 #include "model/files.h"
 
 #include <fcntl.h>
@@ -33,14 +34,19 @@ static pv_status infer(const char *path, const pv_model_params *mp, const char *
     pv_status st = pv_model_load(path, mp, &m);
     if (!st)
         st = pv_model_describe(m, &info);
-    if (!st && !CHECK(info.horizon == HORIZON && info.model_dim == DIM && info.action_dim == ROBOT && info.n_cameras == 3))
+    if (!st && !CHECK(info.horizon == HORIZON && info.model_dim == DIM && info.action_dim == ROBOT &&
+                      info.n_cameras == 3))
         st = PV_E_SHAPE;
     for (int i = 0; !st && i < 3; i++) {
         pv_synthetic_image("L", info.camera[i], SIDE * SIDE * 3, pixels[i]);
         images[i] = (pv_image){info.camera[i], pixels[i], SIDE, SIDE, 0};
     }
     pv_observation o = {.images = images, .n_images = 3, .tokens = tokens, .n_tokens = 9};
-    pv_infer_params p = {.noise = noise, .schedule = "openpi", .steps = 4, .model_actions = out->model, .actions_f64 = out->exact};
+    pv_infer_params p = {.noise = noise,
+                         .schedule = "openpi",
+                         .steps = 4,
+                         .model_actions = out->model,
+                         .actions_f64 = out->exact};
     if (!st)
         st = pv_session_create(m, backend, &(pv_session_params){.recipe = recipe}, &s);
     if (!st)
@@ -63,8 +69,8 @@ static void synth(const char *layout, const char *dtype, const char *shards)
 {
     char out[600], what[64];
     snprintf(out, sizeof out, "%s", in_folder("made"));
-    char *argv[] = {"synth", "tiny", "--layout", (char *)layout, "--dtype", (char *)dtype, "--shards", (char *)shards,
-                    "--json", "--out", out, NULL};
+    char *argv[] = {"synth",    "tiny",         "--layout", (char *)layout, "--dtype", (char *)dtype,
+                    "--shards", (char *)shards, "--json",   "--out",        out,       NULL};
     snprintf(what, sizeof what, "%s, %s, %s file(s)", layout, dtype, shards);
     if (CHECK(synth_main(11, argv) == 0))
         same(what, out, NULL);
@@ -85,7 +91,8 @@ static void tables(void)
     char *text = pv_config_text(&c);
     files_text("tiny.json", text);
     pv_free(text);
-    pv_model_params p = {.config = in_folder("tiny.json"), .norm_stats = PV_SOURCE_DIR "/core/model/tiny/norm_stats.json"};
+    pv_model_params p = {.config = in_folder("tiny.json"),
+                         .norm_stats = PV_SOURCE_DIR "/core/model/tiny/norm_stats.json"};
     same("embed_tokens", in_folder("table.safetensors"), &p);
     same("both names", in_folder("both.safetensors"), &p);
 

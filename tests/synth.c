@@ -1,10 +1,12 @@
-/* synth.c - `pivot synth`: folders that load by themselves and hold what the hash says, whatever the layout; nothing left
- * behind when the disk is full, the place taken or the program stopped.
- * With the argument `full`, the full model too, read back against data/synthetic_checksums.json: 7 GB in the folder that
- * is named next (default /tmp), and about a minute. */
+/* synth.c - `pivot synth`: folders that load by themselves and hold what the hash says, whatever the layout;
+ * nothing left behind when the disk is full, the place taken or the program stopped. With the argument
+ * `full`, the full model too, read back against data/synthetic_checksums.json: 7 GB in the folder that is
+ * named next (default /tmp), and about a minute. */
 #include "model/files.h"
 #include "base/memory.h"
+#include "tests/faults.h"
 #include "tools/picture.h"
+#include "tools/synth_weights.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -98,7 +100,8 @@ static void layouts(void)
         if (!CHECK(synth("tiny %s --out %s/", rows[i].words, files_folder) == 0) ||
             !CHECK_OK(pv_model_load(files_folder, NULL, &m)) || !CHECK_OK(pv_model_describe(m, &info)))
             continue;
-        CHECK(!strcmp(info.layout, rows[i].layout) && info.has_stats && !info.discrete_state && info.horizon == 10);
+        CHECK(!strcmp(info.layout, rows[i].layout) && info.has_stats && !info.discrete_state &&
+              info.horizon == 10);
         CHECK(info.n_cameras == 3 && !strcmp(info.camera[1], "left_wrist_0_rgb") && info.action_dim == 7);
 #ifdef PV_HAVE_SENTENCEPIECE
         CHECK(info.has_tokenizer);
@@ -116,6 +119,30 @@ static void layouts(void)
         CHECK(rows[i].n_files ? n == rows[i].n_files : n > 8);
         CHECK(access(in_folder("README.txt"), R_OK) == 0);
     }
+}
+
+/* A tensor that is written in more than one piece. */
+static void large_tensor(void)
+{
+    enum { VOCAB = 60000 };
+    pv_config c;
+    pv_config_tiny(&c);
+    c.vocab = VOCAB;
+    files_fresh();
+    CHECK_OK(synth_weights_write(files_folder,
+                                 &(synth_weights_params){.config = &c, .dtype = PV_BF16, .shards = 1}));
+    pv_safetensors *st = NULL;
+    if (!CHECK_OK(pv_safetensors_open(in_folder("model.safetensors"), &st)))
+        return;
+    const pv_st_tensor *t = pv_safetensors_find(st, PV_LM_HEAD_NAME);
+    int64_t n = (int64_t)VOCAB * c.gemma.width;
+    uint16_t *want = pv_alloc(sizeof *want * (size_t)n), *got = pv_alloc(sizeof *got * (size_t)n);
+    pv_synthetic_weights(PV_EMBEDDING_NAME, 2, c.gemma.width, 0, n, want);
+    CHECK(t && t->n_elements == n && pv_safetensors_read(st, t, 0, n, got) == PV_OK &&
+          !memcmp(got, want, sizeof *got * (size_t)n));
+    pv_free(want);
+    pv_free(got);
+    pv_safetensors_close(&st);
 }
 
 /* Both decoders get work, and what they give is a picture: many colours, no two cameras the same. */
@@ -221,6 +248,26 @@ static void stopped(void)
     CHECK(entries(files_folder) == 0);
 }
 
+static pv_status write_once(void *folder)
+{
+    pv_config c;
+    pv_config_tiny(&c);
+    c.vision.depth = c.gemma.depth = c.expert.depth = 1;
+    return synth_weights_write(folder, &(synth_weights_params){.config = &c, .dtype = PV_BF16, .shards = 2});
+}
+
+static void failing_memory(void)
+{
+    char folder[] = "/dev/shm/pv-synth-XXXXXX",
+         other[] = "/tmp/pv-synth-XXXXXX"; /* flushing a real disk takes its time */
+    char *where = mkdtemp(folder) ? folder : mkdtemp(other);
+    if (!CHECK(where != NULL))
+        return;
+    fault_every(write_once, where, "writing weights");
+    CHECK(entries(where) == 3); /* two shards and the index of the run that met no failure */
+    files_clear(where);
+}
+
 /* ---- full size ---- */
 
 static uint64_t checksum(const pv_safetensors *st, const pv_st_tensor *t, uint16_t *bits)
@@ -254,8 +301,8 @@ static void full_size(const char *where)
         CHECK_OK(pv_json_read("data/synthetic_checksums.json", 1 << 20, &table))) {
         cJSON_ArrayForEach(row, table)
         {
-            const pv_st_tensor *t =
-                pv_safetensors_find(st, strcmp(row->string, PV_EMBEDDING_NAME) ? row->string : PV_LM_HEAD_NAME);
+            const pv_st_tensor *t = pv_safetensors_find(
+                st, strcmp(row->string, PV_EMBEDDING_NAME) ? row->string : PV_LM_HEAD_NAME);
             const char *want = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(row, "checksum"));
             n += CHECK(t && checksum(st, t, bits) == strtoull(want, NULL, 16));
         }
@@ -273,11 +320,13 @@ static void full_size(const char *where)
 int main(int argc, char **argv)
 {
     layouts();
+    large_tensor();
     pictures();
     wrong_words();
     place_taken();
     full_disk();
     stopped();
+    failing_memory();
     if (argc > 1 && !strcmp(argv[1], "full"))
         full_size(argc > 2 ? argv[2] : "/tmp");
     CHECK(pv_alloc_live() == 0);

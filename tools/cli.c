@@ -249,7 +249,11 @@ static void add(table *t, const cli_option *o)
         t->option[t->n++] = *o;
 }
 
-static void fill(table *t, const cli_command *cmd, cli_options *c, bool *help)
+typedef struct asked { /* in place of the command's work */
+    bool help, version;
+} asked;
+
+static void fill(table *t, const cli_command *cmd, cli_options *c, asked *a)
 {
     const cli_option model[] = {
         {"model", "MODEL",
@@ -276,7 +280,9 @@ static void fill(table *t, const cli_command *cmd, cli_options *c, bool *help)
         {NULL},
     };
     const cli_option json[] = {{"json", NULL, "one JSON object on stdout", CLI_FLAG, &c->json}, {NULL}};
-    const cli_option last[] = {{"help", NULL, "this page", CLI_FLAG, help}, {NULL}};
+    const cli_option last[] = {{"help", NULL, "this page", CLI_FLAG, &a->help},
+                               {"version", NULL, "the version of pivot", CLI_FLAG, &a->version},
+                               {NULL}};
     if (cmd->options)
         add(t, cmd->options);
     t->n_own = t->n;
@@ -370,10 +376,10 @@ static int take_operands(const cli_command *cmd, int argc, char **argv, cli_opti
 
 int cli_parse(const cli_command *cmd, int argc, char **argv, cli_options *c)
 {
-    bool help = false;
+    asked request = {0};
     table t = {.n = 0};
     *c = (cli_options){.command = cmd->name};
-    fill(&t, cmd, c, &help);
+    fill(&t, cmd, c, &request);
     struct option longs[MAX_OPTIONS + 1] = {{0}};
     for (int i = 0; i < t.n; i++)
         longs[i] = (struct option){t.option[i].name, t.option[i].value ? required_argument : no_argument,
@@ -385,7 +391,7 @@ int cli_parse(const cli_command *cmd, int argc, char **argv, cli_options *c)
         const char *word = optind > 0 && optind <= argc ? argv[optind - 1] : "";
         int code = CLI_GO;
         if (got == 'h')
-            help = true;
+            request.help = true;
         else if (got >= 256)
             code = take(c, &t.option[got - 256], optarg);
         else if (got == ':')
@@ -399,10 +405,12 @@ int cli_parse(const cli_command *cmd, int argc, char **argv, cli_options *c)
         if (code != CLI_GO)
             return code;
     }
-    if (help) {
+    if (request.help)
         print_help(cmd, &t);
+    else if (request.version)
+        printf("pivot %s\n", pv_version());
+    if (request.help || request.version)
         return CLI_OK;
-    }
     int code = take_operands(cmd, argc, argv, c);
     if (code == CLI_GO && cmd->groups & CLI_MODEL && !cmd->model_optional && !c->model)
         code = cli_usage(c, "expected a model: --model MODEL");

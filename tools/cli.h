@@ -79,7 +79,7 @@ typedef struct cli_command {
     bool model_optional; /* else, with CLI_MODEL, a model must be given */
 } cli_command;
 
-/* Fills the targets and `common` (zeroed first). CLI_GO, or the exit code: --help has been printed, or the
+/* Fills the targets and `common` (zeroed first). CLI_GO, or the exit code: --help or --version has been printed, or the
  * mistake. */
 int cli_parse(const cli_command *command, int argc, char **argv, cli_options *common);
 

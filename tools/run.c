@@ -132,6 +132,9 @@ static pv_status read_observation(run *r)
 static void warn(const run *r)
 {
     const pv_observer *o = r->observer;
+    if (r->times[r->steps] > (r->times[r->steps - 1] - r->times[r->steps]) / 2) /* openpi's loop would go on */
+        cli_warn(&r->common, "the last of %d times is %g, not 0: what comes is actions and noise still mixed", r->steps + 1,
+                 (double)r->times[r->steps]);
     if (o->truncated)
         cli_warn(&r->common, "the prompt is too long: cut at its end to %d tokens", o->n_ids);
     if (!o->state_outside)
@@ -397,6 +400,8 @@ static int parse(run *r, int argc, char **argv)
     if (!r->prompt == !r->tokens)
         return cli_usage(&r->common,
                          r->prompt ? "--prompt and --tokens exclude each other" : "expected --prompt TEXT");
+    if (r->dump && r->plot && !strcmp(r->dump, r->plot))
+        return cli_usage(&r->common, "--dump and --plot name the same file '%s'", r->dump);
     pv_observation *o = &r->observation;
     *o = (pv_observation){.size = sizeof *o, .prompt = r->prompt};
     pv_status st = r->tokens ? cli_integers("--tokens", r->tokens, &r->ids, &o->n_tokens) : PV_OK;

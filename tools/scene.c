@@ -41,8 +41,14 @@ typedef struct thing {
     vec colour;
 } thing;
 
-#define METAL {0.55, 0.57, 0.60}
-#define DARK  {0.13, 0.14, 0.16}
+#define METAL                                                                                                \
+    {                                                                                                        \
+        0.55, 0.57, 0.60                                                                                     \
+    }
+#define DARK                                                                                                 \
+    {                                                                                                        \
+        0.13, 0.14, 0.16                                                                                     \
+    }
 
 static const thing things[] = {
     {BOX, {0, 0, -0.02}, {0.46, 0.62, 0.02}, 0, {0.71, 0.53, 0.36}}, /* the table: the only one with grain */
@@ -79,7 +85,8 @@ static void meet_box(const thing *b, vec from, vec way, hit *best)
 {
     double c = cos(b->turn), s = sin(b->turn), near = 1e-6, far = best->t;
     vec o = turned(add(from, b->at, -1), c, -s), d = turned(way, c, -s), n = {0, 0, 0};
-    const double from3[] = {o.x, o.y, o.z}, way3[] = {d.x, d.y, d.z}, half[] = {b->half.x, b->half.y, b->half.z};
+    const double from3[] = {o.x, o.y, o.z}, way3[] = {d.x, d.y, d.z},
+                 half[] = {b->half.x, b->half.y, b->half.z};
     for (int i = 0; i < 3; i++) {
         double inverse = 1 / (way3[i] != 0 ? way3[i] : 1e-300);
         double t0 = (-half[i] - from3[i]) * inverse, t1 = (half[i] - from3[i]) * inverse;
@@ -173,7 +180,9 @@ void scene_draw(int view, int width, int height, uint8_t *rgb)
                 double u = (x + 0.25 + 0.5 * (k & 1) - width * 0.5) / (width * 0.5);
                 double v = (height * 0.5 - y - 0.25 - 0.5 * (k >> 1)) / (width * 0.5);
                 vec way = add(add((vec){ahead.x * views[view].zoom, ahead.y * views[view].zoom,
-                                        ahead.z * views[view].zoom}, right, u), up, v);
+                                        ahead.z * views[view].zoom},
+                                  right, u),
+                              up, v);
                 sum = add(sum, look(at, unit(way)), 0.25);
             }
             uint8_t *p = rgb + ((size_t)y * (size_t)width + (size_t)x) * 3;

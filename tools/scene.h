@@ -1,5 +1,5 @@
-/* scene.h - a table with coloured blocks, a plate and two grippers, as three cameras see it: sample pictures for trying
- * the program, drawn by tracing one ray for each quarter of a pixel. */
+/* scene.h - a table with coloured blocks, a plate and two grippers, as three cameras see it: sample pictures
+ * for trying the program, drawn by tracing one ray for each quarter of a pixel. */
 #ifndef PV_TOOLS_SCENE_H
 #define PV_TOOLS_SCENE_H
 

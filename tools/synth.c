@@ -1,11 +1,13 @@
-/* synth.c - writes a checkpoint folder as published, with made-up weights (docs/synthetic.md), so that everything can be
- * tried without a download. It is built beside its final place and renamed: the folder is there whole or not at all. */
+/* synth.c - writes a checkpoint folder as published, with made-up weights (docs/synthetic.md), so that
+ * everything can be tried without a download. It is built beside its final place and renamed: the folder is
+ * there whole or not at all. */
 #include "cli.h"
 #include "picture.h"
 #include "scene.h"
 #include "synth_weights.h"
 #include "base/memory.h"
 #include "io/file.h"
+#include "model/model.h"
 #include "model/tiny.h"
 
 #include <dirent.h>
@@ -107,7 +109,8 @@ static pv_status begin(synth *s)
     size_t n = strlen(s->out);
     while (n > 1 && s->out[n - 1] == '/')
         n--;
-    if ((size_t)snprintf(s->part, sizeof s->part, "%.*s.%ld.part", (int)n, s->out, (long)getpid()) >= sizeof s->part)
+    if ((size_t)snprintf(s->part, sizeof s->part, "%.*s.%ld.part", (int)n, s->out, (long)getpid()) >=
+        sizeof s->part)
         return pv_fail(PV_E_ARG, "%s: this path is too long", s->out);
     if (!stat(s->out, &there) && (!S_ISDIR(there.st_mode) || !is_empty(s->out)))
         return pv_fail(PV_E_FILE, "%s: is there already and not an empty folder", s->out);
@@ -121,8 +124,8 @@ static pv_status begin(synth *s)
     pv_status st = synth_weights_bytes(&s->weights, &bytes);
     if (!st && !statvfs(s->part, &disk) && (uint64_t)disk.f_bavail * disk.f_frsize < bytes) {
         cli_text need, have;
-        st = pv_fail(PV_E_FILE, "%s: the weights need %s, the disk has %s left", s->out, cli_bytes(&need, bytes),
-                     cli_bytes(&have, (uint64_t)disk.f_bavail * disk.f_frsize));
+        st = pv_fail(PV_E_FILE, "%s: the weights need %s, the disk has %s left", s->out,
+                     cli_bytes(&need, bytes), cli_bytes(&have, (uint64_t)disk.f_bavail * disk.f_frsize));
     }
     return st;
 }
@@ -166,7 +169,8 @@ static void add_feature(cJSON *features, const char *name, const char *type, con
 static void lerobot_keys(const synth *s, cJSON *json)
 {
     const pv_config *c = &s->config;
-    const int side[] = {c->vision.image, c->vision.image}, image[] = {3, side[0], side[0]}, vector[] = {c->action_dim};
+    const int side[] = {c->vision.image, c->vision.image}, image[] = {3, side[0], side[0]},
+              vector[] = {c->action_dim};
     cJSON_AddStringToObject(json, "type", "pi05");
     cJSON_AddNumberToObject(json, "n_obs_steps", 1);
     cJSON *features = cJSON_AddObjectToObject(json, "input_features");
@@ -228,7 +232,8 @@ static pv_status put_config(const synth *s)
 
 static const char *picture_name(const synth *s, int i, char *name, size_t size)
 {
-    snprintf(name, size, "images/%s.%s", s->config.camera[i], i == 1 ? "jpg" : "png"); /* one of each kind at least */
+    snprintf(name, size, "images/%s.%s", s->config.camera[i],
+             i == 1 ? "jpg" : "png"); /* one of each kind at least */
     return name;
 }
 
@@ -241,14 +246,15 @@ static pv_status put_pictures(const synth *s)
         scene_draw(i, WIDTH, HEIGHT, rgb);
         st = in_part(s, path, sizeof path, picture_name(s, i, name, sizeof name));
         if (!st)
-            st = i == 1 ? picture_write_jpeg(path, rgb, WIDTH, HEIGHT, 92) : picture_write_png(path, rgb, WIDTH, HEIGHT);
+            st = i == 1 ? picture_write_jpeg(path, rgb, WIDTH, HEIGHT, 92)
+                        : picture_write_png(path, rgb, WIDTH, HEIGHT);
     }
     pv_free(rgb);
     return st;
 }
 
-/* Statistics: where openpi has them. lerobot keeps them in its processors, which this version does not read; there they
- * lie beside the weights. */
+/* Statistics: where openpi has them. lerobot keeps them in its processors, which this version does not read;
+ * there they lie beside the weights. */
 static pv_status put_stats(const synth *s)
 {
     pv_status st = PV_OK;
@@ -280,28 +286,45 @@ static void run_command(const synth *s, const char *folder, char *text, size_t s
         append(text, size, "    --image %s=%s%s%s \\\n", s->config.camera[i], folder, *folder ? "/" : "",
                picture_name(s, i, name, sizeof name));
     }
-    append(text, size, "    --prompt \"pick up the red block\" --state 0.05,-0.02,0.9,3.1,0.1,-0.1,0.025,-0.025 \\\n"
-                       "    --plot actions.svg\n");
+    append(text, size,
+           "    --prompt \"pick up the red block\" --state 0.05,-0.02,0.9,3.1,0.1,-0.1,0.025,-0.025 \\\n"
+           "    --plot actions.svg\n");
 }
 
 static pv_status put_readme(const synth *s)
 {
     char text[4096], command[2048];
     run_command(s, "", command, sizeof command);
-    snprintf(text, sizeof text,
-             "A Pi0.5 checkpoint with made-up weights (%s), laid out as %s publishes them. It was written by\n\n"
-             "    pivot synth %s --layout %s --dtype %s --shards %d --out ...\n\n"
-             "The weights come from a hash: its actions are deterministic and mean nothing. From within this folder:\n\n%s\n"
-             "The statistics (%s) and the tokenizer (paligemma_tokenizer.model, a\n"
-             "small one) are made up too. %s\n",
-             s->full ? "full size" : "tiny", s->lerobot ? "lerobot" : "openpi's PyTorch exporter", s->kind, s->layout,
-             s->dtype, s->shards, command, s->lerobot ? "norm_stats.json" : "assets/" ASSET_ID "/norm_stats.json",
-             s->lerobot ? "A folder that lerobot published has neither: it is run with\n--norm-stats FILE and --tokenizer FILE."
-                        : "A converted checkpoint has no tokenizer: it is run with\n--tokenizer FILE.");
+    snprintf(
+        text, sizeof text,
+        "A Pi0.5 checkpoint with made-up weights (%s), laid out as %s publishes them. It was written by\n\n"
+        "    pivot synth %s --layout %s --dtype %s --shards %d --out ...\n\n"
+        "The weights come from a hash: its actions are deterministic and mean nothing. From within this "
+        "folder:\n\n%s\n"
+        "The statistics (%s) and the tokenizer (paligemma_tokenizer.model, a\n"
+        "small one) are made up too. %s\n",
+        s->full ? "full size" : "tiny", s->lerobot ? "lerobot" : "openpi's PyTorch exporter", s->kind,
+        s->layout, s->dtype, s->shards, command,
+        s->lerobot ? "norm_stats.json" : "assets/" ASSET_ID "/norm_stats.json",
+        s->lerobot ? "A folder that lerobot published has neither: it is run with\n--norm-stats FILE and "
+                     "--tokenizer FILE."
+                   : "A converted checkpoint has no tokenizer: it is run with\n--tokenizer FILE.");
     return put(s, "README.txt", text, strlen(text));
 }
 
 /* ---- all of it ---- */
+
+/* What was written loads: nothing was left out, for lack of memory say. */
+static pv_status try_out(const synth *s)
+{
+    pv_model *m = NULL;
+    pv_status st = pv_model_load(s->part, NULL, &m);
+    if (!st && m->config.horizon != s->config.horizon)
+        st =
+            pv_fail(PV_E_FILE, "%s: written, but read back with a horizon of %d", s->part, m->config.horizon);
+    pv_model_free(&m);
+    return pv_fail_in(st, "what was written does not load");
+}
 
 static pv_status write_folder(synth *s)
 {
@@ -318,6 +341,8 @@ static pv_status write_folder(synth *s)
         st = put_readme(s);
     if (!st)
         st = synth_weights_write(s->part, &s->weights);
+    if (!st)
+        st = try_out(s);
     if (!st && rename(s->part, s->out))
         st = pv_fail(PV_E_FILE, "%s: cannot be renamed from %s: %s", s->out, s->part, strerror(errno));
     if (st && *s->part)
@@ -344,7 +369,8 @@ static int report(const synth *s, double ms)
     }
     char command[16384];
     run_command(s, s->out, command, sizeof command);
-    printf("%s: %s of weights in %s. To run it:\n\n%s", s->out, cli_bytes(&a, bytes), cli_ms(&b, ms), command);
+    printf("%s: %s of weights in %s. To run it:\n\n%s", s->out, cli_bytes(&a, bytes), cli_ms(&b, ms),
+           command);
     return CLI_OK;
 }
 
@@ -354,7 +380,8 @@ static int parse(synth *s, int argc, char **argv)
         {"layout", "NAME", "whose names and files: openpi (default) or lerobot", CLI_TEXT, &s->layout},
         {"out", "DIR", "the folder to make; it must not be there, or be empty", CLI_TEXT, &s->out},
         {"dtype", "NAME", "of the weights: bf16 (default) or f32, the same values", CLI_TEXT, &s->dtype},
-        {"shards", "N", "files to spread the weights over, with an index (default: 1)", CLI_INT, &s->shards, 1, 64},
+        {"shards", "N", "files to spread the weights over, with an index (default: 1)", CLI_INT, &s->shards,
+         1, 64},
         {NULL},
     };
     const cli_command command = {
@@ -362,8 +389,10 @@ static int parse(synth *s, int argc, char **argv)
         .purpose = "write a checkpoint folder with made-up weights, as openpi or lerobot lay it out",
         .usage = "full|tiny --out DIR [options]",
         .example = "pivot synth tiny --layout openpi --out tiny",
-        .notes = "Weights come from a hash (docs/synthetic.md): the same everywhere, and without meaning. full has\n"
-                 "Pi0.5's dimensions (6.25 GiB as bf16), tiny is small enough for tests. Sample pictures, a tokenizer\n"
+        .notes = "Weights come from a hash (docs/synthetic.md): the same everywhere, and without meaning. "
+                 "full has\n"
+                 "Pi0.5's dimensions (6.25 GiB as bf16), tiny is small enough for tests. Sample pictures, a "
+                 "tokenizer\n"
                  "and statistics lie beside them; README.txt in the folder has the command that runs it.",
         .options = options,
         .groups = CLI_JSON,

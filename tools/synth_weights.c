@@ -31,7 +31,8 @@ typedef struct list {
 
 /* ---- which tensors ---- */
 
-static pv_status add(list *l, const synth_weights_params *p, const char *origin, int n_dims, const int64_t *dim)
+static pv_status add(list *l, const synth_weights_params *p, const char *origin, int n_dims,
+                     const int64_t *dim)
 {
     bool table = !strcmp(origin, PV_EMBEDDING_NAME);
     const char *name = table && !p->lerobot ? PV_LM_HEAD_NAME : origin;
@@ -150,7 +151,8 @@ static pv_status write_tensor(writing *w, pv_st_writer *out, const tensor *t)
     for (int64_t first = 0; !st && first < t->n; first += CHUNK) {
         int64_t n = t->n - first < CHUNK ? t->n - first : CHUNK;
         size_t bytes = pv_dtype_bytes(w->p->dtype, (size_t)n);
-        pv_pool_run(w->pool, (n + PIECE - 1) / PIECE, make_piece, &(work){t, first, n, w->p->dtype, w->chunk});
+        pv_pool_run(w->pool, (n + PIECE - 1) / PIECE, make_piece,
+                    &(work){t, first, n, w->p->dtype, w->chunk});
         st = pv_st_writer_data(out, w->chunk, bytes);
         w->done += bytes;
         if (w->p->progress)
@@ -173,7 +175,8 @@ static pv_status write_shard(writing *w, const char *path, int shard)
         if (t->shard != shard)
             continue;
         st = pv_st_writer_declare(out, t->name, w->p->dtype, t->n_dims, t->dim);
-        if (!st && !strcmp(t->name, PV_LM_HEAD_NAME)) /* as safetensors notes a tied tensor that it left out */
+        if (!st &&
+            !strcmp(t->name, PV_LM_HEAD_NAME)) /* as safetensors notes a tied tensor that it left out */
             st = pv_st_writer_metadata(out, PV_EMBEDDING_NAME, PV_LM_HEAD_NAME);
     }
     for (int i = 0; !st && i < w->l->n; i++)
@@ -194,17 +197,16 @@ static const char *shard_name(pv_arena *arena, int shard, int shards)
 
 static pv_status write_index(const list *l, const char *path, int shards, pv_arena *arena)
 {
-    cJSON *json = cJSON_CreateObject();
-    cJSON_AddNumberToObject(cJSON_AddObjectToObject(json, "metadata"), "total_size", (double)l->bytes);
+    cJSON *json = cJSON_CreateObject(), *meta = cJSON_AddObjectToObject(json, "metadata");
+    bool whole = cJSON_AddNumberToObject(meta, "total_size", (double)l->bytes) != NULL;
     cJSON *map = cJSON_AddObjectToObject(json, "weight_map");
     for (int i = 0; i < l->n; i++) {
         const char *name = shard_name(arena, l->t[i].shard, shards);
-        if (name)
-            cJSON_AddStringToObject(map, l->t[i].name, name);
+        whole = whole && name && cJSON_AddStringToObject(map, l->t[i].name, name);
     }
-    char *text = cJSON_Print(json);
-    bool whole = text && cJSON_GetArraySize(map) == l->n;
-    pv_status st = whole ? pv_file_write(path, text, strlen(text)) : pv_fail(PV_E_MEMORY, "%s: out of memory", path);
+    char *text = whole ? cJSON_Print(json) : NULL;
+    pv_status st =
+        text ? pv_file_write(path, text, strlen(text)) : pv_fail(PV_E_MEMORY, "%s: out of memory", path);
     cJSON_free(text);
     cJSON_Delete(json);
     return st;

@@ -1,4 +1,5 @@
-/* synth_weights.h - the weights of the synthetic checkpoint as files, named as openpi's or lerobot's saver does. */
+/* synth_weights.h - the weights of the synthetic checkpoint as files, named as openpi's or lerobot's saver
+ * does. */
 #ifndef PV_TOOLS_SYNTH_WEIGHTS_H
 #define PV_TOOLS_SYNTH_WEIGHTS_H
 
@@ -18,8 +19,8 @@ typedef struct synth_weights_params {
 /* Bytes of data that the files will have. */
 pv_status synth_weights_bytes(const synth_weights_params *p, uint64_t *bytes);
 
-/* Writes them into `folder`; memory: a few chunks, whatever the model. Fewer shards where there are fewer tensors. A
- * failure may leave whole shards behind: the folder is the caller's to clear. */
+/* Writes them into `folder`; memory: a few chunks, whatever the model. Fewer shards where there are fewer
+ * tensors. A failure may leave whole shards behind: the folder is the caller's to clear. */
 pv_status synth_weights_write(const char *folder, const synth_weights_params *p);
 
 #endif

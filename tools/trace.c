@@ -153,8 +153,6 @@ void trace_free_inputs(trace_inputs *in)
 
 /* ---- names ---- */
 
-#define MOST_STEPS 1000 /* a trace of more is taken for a mistake: every step has its tables */
-
 static const char *after(const char *name, const char *prefix)
 {
     size_t n = strlen(prefix);
@@ -203,7 +201,7 @@ static trace_name of_step(const char *digits)
     trace_name n = {.kind = TRACE_UNKNOWN, .view = -1};
     char *dot;
     long step = strtol(digits, &dot, 10);
-    if (dot == digits || *dot != '.' || step < 0 || step >= MOST_STEPS)
+    if (dot == digits || *dot != '.' || step < 0 || step >= TRACE_MAX_STEPS)
         return n;
     n.step = (int)step;
     n.kind = strcmp(dot, ".time") ? TRACE_TENSOR : TRACE_TIME;

@@ -9,6 +9,8 @@
 #include "io/safetensors.h"
 #include "session/runner.h"
 
+#define TRACE_MAX_STEPS 1000 /* a trace of more is taken for a mistake: every step has its tables */
+
 typedef struct trace_inputs {
     int views, camera[PV_MAX_CAMERAS]; /* present cameras, in the model's order */
     float *images;                     /* [views][3][side][side] */

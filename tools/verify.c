@@ -47,13 +47,14 @@ static void print_not_compared(const verify_report *r)
     }
 }
 
-static void print_verdict(const verify_report *r)
+static void print_verdict(const verify_report *r, bool same_bytes)
 {
-    printf("production plan: action bytes %s the probe's\n", r->production_equal ? "equal" : "DIFFER from");
+    printf("production plan: action bytes %s the probe's%s\n", r->production_equal ? "equal" : "differ from",
+           r->production_equal || same_bytes ? "" : " (other kernels; its actions are held to the same bounds)");
     const verify_entry *e = r->first_failed;
     char why[96];
     if (!e) {
-        printf(r->production_equal ? "%d tensors compared, all within bounds\n"
+        printf(r->production_equal || !same_bytes ? "%d tensors compared, all within bounds\n"
                                    : "%d tensors compared, all within bounds, but the two plans differ\n",
                r->n_compared);
     } else if (e->state == VERIFY_NO_COUNTERPART) {
@@ -153,7 +154,8 @@ int verify_main(int argc, char **argv)
     if (!st)
         st = verify_trace(m, be, &p, cli_progress, &bar, &r);
     cli_progress_end(&bar);
-    bool passed = !st && !r.first_failed && r.production_equal;
+    bool same_bytes = be && !strcmp(pv_backend_name(be), "cpu"); /* what only the reference promises */
+    bool passed = !st && !r.first_failed && (r.production_equal || !same_bytes);
     if (st) {
         code = cli_fail(&common, st);
     } else if (common.json) {
@@ -163,7 +165,7 @@ int verify_main(int argc, char **argv)
         print_table(&r);
         printf("\n");
         print_not_compared(&r);
-        print_verdict(&r);
+        print_verdict(&r, same_bytes);
         code = CLI_OK;
     }
     verify_free(&r);

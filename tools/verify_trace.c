@@ -70,6 +70,30 @@ static verify_entry *entry_of(verify_report *r, const char *name, size_t stem)
     return e;
 }
 
+/* Steps of the trace. One past the last that has a name; more, if a step's time says that others follow: of S steps, step k
+ * is at 1 - k / S. */
+static pv_status count_steps(verification *v)
+{
+    const verify_report *r = v->report;
+    int last = -1, by_time = 0;
+    for (int i = 0; i < r->n_entries; i++) {
+        const verify_entry *e = &r->entries[i];
+        if (e->what.step > last)
+            last = e->what.step;
+        if (e->what.kind != TRACE_TIME || e->what.step < 1 || !e->whole || e->whole->n_elements != 1)
+            continue;
+        float *t = trace_floats(v->trace, e->whole);
+        if (!t)
+            return PV_E_FILE;
+        double steps = e->what.step / (1 - (double)*t);
+        if (*t < 1 && fabs(steps - round(steps)) < 1e-3 && steps > by_time && steps <= TRACE_MAX_STEPS)
+            by_time = (int)round(steps);
+        pv_free(t);
+    }
+    v->steps = last < 0 ? v->c->num_steps : last + 1 > by_time ? last + 1 : by_time;
+    return PV_OK;
+}
+
 static pv_status list_entries(verification *v)
 {
     verify_report *r = v->report;
@@ -104,12 +128,8 @@ static pv_status list_entries(verification *v)
         e->absolute = e->what.kind == TRACE_TIME || e->what.kind == TRACE_PAD_MASK ||
                       (e->what.kind == TRACE_SCHEDULE && e->what.part == TRACE_TIMESTEPS);
         e->bound = e->absolute ? 0x1p-23 : v->params->bound > 0 ? v->params->bound : default_bound(v->c, &e->what);
-        if (e->what.step >= v->steps)
-            v->steps = e->what.step + 1;
     }
-    if (!v->steps)
-        v->steps = v->c->num_steps;
-    return PV_OK;
+    return count_steps(v);
 }
 
 static bool keep(void *user, const char *tensor)
@@ -193,12 +213,12 @@ static pv_status compare_entry(verification *v, verify_entry *e, const float *ou
         }
     }
     const pv_st_tensor *t = e->whole ? e->whole : e->sample;
-    if ((e->whole && t->n_elements != n) || (!e->whole && e->index->n_elements != t->n_elements)) {
+    if (t->n_elements != (e->whole ? n : e->index->n_elements) || t->n_elements == 0 || (e->l2 && e->l2->n_elements != 1)) {
         e->state = VERIFY_NO_COUNTERPART;
         e->why = "another number of elements";
         return PV_OK;
     }
-    float *ref = trace_floats(v->trace, t), *index = NULL, *l2 = NULL;
+    float *ref = trace_floats(v->trace, t), *l2 = NULL;
     pv_status st = ref ? PV_OK : PV_E_FILE;
     int32_t *at_index = NULL;
     if (!st && !e->whole) { /* indices as integers: f32 does not hold them all */
@@ -242,7 +262,6 @@ static pv_status compare_entry(verification *v, verify_entry *e, const float *ou
         e->why = "all rows masked";
     }
     pv_free(ref);
-    pv_free(index);
     pv_free(l2);
     pv_free(at_index);
     return st;
@@ -467,9 +486,45 @@ static pv_status copy_input(const verification *v, pv_st_writer *w, const pv_st_
     return st;
 }
 
-static bool dumped(const verify_entry *e)
+/* Inputs, the times of schedules among them: what was computed belongs to the times of the trace. */
+static bool is_input(const verify_entry *e)
 {
-    return e->kept || (e->whole && !strncmp(e->name, "in.", 3));
+    return e->whole && (!strncmp(e->name, "in.", 3) ||
+                        (e->what.kind == TRACE_SCHEDULE && e->what.part == TRACE_TIMESTEPS));
+}
+
+static pv_dtype dumped_dtype(const verify_entry *e)
+{
+    return e->what.kind == TRACE_PAD_MASK ? PV_U8 : e->ours && e->ours->dtype == PV_I32 ? PV_I32 : PV_F32;
+}
+
+static pv_status declare(const verification *v, pv_st_writer *w, const verify_entry *e)
+{
+    if (is_input(e))
+        return pv_st_writer_declare(w, e->name, e->whole->dtype, e->whole->n_dims, e->whole->dim);
+    if (e->whole && e->whole->n_elements == e->n_kept)
+        return pv_st_writer_declare(w, e->name, dumped_dtype(e), e->whole->n_dims, e->whole->dim);
+    int64_t width = ours_width(e, v->c);
+    return pv_st_writer_declare(w, e->name, dumped_dtype(e), 2, (int64_t[]){e->n_kept / width, width});
+}
+
+static pv_status write_kept(pv_st_writer *w, const verify_entry *e)
+{
+    pv_dtype dtype = dumped_dtype(e);
+    size_t bytes = pv_dtype_bytes(dtype, (size_t)e->n_kept);
+    if (dtype == PV_F32)
+        return pv_st_writer_data(w, e->kept, bytes);
+    void *whole_numbers = pv_alloc(bytes);
+    if (!whole_numbers)
+        return PV_E_MEMORY;
+    for (int64_t i = 0; i < e->n_kept; i++)
+        if (dtype == PV_U8)
+            ((uint8_t *)whole_numbers)[i] = (uint8_t)e->kept[i];
+        else
+            ((int32_t *)whole_numbers)[i] = (int32_t)e->kept[i];
+    pv_status st = pv_st_writer_data(w, whole_numbers, bytes);
+    pv_free(whole_numbers);
+    return st;
 }
 
 /* What the probe computed under the trace's names; masked rows are 0. Whole tensors also where the trace has samples. */
@@ -478,21 +533,15 @@ static pv_status write_dump(const verification *v, const char *path)
     pv_st_writer *w = NULL;
     const verify_report *r = v->report;
     pv_status st = pv_st_writer_begin(path, &w);
+    for (int i = 0; !st && i < r->n_entries; i++)
+        if (is_input(&r->entries[i]) || r->entries[i].kept)
+            st = declare(v, w, &r->entries[i]);
     for (int i = 0; !st && i < r->n_entries; i++) {
         const verify_entry *e = &r->entries[i];
-        if (!dumped(e))
-            continue;
-        if (e->whole)
-            st = pv_st_writer_declare(w, e->name, e->kept ? PV_F32 : e->whole->dtype, e->whole->n_dims, e->whole->dim);
-        else
-            st = pv_st_writer_declare(w, e->name, PV_F32, 2,
-                                      (int64_t[]){e->n_kept / ours_width(e, v->c), ours_width(e, v->c)});
-    }
-    for (int i = 0; !st && i < r->n_entries; i++) {
-        const verify_entry *e = &r->entries[i];
-        if (!dumped(e))
-            continue;
-        st = e->kept ? pv_st_writer_data(w, e->kept, sizeof(float) * (size_t)e->n_kept) : copy_input(v, w, e->whole);
+        if (is_input(e))
+            st = copy_input(v, w, e->whole);
+        else if (e->kept)
+            st = write_kept(w, e);
     }
     if (!st)
         return pv_st_writer_end(&w);

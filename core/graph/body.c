@@ -1,4 +1,5 @@
-/* body.c - composites said in other ops: the definition of every fused op.
+/* body.c - composites said in other ops: the definition of every fused op. No two arguments of one call make nodes: C leaves
+ * their order open, and nodes stand in the order in which they are made.
  * Tensors born here are f32, whatever the recipe: they stand for a fused kernel's registers. */
 #include "build.h"
 
@@ -20,8 +21,8 @@ void body_attention(pv_graph *g, const pv_node *n, pv_tensor **out)
 void body_ada_rms_norm(pv_graph *g, const pv_node *n, pv_tensor **out)
 {
     pv_tensor *h = pv_rms_norm(g, NULL, n->in[0], NULL, n->attr.norm.eps);
-    pv_tensor *scaled = pv_mul(g, NULL, h, third(g, n->in[1], 0));
-    out[0] = pv_add(g, NULL, pv_add(g, NULL, h, scaled), third(g, n->in[1], 1));
+    pv_tensor *scaled = pv_add(g, NULL, h, pv_mul(g, NULL, h, third(g, n->in[1], 0)));
+    out[0] = pv_add(g, NULL, scaled, third(g, n->in[1], 1));
 }
 
 void body_gated_residual(pv_graph *g, const pv_node *n, pv_tensor **out)

@@ -85,6 +85,20 @@ pv_status pv_file_read(const char *path, size_t max_bytes, char **data, size_t *
     return PV_OK;
 }
 
+/* The rename at the end would take the place of what is there: of a device too, or of a link to one. */
+static pv_status may_be_written(const char *path)
+{
+    struct stat s;
+    if (!*path)
+        return pv_fail(PV_E_FILE, "expected the name of a file to write, came an empty text");
+    if (lstat(path, &s) != 0 || S_ISREG(s.st_mode)) /* not there, or told when it is created */
+        return PV_OK;
+    return pv_fail(PV_E_FILE, "%s: expected a regular file or none, this is %s", path,
+                   S_ISDIR(s.st_mode)   ? "a folder"
+                   : S_ISLNK(s.st_mode) ? "a symbolic link"
+                                        : "something else");
+}
+
 static void forget(pv_file_out *f)
 {
     pv_free(f->path);
@@ -96,6 +110,9 @@ pv_status pv_file_out_begin(pv_file_out *f, const char *path)
 {
     static atomic_uint count;
     const size_t room = strlen(path) + 48;
+    pv_status st = may_be_written(path);
+    if (st)
+        return st;
     *f = (pv_file_out){.fd = -1, .path = pv_strdup(path), .part = pv_alloc(room)};
     if (!f->path || !f->part) {
         forget(f);
@@ -106,7 +123,7 @@ pv_status pv_file_out_begin(pv_file_out *f, const char *path)
         f->fd = open(f->part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     } while (f->fd < 0 && (errno == EEXIST || errno == EINTR));
     if (f->fd < 0) {
-        pv_status st = pv_fail(PV_E_FILE, "%s: cannot be created: %s", f->part, strerror(errno));
+        st = pv_fail(PV_E_FILE, "%s: cannot be created: %s", f->part, strerror(errno));
         forget(f);
         return st;
     }

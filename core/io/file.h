@@ -8,7 +8,8 @@
 /* A whole regular file, NUL behind it (not counted in *n). pv_free it. PV_E_FILE with path and reason. */
 pv_status pv_file_read(const char *path, size_t max_bytes, char **data, size_t *n);
 
-/* Writes a file whole or not at all: to a temporary file beside it, flushed to disk, then renamed. */
+/* Writes a file whole or not at all: to a temporary file beside it, flushed to disk, then renamed. What is there
+ * already must be a regular file: a folder, a device or a symbolic link is refused and stays. */
 pv_status pv_file_write(const char *path, const void *data, size_t n);
 
 /* A regular file for reading; anything else (folder, FIFO, device) is refused without waiting for it. */

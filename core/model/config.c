@@ -60,13 +60,27 @@ static const cJSON *get(reader *r, const cJSON *json, const char *key)
     return v && !cJSON_IsNull(v) ? v : NULL;
 }
 
+/* A value of the file is not what it should be. */
+static void wrong(reader *r, const cJSON *v, const char *key, const char *expected)
+{
+    char came[48];
+    if (cJSON_IsNumber(v))
+        snprintf(came, sizeof came, "%g", v->valuedouble);
+    else if (cJSON_IsString(v))
+        snprintf(came, sizeof came, "\"%.32s\"", v->valuestring);
+    else
+        snprintf(came, sizeof came, "%s",
+                 cJSON_IsTrue(v) ? "true" : cJSON_IsFalse(v) ? "false" : cJSON_IsArray(v) ? "an array" : "an object");
+    r->status = pv_fail(PV_E_FILE, "%s: '%s': expected %s, came %s", r->where, key, expected, came);
+}
+
 static void integer(reader *r, const cJSON *json, const char *key, int *out)
 {
     const cJSON *v = get(r, json, key);
     if (!v)
         return;
     if (!cJSON_IsNumber(v) || v->valuedouble != floor(v->valuedouble) || v->valuedouble < 0 || v->valuedouble > 1 << 24)
-        r->status = pv_fail(PV_E_FILE, "%s: '%s': expected a whole number from 0 to %d", r->where, key, 1 << 24);
+        wrong(r, v, key, "a whole number from 0 to 16777216");
     else
         *out = (int)v->valuedouble;
 }
@@ -77,7 +91,7 @@ static void positive(reader *r, const cJSON *json, const char *key, double *out)
     if (!v)
         return;
     if (!cJSON_IsNumber(v) || !(v->valuedouble > 0) || !isfinite(v->valuedouble))
-        r->status = pv_fail(PV_E_FILE, "%s: '%s': expected a number above 0", r->where, key);
+        wrong(r, v, key, "a number above 0");
     else
         *out = v->valuedouble;
 }
@@ -98,7 +112,7 @@ static void boolean(reader *r, const cJSON *json, const char *key, bool *out)
     if (!v)
         return;
     if (!cJSON_IsBool(v))
-        r->status = pv_fail(PV_E_FILE, "%s: '%s': expected true or false", r->where, key);
+        wrong(r, v, key, "true or false");
     else
         *out = cJSON_IsTrue(v);
 }
@@ -107,7 +121,7 @@ static const cJSON *object(reader *r, const cJSON *json, const char *key)
 {
     const cJSON *v = get(r, json, key);
     if (v && !cJSON_IsObject(v)) {
-        r->status = pv_fail(PV_E_FILE, "%s: '%s': expected an object", r->where, key);
+        wrong(r, v, key, "an object");
         return NULL;
     }
     return v;
@@ -306,21 +320,25 @@ static pv_status range(const char *where, const char *key, int v, int least, int
     return PV_OK;
 }
 
-static pv_status check_gemma(const char *where, const char *key, const pv_gemma_config *c)
+static pv_status check_gemma(const char *where, const char *part, const pv_gemma_config *c)
 {
-    pv_status st = range(where, key, c->width, 1, 1 << 16);
-    if (!st)
-        st = range(where, "depth", c->depth, 1, 1024);
-    if (!st)
-        st = range(where, "mlp_dim", c->mlp_dim, 1, 1 << 18);
-    if (!st)
-        st = range(where, "heads", c->heads, 1, 1024);
-    if (!st)
-        st = range(where, "kv_heads", c->kv_heads, 1, c->heads);
-    if (!st)
-        st = range(where, "head_dim", c->head_dim, 2, 1024);
+    const struct {
+        const char *key;
+        int value, least, most;
+    } numbers[] = {{"width", c->width, 1, 1 << 16},        {"depth", c->depth, 1, 1024},
+                   {"mlp_dim", c->mlp_dim, 1, 1 << 18},    {"heads", c->heads, 1, 1024},
+                   {"kv_heads", c->kv_heads, 1, c->heads}, {"head_dim", c->head_dim, 2, 1024}};
+    pv_status st = PV_OK;
+    for (size_t i = 0; !st && i < sizeof numbers / sizeof *numbers; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "%s.%s", part, numbers[i].key);
+        st = range(where, key, numbers[i].value, numbers[i].least, numbers[i].most);
+    }
     if (!st && (c->head_dim % 2 || c->heads % c->kv_heads))
-        st = pv_fail(PV_E_FILE, "%s: '%s': head_dim must be even and heads a multiple of kv_heads", where, key);
+        st = pv_fail(PV_E_FILE,
+                     "%s: '%s': head_dim must be even and heads a multiple of kv_heads; came head_dim %d, heads %d, "
+                     "kv_heads %d",
+                     where, part, c->head_dim, c->heads, c->kv_heads);
     return st;
 }
 
@@ -355,13 +373,20 @@ pv_status pv_config_check(const pv_config *c, const char *where)
     if (!st)
         st = range(where, "cameras", c->n_cameras, 1, PV_MAX_CAMERAS);
     if (!st && (v->width % v->heads || v->image % v->patch))
-        st = pv_fail(PV_E_FILE, "%s: 'vision': width must be a multiple of heads, image of patch", where);
+        st = pv_fail(PV_E_FILE,
+                     "%s: 'vision': width must be a multiple of heads, image of patch; came width %d, heads %d, image %d, "
+                     "patch %d",
+                     where, v->width, v->heads, v->image, v->patch);
     if (!st && c->expert.width % 2)
         st = pv_fail(PV_E_FILE, "%s: 'expert.width' must be even (sin and cos of the time), came %d", where,
                      c->expert.width);
     if (!st && (c->gemma.depth != c->expert.depth || c->gemma.kv_heads != c->expert.kv_heads ||
                 c->gemma.head_dim != c->expert.head_dim))
-        st = pv_fail(PV_E_FILE, "%s: prefix and expert share their K/V: depth, kv_heads and head_dim must agree", where);
+        st = pv_fail(PV_E_FILE,
+                     "%s: prefix and expert share their K/V: depth, kv_heads and head_dim must agree; came %d, %d, %d and "
+                     "%d, %d, %d",
+                     where, c->gemma.depth, c->gemma.kv_heads, c->gemma.head_dim, c->expert.depth, c->expert.kv_heads,
+                     c->expert.head_dim);
     if (!st && c->time_min_period >= c->time_max_period)
         st = pv_fail(PV_E_FILE, "%s: 'time_min_period' %g is not below 'time_max_period' %g", where, c->time_min_period,
                      c->time_max_period);

@@ -109,6 +109,13 @@ static pv_status find_stats(const char *folder, const char *asset_id, char **pat
     return st;
 }
 
+/* What comes with synth: serves its own dimensions; for a config with others it is left out, and missed only if needed. */
+static pv_status leave_out(pv_status st)
+{
+    pv_log(PV_LOG_WARN, "%s; left out", pv_error_text());
+    return st == PV_E_FILE ? PV_OK : st;
+}
+
 static pv_status load_stats(pv_model *m, const char *folder, const pv_model_params *p)
 {
     pv_status st = PV_OK;
@@ -135,6 +142,10 @@ static pv_status load_stats(pv_model *m, const char *folder, const pv_model_para
             st = pv_fail(PV_E_FILE, "statistics of %d state and %d action dims; the model has %d", m->stats->state.dim,
                          m->stats->actions.dim, m->config.action_dim);
         pv_fail_in(st, "%s", where);
+        if (st && !m->stats_path) {
+            st = leave_out(st);
+            pv_stats_free(&m->stats);
+        }
     }
     return st;
 }
@@ -164,6 +175,10 @@ static pv_status load_tokenizer(pv_model *m, const char *folder, const pv_model_
         st = pv_fail(PV_E_FILE, "%s: %d pieces; the model's vocabulary has %d",
                      m->tokenizer_path ? m->tokenizer_path : "embedded tokenizer", pv_tokenizer_vocab(m->tokenizer),
                      m->config.vocab);
+    if (st && m->tokenizer && !m->tokenizer_path) {
+        st = leave_out(st);
+        pv_tokenizer_free(&m->tokenizer);
+    }
     return st;
 }
 

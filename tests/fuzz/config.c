@@ -1,5 +1,5 @@
-/* config.c - fuzzing the configuration: what is accepted is a model whose graph can be built and whose text reads back as
- * the same. */
+/* config.c - fuzzing the configuration: what is accepted is a model whose graph can be built and whose text
+ * reads back as the same. */
 #include "model/config.h"
 #include "base/memory.h"
 

@@ -1,5 +1,6 @@
-/* checkpoint.c - names and dtypes as they were ever published, one set of weights behind all of them; and files that are
- * not a whole Pi0.5, each refused with the tensor's name. All files are of the tiny model, written here. */
+/* checkpoint.c - names and dtypes as they were ever published, one set of weights behind all of them; and
+ * files that are not a whole Pi0.5, each refused with the tensor's name. All files are of the tiny model,
+ * written here. */
 #include "files.h"
 #include "base/dtype.h"
 
@@ -40,7 +41,8 @@ static void same_weights(const pv_model *m, pv_dtype dtype, const char *what)
                   m->source.read(m->source.user, name, 0, n, got) == PV_OK && !memcmp(got, want, bytes);
         if (ok && n > 10) { /* from the middle on, too */
             size_t at = pv_dtype_bytes(dtype, 5);
-            ok = m->source.read(m->source.user, name, 5, n - 5, got) == PV_OK && !memcmp(got, want + at, bytes - at);
+            ok = m->source.read(m->source.user, name, 5, n - 5, got) == PV_OK &&
+                 !memcmp(got, want + at, bytes - at);
         }
         if (!ok && !wrong++)
             printf("    %s: '%s' differs\n", what, name);
@@ -110,7 +112,8 @@ static void short_vision(void)
 {
     files_fresh();
     files_tiny(&list, PV_BF16);
-    CHECK(files_rename(&list, PRE "paligemma.model.vision_tower.vision_model.", PRE "paligemma.model.vision_tower.") > 20);
+    CHECK(files_rename(&list, PRE "paligemma.model.vision_tower.vision_model.",
+                       PRE "paligemma.model.vision_tower.") > 20);
     one_file("vision_tower without vision_model", PV_BF16);
 }
 
@@ -122,7 +125,8 @@ static void old_transformers(bool tied)
     files_rename(&list, PRE "paligemma.model.vision_tower.", PRE "paligemma.vision_tower.");
     files_rename(&list, PRE "paligemma.model.multi_modal_projector.", PRE "paligemma.multi_modal_projector.");
     files_rename(&list, PRE "paligemma.lm_head.",
-                 tied ? PRE "paligemma.language_model.lm_head." : PRE "paligemma.language_model.model.embed_tokens.");
+                 tied ? PRE "paligemma.language_model.lm_head."
+                      : PRE "paligemma.language_model.model.embed_tokens.");
     one_file("before transformers 4.52", PV_BF16);
     files_rename(&list, PRE "paligemma.vision_tower.vision_model.", PRE "paligemma.vision_tower.");
     files_rename(&list, "", "model.");
@@ -135,8 +139,8 @@ static void shards(void)
     files_tiny(&list, PV_BF16);
     char index[65536] = "{\"metadata\": {\"total_size\": 1}, \"weight_map\": {";
     for (int i = 0; i < list.n; i++)
-        snprintf(index + strlen(index), sizeof index - strlen(index), "%s\"%s\": \"part-%d.safetensors\"", i ? ", " : "",
-                 list.t[i].name, i % 3);
+        snprintf(index + strlen(index), sizeof index - strlen(index), "%s\"%s\": \"part-%d.safetensors\"",
+                 i ? ", " : "", list.t[i].name, i % 3);
     strcat(index, "}}");
     files_text("model.safetensors.index.json", index);
     for (int part = 0; part < 3; part++) {
@@ -156,7 +160,8 @@ static void mixed_dtypes(void)
 {
     files_fresh();
     files_tiny(&list, PV_BF16);
-    file_tensor *norm = files_find(&list, PRE "paligemma.model.language_model.layers.1.input_layernorm.weight");
+    file_tensor *norm =
+        files_find(&list, PRE "paligemma.model.language_model.layers.1.input_layernorm.weight");
     norm->dtype = PV_F32;
     files_write(&list, in_folder("model.safetensors"), 0, 1);
     pv_model *m = NULL;
@@ -292,7 +297,8 @@ static void other_policies(void)
     strcpy(files_find(&list, PRE "gemma_expert.model.layers.0.input_layernorm.dense.weight")->name,
            PRE "gemma_expert.model.layers.0.input_layernorm.weight");
     refused(PV_E_CHECKPOINT, "input_layernorm.weight'", "expected pi0.5");
-    files_add(&list, PRE "paligemma.model.language_model.layers.0.self_attn.q_proj.lora_A.weight", 2, 16, 160);
+    files_add(&list, PRE "paligemma.model.language_model.layers.0.self_attn.q_proj.lora_A.weight", 2, 16,
+              160);
     refused(PV_E_CHECKPOINT, "lora_A.weight'", "adapter");
     files_add(&list, "base_model.model.state.weight", 2, 80, 32);
     refused(PV_E_CHECKPOINT, "'base_model.model.state.weight'", "adapter");

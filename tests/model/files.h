@@ -1,4 +1,5 @@
-/* files.h - checkpoints of the tiny model for tests: a list of tensors that a test may bend, written as a file. */
+/* files.h - checkpoints of the tiny model for tests: a list of tensors that a test may bend, written as a
+ * file. */
 #ifndef PV_TESTS_MODEL_FILES_H
 #define PV_TESTS_MODEL_FILES_H
 
@@ -15,8 +16,8 @@
 #define FILES_MAX 256
 
 typedef struct file_tensor {
-    char name[300];          /* in the file */
-    char origin[200];        /* the model's: its values go in */
+    char name[300];   /* in the file */
+    char origin[200]; /* the model's: its values go in */
     int n_dims;
     int64_t dim[8];
     pv_dtype dtype;
@@ -39,7 +40,8 @@ static inline void files_tiny(file_list *l, pv_dtype dtype)
     CHECK_OK(pv_graph_status(g));
     l->n = 0;
     file_tensor *table = &l->t[l->n++];
-    *table = (file_tensor){PRE "paligemma.lm_head.weight", PV_EMBEDDING_NAME, 2, {c.vocab, c.gemma.width}, dtype};
+    *table =
+        (file_tensor){PRE "paligemma.lm_head.weight", PV_EMBEDDING_NAME, 2, {c.vocab, c.gemma.width}, dtype};
     for (int i = 0; i < g->n_tensors; i++) {
         const pv_tensor *w = g->tensors[i];
         if (w->usage != PV_WEIGHT)

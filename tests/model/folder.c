@@ -1,12 +1,14 @@
-/* folder.c - what lies around the weights: config.json, statistics, tokenizer; found, chosen by flag, or missed with
- * words that name the flag. */
+/* folder.c - what lies around the weights: config.json, statistics, tokenizer; found, chosen by flag, or
+ * missed with words that name the flag. */
 #include "files.h"
+#include "tests/faults.h"
 
 static file_list list;
 
-static const char stats[] = "{\"norm_stats\": {"
-                            "\"state\": {\"mean\": [0, 1], \"std\": [1, 2], \"q01\": [-1, -3], \"q99\": [1, 5]},"
-                            "\"actions\": {\"mean\": [%d], \"std\": [1], \"q01\": [-1], \"q99\": [1]}}}";
+static const char stats[] =
+    "{\"norm_stats\": {"
+    "\"state\": {\"mean\": [0, 1], \"std\": [1, 2], \"q01\": [-1, -3], \"q99\": [1, 5]},"
+    "\"actions\": {\"mean\": [%d], \"std\": [1], \"q01\": [-1], \"q99\": [1]}}}";
 
 static void put_stats(const char *name, int mean)
 {
@@ -66,7 +68,8 @@ static void statistics(void)
     fresh();
     CHECK_OK(load(NULL, &mean));
     CHECK(mean == -1 && !info.has_stats && info.action_dim == 32 && info.state_dim == 32);
-    CHECK(!strcmp(info.layout, "openpi") && info.horizon == 10 && info.n_cameras == 3 && info.parameters == 1340096);
+    CHECK(!strcmp(info.layout, "openpi") && info.horizon == 10 && info.n_cameras == 3 &&
+          info.parameters == 1340096);
 
     put_stats("assets/lab/arm/norm_stats.json", 3); /* an id may have a slash */
     CHECK_OK(load(NULL, &mean));
@@ -113,7 +116,8 @@ static void bad_statistics(void)
     CHECK_TEXT("assets/a/norm_stats.json");
     CHECK_TEXT("q01");
     CHECK_OK(load(&(pv_model_params){.zscore = PV_ON}, &mean));
-    char many[2048] = "{\"norm_stats\": {\"state\": {\"mean\": [0], \"std\": [1], \"q01\": [-1], \"q99\": [1]},\"actions\": {";
+    char many[2048] = "{\"norm_stats\": {\"state\": {\"mean\": [0], \"std\": [1], \"q01\": [-1], \"q99\": "
+                      "[1]},\"actions\": {";
     static const char *const keys[] = {"mean", "std", "q01", "q99"};
     for (int k = 0; k < 4; k++) {
         snprintf(many + strlen(many), sizeof many - strlen(many), "%s\"%s\": [", k ? "," : "", keys[k]);
@@ -183,11 +187,13 @@ static void tokenizer(void)
     CHECK_TEXT("none.model");
     CHECK_OK(load(&(pv_model_params){.tokenizer = in_folder("third.model")}, &mean));
     files_text("small.json", "{\"vocab\": 502}");
-    CHECK(load(&(pv_model_params){.config = in_folder("small.json")}, &mean) != PV_OK); /* the table has 503 rows */
+    CHECK(load(&(pv_model_params){.config = in_folder("small.json")}, &mean) !=
+          PV_OK); /* the table has 503 rows */
     CHECK_TEXT("expected shape [502, 160], came [503, 160]");
 #else
     CHECK(st == PV_OK && !info.has_tokenizer); /* token ids still work */
-    CHECK_STATUS(load(&(pv_model_params){.tokenizer = in_folder("tokenizer.model")}, &mean), PV_E_UNSUPPORTED);
+    CHECK_STATUS(load(&(pv_model_params){.tokenizer = in_folder("tokenizer.model")}, &mean),
+                 PV_E_UNSUPPORTED);
 #endif
 }
 
@@ -198,7 +204,9 @@ static void lerobot(void)
     pv_config c;
     pv_config_tiny(&c);
     char *own = pv_config_text(&c);
-    files_text("config.json", "{\"type\": \"pi05\", \"chunk_size\": 6, \"normalization_mapping\": {\"ACTION\": \"MEAN_STD\"}}");
+    files_text(
+        "config.json",
+        "{\"type\": \"pi05\", \"chunk_size\": 6, \"normalization_mapping\": {\"ACTION\": \"MEAN_STD\"}}");
     put_stats("norm_stats.json", 2);
     char *h = strstr(own, "\"horizon\""), *z = strstr(own, "\"zscore\""), *k = strstr(own, "\"cameras\"");
     memcpy(h, "\"_orizon\"", 9), memcpy(z, "\"_score\"", 8), memcpy(k, "\"_ameras\"", 9);
@@ -219,9 +227,11 @@ static void places(void)
     CHECK_STATUS(pv_model_load(in_folder("model.safetensors"), NULL, &m), PV_E_ARG);
     CHECK_TEXT("--config");
     CHECK_STATUS(pv_model_load(in_folder("model.safetensors"),
-                               &(pv_model_params){.config = in_folder("config.json"), .asset_id = "x"}, &m), PV_E_ARG);
+                               &(pv_model_params){.config = in_folder("config.json"), .asset_id = "x"}, &m),
+                 PV_E_ARG);
     CHECK_TEXT("--norm-stats");
-    CHECK_OK(pv_model_load(in_folder("model.safetensors"), &(pv_model_params){.config = in_folder("config.json")}, &m));
+    CHECK_OK(pv_model_load(in_folder("model.safetensors"),
+                           &(pv_model_params){.config = in_folder("config.json")}, &m));
     if (m)
         CHECK_OK(pv_model_describe(m, &info));
     CHECK(m && !strcmp(info.layout, "file"));
@@ -236,6 +246,22 @@ static void places(void)
     CHECK_TEXT("config.json: 'type'");
 }
 
+static pv_status load_once(void *folder)
+{
+    pv_model *m = NULL;
+    pv_status st = pv_model_load(folder, NULL, &m);
+    CHECK(!st == (m != NULL));
+    pv_model_free(&m);
+    return st;
+}
+
+static void failing_memory(void)
+{
+    fresh();
+    put_stats("assets/lab/arm/norm_stats.json", 3);
+    fault_every(load_once, files_folder, "loading a folder");
+}
+
 int main(void)
 {
     statistics();
@@ -245,6 +271,7 @@ int main(void)
     tokenizer();
     lerobot();
     places();
+    failing_memory();
     files_clear(files_folder);
     return test_done();
 }

@@ -1,6 +1,7 @@
 /* synthetic.c - the checkpoint that is made from a hash, against check values that another program computed:
- * data/synthetic_checksums.json has every tensor's name, shape and checksum (sum of bits(i) (2 i + 1) mod 2^64 over
- * its bf16 patterns). Full: all 3.35 G elements; else the small tensors whole and the others' places alone. */
+ * data/synthetic_checksums.json has every tensor's name, shape and checksum (sum of bits(i) (2 i + 1) mod
+ * 2^64 over its bf16 patterns). Full: all 3.35 G elements; else the small tensors whole and the others'
+ * places alone. */
 #include "base/memory.h"
 #include "base/thread.h"
 #include "io/json.h"
@@ -52,8 +53,8 @@ static void all_checksums(int64_t most)
     pv_config c;
     pv_config_full(&c);
     c.horizon = 50;
-    if (!CHECK_OK(pv_json_read("data/synthetic_checksums.json", 1 << 20, &table)) || !CHECK_OK(pv_pool_create(0, &pool)) ||
-        !CHECK(g != NULL))
+    if (!CHECK_OK(pv_json_read("data/synthetic_checksums.json", 1 << 20, &table)) ||
+        !CHECK_OK(pv_pool_create(0, &pool)) || !CHECK(g != NULL))
         return;
     pv_pi05_build(g, &c, &(pv_pi05_shape){.views = 1, .tokens = 1});
     CHECK_OK(pv_graph_status(g));
@@ -70,10 +71,12 @@ static void all_checksums(int64_t most)
         }
         const pv_tensor *w = pv_graph_find(g, row->string);
         bool embedding = !strcmp(row->string, PV_EMBEDDING_NAME);
-        if (!CHECK(embedding ? n == (int64_t)c.vocab * c.gemma.width : w && w->usage == PV_WEIGHT && pv_elements(w) == n))
+        if (!CHECK(embedding ? n == (int64_t)c.vocab * c.gemma.width
+                             : w && w->usage == PV_WEIGHT && pv_elements(w) == n))
             printf("    %s\n", row->string);
         rows++;
-        uint64_t want = strtoull(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(row, "checksum")), NULL, 16);
+        uint64_t want =
+            strtoull(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(row, "checksum")), NULL, 16);
         total += want;
         if (n > most)
             continue;
@@ -101,18 +104,43 @@ static void first_values(void)
         uint16_t bits[8];
         int n_dims, fan_in;
     } rows[] = {
-        {PV_EMBEDDING_NAME, 0x848cace8b3d52232, 0xfbb7afcc0d90abef,
-         {0x3d18, 0xbcc9, 0x3c9f, 0x3cce, 0xbcec, 0x3cae, 0x3c34, 0xbcdf}, 2, 2048},
-        {"action_in_proj.weight", 0x1c69486e17c5b263, 0xe18b2fb9249e6ee0,
-         {0x3e6f, 0x3d95, 0x3d4c, 0x3e5a, 0xbe83, 0x3e9b, 0x3e8e, 0x3e61}, 2, 32},
-        {"action_in_proj.bias", 0xfd923f5c4e04e41e, 0x8dacc446d70ec532,
-         {0x3c5b, 0x3d8b, 0x3df8, 0xbd54, 0xbd69, 0x3d26, 0xbc04, 0xbdfd}, 1, 1},
-        {"paligemma_with_expert.paligemma.model.vision_tower.vision_model.encoder.layers.3.layer_norm1.weight",
-         0x7e1ca6f7a34d22ba, 0x3ca39be11d84fc01, {0x3f6f, 0x3f60, 0x3f67, 0x3f6c, 0x3f7d, 0x3f89, 0x3f88, 0x3f87}, 1, 1},
-        {"paligemma_with_expert.gemma_expert.model.layers.7.self_attn.q_proj.weight", 0x0f1f015e87b9e0d9,
-         0x411aa3bd378920c0, {0xbd5a, 0x3d3c, 0xbd4a, 0x3da0, 0xbca6, 0xbd8d, 0x3dce, 0xbb71}, 2, 1024},
-        {"paligemma_with_expert.gemma_expert.model.layers.7.input_layernorm.dense.bias", 0x4de93fee2d788acc,
-         0xae764308b81d6985, {0x3e3a, 0x3eb7, 0x3ef7, 0xbebf, 0x3e84, 0xbeda, 0xbe66, 0xbce4}, 1, 1},
+        {PV_EMBEDDING_NAME,
+         0x848cace8b3d52232,
+         0xfbb7afcc0d90abef,
+         {0x3d18, 0xbcc9, 0x3c9f, 0x3cce, 0xbcec, 0x3cae, 0x3c34, 0xbcdf},
+         2,
+         2048},
+        {"action_in_proj.weight",
+         0x1c69486e17c5b263,
+         0xe18b2fb9249e6ee0,
+         {0x3e6f, 0x3d95, 0x3d4c, 0x3e5a, 0xbe83, 0x3e9b, 0x3e8e, 0x3e61},
+         2,
+         32},
+        {"action_in_proj.bias",
+         0xfd923f5c4e04e41e,
+         0x8dacc446d70ec532,
+         {0x3c5b, 0x3d8b, 0x3df8, 0xbd54, 0xbd69, 0x3d26, 0xbc04, 0xbdfd},
+         1,
+         1},
+        {"paligemma_with_expert.paligemma.model.vision_tower.vision_model.encoder.layers.3.layer_norm1."
+         "weight",
+         0x7e1ca6f7a34d22ba,
+         0x3ca39be11d84fc01,
+         {0x3f6f, 0x3f60, 0x3f67, 0x3f6c, 0x3f7d, 0x3f89, 0x3f88, 0x3f87},
+         1,
+         1},
+        {"paligemma_with_expert.gemma_expert.model.layers.7.self_attn.q_proj.weight",
+         0x0f1f015e87b9e0d9,
+         0x411aa3bd378920c0,
+         {0xbd5a, 0x3d3c, 0xbd4a, 0x3da0, 0xbca6, 0xbd8d, 0x3dce, 0xbb71},
+         2,
+         1024},
+        {"paligemma_with_expert.gemma_expert.model.layers.7.input_layernorm.dense.bias",
+         0x4de93fee2d788acc,
+         0xae764308b81d6985,
+         {0x3e3a, 0x3eb7, 0x3ef7, 0xbebf, 0x3e84, 0xbeda, 0xbe66, 0xbce4},
+         1,
+         1},
     };
     CHECK(pv_hash(pv_fnv1a64(""), 0) == 0xc3817c016ba4ff30);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

@@ -92,6 +92,15 @@ int main(void)
     CHECK_TEXT("'sum' depends on time outside the denoising step");
     pv_graph_destroy(&g);
 
+    /* an op that mixes rows stays in the step, whatever it reads */
+    g = pv_graph_create();
+    g->stage = PV_STAGE_DENOISE;
+    keep(pv_concat(g, "both", pv_input_per_step(g, "time", W), constant(g, "c", 1, W), NULL));
+    pv_hoist(g, STEPS);
+    CHECK_OK(pv_graph_status(g));
+    CHECK(node_named(g, "both")->stage == PV_STAGE_DENOISE && count_op(g, PV_OP_ROW) == 1);
+    pv_graph_destroy(&g);
+
     /* every modulation of the model, and nothing that sees x_t */
     pv_config c;
     g = tiny(&c);

@@ -93,11 +93,10 @@ static void weights_wanted(void)
 static void *at_work(void *user)
 {
     ready *r = user;
-    for (int i = 0; i < 5; i++) {
-        ready_fill(r);
-        ready_run(r, 4);
-    }
-    return NULL;
+    pv_status st = PV_OK;
+    for (int i = 0; !st && i < 5; i++)
+        st = pv_instance_run(r->inst, (pv_run){.stages = 15, .n_steps = 4}, NULL);
+    return st ? NULL : r;
 }
 
 static void two_at_work(void)
@@ -112,10 +111,14 @@ static void two_at_work(void)
         two = one; /* the plan is shared */
         two.inst = NULL;
         CHECK_OK(pv_instance_create(&two.plan, weights, &two.inst));
+        ready_fill(&one);
+        ready_fill(&two);
         pthread_t thread;
+        void *done = NULL;
         CHECK(!pthread_create(&thread, NULL, at_work, &two));
-        at_work(&one);
-        pthread_join(thread, NULL);
+        CHECK(at_work(&one));
+        pthread_join(thread, &done);
+        CHECK(done);
         same_bytes(&one, &two, "step.x_next");
         pv_instance_destroy(&two.inst);
     }

@@ -2,6 +2,7 @@
  * come from masked_reference.py, which has openpi's masks: M lacks its middle camera, K has other dimensions throughout. */
 #include "test.h"
 #include "tools/verify.h"
+#include <unistd.h>
 
 static void check(const char *label, const char *weights, const char *config, const char *trace, int least)
 {
@@ -71,10 +72,17 @@ static void check_altered(void)
     remove("golden_altered.safetensors");
 }
 
-/* With the argument `full`, case F: the full-size synthetic checkpoint; 9 GB of memory and some minutes. */
+#define FULL_GIB 10 /* of memory in the machine; case F takes 7.3 (2026-11) */
+
+/* With the argument `full`, case F alone: the full-size synthetic checkpoint, some minutes. */
 int main(int argc, char **argv)
 {
     if (argc > 1 && !strcmp(argv[1], "full")) {
+        double gib = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) / (1 << 30);
+        if (gib < FULL_GIB) {
+            printf("SKIPPED: case F wants a machine of %d GiB, this one has %.1f\n", FULL_GIB, gib);
+            return 77;
+        }
         check("F", "synth:full", "F.json", "F.safetensors", 250);
         return test_done();
     }

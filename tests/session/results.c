@@ -297,6 +297,8 @@ static void not_finite(void)
                                   &(pv_infer_params){.model_actions = model, .actions_f64 = exact}, actions),
                  PV_E_NOT_FINITE);
     CHECK_TEXT("actions: step 0, dim 0 is");
+    CHECK(!strstr(pv_error_text(),
+                  "robot units")); /* told before: also dims that no robot has must be finite */
     CHECK(!memcmp(actions, zeros, sizeof actions) && !memcmp(model, zeros, sizeof model) &&
           !memcmp(exact, zeros, sizeof exact));
     rig_close(&r);
@@ -490,14 +492,34 @@ static void *work(void *user)
     return NULL;
 }
 
+typedef struct told {
+    int calls;
+    uint64_t done, total;
+    bool odd;
+} told;
+
+static void tell(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    told *t = user;
+    bool more = t->calls && t->total == total; /* of the same thing */
+    t->odd |= !what || !total || done > total || (more && done < t->done);
+    *t = (told){t->calls + 1, done, total, t->odd};
+}
+
 static void sharing(void)
 {
-    company c[2] = {{.r = rig_open("synth:tiny", NULL, NULL, 2)}};
+    told first = {0}, second = {0};
+    company c[2] = {{.r = rig_open("synth:tiny", NULL,
+                                   &(pv_session_params){.progress = tell, .progress_user = &first}, 2)}};
     pv_observation obs = rig_observation(11);
     c[0].want = c[1].want = rig_infer(&c[0].r, &obs, plain);
     uint64_t alone = weights_bytes(c[0].r.session);
     c[1].r = c[0].r;
-    CHECK_OK(pv_session_create(c[0].r.model, c[0].r.backend, NULL, &c[1].r.session));
+    CHECK_OK(pv_session_create(c[0].r.model, c[0].r.backend,
+                               &(pv_session_params){.progress = tell, .progress_user = &second},
+                               &c[1].r.session));
+    CHECK(first.calls > 1 && !first.odd && first.done == first.total);
+    CHECK(second.calls == 0); /* nothing is read again */
     CHECK(alone > 1000000);
     CHECK(weights_bytes(c[0].r.session) == alone && weights_bytes(c[1].r.session) == alone);
     pthread_t thread[2];
