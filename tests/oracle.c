@@ -433,6 +433,20 @@ static void gated_residual(op_truth *t)
     each(t, 2, gated_at);
 }
 
+static void gated_norm(op_truth *t)
+{
+    int64_t W = width(t, 0);
+    const double *scale = t->in[3], *shift = scale + W;
+    each(t, 6 + sum_steps(W), gated_at);
+    for (int64_t at = 0; at < op_elements(&t->c->in[0]); at++) {
+        const double *x = t->out[0] + at / W * W;
+        if (!op_valid_row(&t->c->in[0], at / W))
+            continue;
+        double r = 1 / sqrt(mean_of(x, W, 0, 2) + (double)t->c->attr.norm.eps), h = x[at % W] * r, s = 1 + fabs(scale[at % W]);
+        put(t, 1, at, h * (1 + scale[at % W]) + shift[at % W], (t->size[0][at] * r + fabs(h)) * s + fabs(shift[at % W]));
+    }
+}
+
 static void geglu(op_truth *t)
 {
     each(t, 13, geglu_at);

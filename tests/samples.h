@@ -100,6 +100,10 @@ static inline pv_node *sample(pv_graph *g, pv_op op)
     case PV_OP_GATED_RESIDUAL:
         IN(x, sample_in(g, "y", 50, 64), sample_in(g, "mod", 1, 192));
         break;
+    case PV_OP_GATED_NORM:
+        attr.norm.eps = 1e-6f;
+        IN(x, sample_in(g, "y", 50, 64), sample_in(g, "mod", 1, 192), sample_in(g, "next", 1, 192));
+        break;
     case PV_OP_LINEAR_GROUP:
         attr.group.n = 2;
         IN(x, sample_in(g, "w_1", 256, 64), sample_in(g, "w_2", 32, 64), sample_in(g, "b_1", 1, 256), sample_in(g, "b_2", 1, 32));

@@ -103,6 +103,7 @@ static __device__ inline float share(float m, float top)
 template <int HEAD, int KEYS, int STAGES>
 static __global__ void __launch_bounds__(GROUPS *GROUP_SIZE, 1) flash(flash_args a)
 {
+    cuda_begin();
     constexpr int ld = HEAD + 8, n_tiles = HEAD / 8;
     extern __shared__ __align__(16) unsigned char memory[];
     int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x % GROUP_SIZE / 32, group = (int)threadIdx.x / GROUP_SIZE;
@@ -276,6 +277,7 @@ static __global__ void __launch_bounds__(GROUPS *GROUP_SIZE, 1) flash(flash_args
 /* Adds the parts of all splits, split by split: a thread two numbers of a line. */
 static __global__ void combine(flash_args a, int64_t all_lines)
 {
+    cuda_begin();
     int pairs = a.head / 2;
     int64_t line_cap = (int64_t)a.row_cap * a.group, i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     int64_t line = i / pairs;

@@ -20,6 +20,7 @@ const cuda_kernel *const cuda_kernels[PV_OP_COUNT] = {
     [PV_OP_RMS_NORM] = &cuda_rms_norm,
     [PV_OP_LAYER_NORM] = &cuda_layer_norm,
     [PV_OP_ADA_RMS_NORM] = &cuda_ada_rms_norm,
+    [PV_OP_GATED_NORM] = &cuda_gated_norm,
     [PV_OP_ROPE] = &cuda_rope,
     [PV_OP_ROPE_STORE] = &cuda_rope_store,
     [PV_OP_ADD] = &cuda_add,
@@ -186,6 +187,7 @@ static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
     d->base.vt = &cuda_backend;
     d->index = index;
     d->sms = prop.multiProcessorCount;
+    d->dependent = prop.major >= 9;
     st = start(d, &prop);
     if (st)
         close_backend(&d->base);

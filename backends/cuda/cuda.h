@@ -23,7 +23,8 @@ typedef struct cuda_call {
     void *work;                     /* `need` bytes, 256-aligned, shared by all nodes: nothing lives in it from node to node */
     cuda_device *device;
     cudaStream_t stream;
-    int sms; /* multiprocessors to fill */
+    int sms;       /* multiprocessors to fill */
+    bool dependent; /* launch dependently on the kernel before: see cuda_begin in util.cuh */
 } cuda_call;
 
 typedef struct cuda_kernel {
@@ -36,7 +37,7 @@ typedef struct cuda_kernel {
 extern const cuda_kernel cuda_linear,                                                       /* linear.c */
     cuda_attention,                                                                         /* attention.cu */
     cuda_attention_scores, cuda_softmax, cuda_attention_values,                             /* scores.cu */
-    cuda_rms_norm, cuda_layer_norm, cuda_ada_rms_norm,                                      /* norm.cu */
+    cuda_rms_norm, cuda_layer_norm, cuda_ada_rms_norm, cuda_gated_norm,                                      /* norm.cu */
     cuda_rope, cuda_rope_store,                                                             /* rope.cu */
     cuda_add, cuda_mul, cuda_scale, cuda_gelu, cuda_silu, cuda_axpy, cuda_gated_residual, cuda_geglu, /* elementwise.cu */
     cuda_cast, cuda_concat, cuda_slice, cuda_row, cuda_store,                               /* layout.cu */

@@ -38,6 +38,7 @@ template <int N, int V, class F>
 static __global__ void cuda_each_kernel(F f, cuda_operands<N> in, cuda_operand out, const int32_t *count, int per_matrix,
                                         unsigned columns)
 {
+    cuda_begin();
     unsigned row = blockIdx.x, column = (blockIdx.y * blockDim.x + threadIdx.x) * V;
     if (column >= columns || !cuda_valid(row, count, per_matrix))
         return;

@@ -11,6 +11,7 @@
 static __global__ void patchify(void *out, pv_dtype out_dtype, const void *x, pv_dtype x_dtype, int channels, int height,
                                 int width, int patch)
 {
+    cuda_begin();
     int across = width / patch, patches = height / patch * across;
     int picture = (int)blockIdx.x / patches, at = (int)blockIdx.x % patches, columns = channels * patch * patch;
     int top = at / across * patch, left = at % across * patch;

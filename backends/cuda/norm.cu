@@ -1,7 +1,8 @@
-/* norm.cu - rms_norm, layer_norm, ada_rms_norm.
+/* norm.cu - rms_norm, layer_norm, ada_rms_norm, gated_norm.
  *
  * Computes: rms_norm x / sqrt(mean(x^2) + eps) (* w); layer_norm (x - mean) / sqrt(var + eps) * w + b, biased variance;
- *   ada_rms_norm h (1 + scale) + shift with h the rms_norm without weight. openpi gemma.py RMSNorm; torch LayerNorm.
+ *   ada_rms_norm h (1 + scale) + shift with h the rms_norm without weight; gated_norm that of the residual x + y gate, and
+ *   the residual. openpi gemma.py RMSNorm; torch LayerNorm.
  * Layout: x and result [.., rows, width]; w, b [width]; mod [3 width] = scale | shift | gate, the gate unused here. Any
  *   float dtypes. Rows beyond the valid count are skipped.
  * Launch: a block a row, a thread 8 elements, held in registers up to a width of 2048; wider rows and widths that are no
@@ -36,6 +37,7 @@ template <int V> static __device__ inline float sum_up(const float (&x)[V], floa
 /* HELD: the row fits the registers, one vector a thread. */
 template <int KIND, int V, bool HELD> static __global__ void __launch_bounds__(THREADS) norm(norm_args a)
 {
+    cuda_begin();
     if (!cuda_valid(blockIdx.x, a.rows, a.per_matrix))
         return;
     int64_t row = (int64_t)blockIdx.x * a.width;
@@ -107,6 +109,68 @@ template <int KIND> static cudaError_t run(const cuda_call *c)
     return cuda_launch(c, kernel, dim3((unsigned)cuda_all_rows(x)), cuda_threads(units, THREADS), 0, a);
 }
 
+/* x' = x + y gate and its ada_rms_norm. A row is held by one block, 8 elements a thread. */
+typedef struct gated_args {
+    const void *x, *y;
+    const float *mod, *next; /* scale | shift | gate; of `mod` the gate, of `next` the other two */
+    float *sum;              /* x' */
+    void *out;
+    const int32_t *rows;
+    pv_dtype x_dtype, y_dtype, out_dtype;
+    int width, row_cap;
+    float eps;
+} gated_args;
+
+static __global__ void __launch_bounds__(THREADS) gated_norm(gated_args a)
+{
+    cuda_begin();
+    if (!cuda_valid(blockIdx.x, a.rows, a.row_cap))
+        return;
+    int64_t row = (int64_t)blockIdx.x * a.width;
+    int i = (int)threadIdx.x * 8;
+    float x[8] = {}, y[8], gate[8], scale[8], shift[8];
+    if (i < a.width) {
+        cuda_bits<8> y_bits = cuda_fetch<8>(a.y, a.y_dtype, row + i);
+        cuda_get<8>(x, a.x, a.x_dtype, row + i);
+        cuda_widen<8>(y, y_bits, a.y_dtype);
+        cuda_get<8>(gate, a.mod, PV_F32, 2 * a.width + i);
+        cuda_get<8>(scale, a.next, PV_F32, i);
+        cuda_get<8>(shift, a.next, PV_F32, a.width + i);
+#pragma unroll
+        for (int k = 0; k < 8; k++)
+            x[k] = __fadd_rn(x[k], __fmul_rn(y[k], gate[k]));
+        cuda_put<8>(a.sum, PV_F32, row + i, x);
+    }
+    float r = 1.0f / sqrtf(cuda_over_block<cuda_plus>(sum_up<8>(x, 0, true)) / (float)a.width + a.eps);
+    if (i >= a.width)
+        return;
+#pragma unroll
+    for (int k = 0; k < 8; k++) {
+        float h = __fmul_rn(x[k], r);
+        y[k] = __fadd_rn(__fadd_rn(h, __fmul_rn(h, scale[k])), shift[k]);
+    }
+    cuda_put<8>(a.out, a.out_dtype, row + i, y);
+}
+
+static cudaError_t gated_run(const cuda_call *c)
+{
+    const pv_node *n = c->node;
+    const pv_tensor *x = n->in[0];
+    gated_args a = {c->in[0],  c->in[1],   (const float *)c->in[2], (const float *)c->in[3], (float *)c->out[0],
+                    c->out[1], c->rows[0], x->dtype,                n->in[1]->dtype,         n->out[1]->dtype,
+                    (int)pv_width(x), (int)pv_row_count(x), n->attr.norm.eps};
+    return cuda_launch(c, gated_norm, dim3((unsigned)cuda_all_rows(x)), cuda_threads(a.width / 8, THREADS), 0, a);
+}
+
+/* One vector a thread, so rows up to 2048 and of whole vectors; the modulations f32, as they come; x' f32, or the norm
+ * would have to read it rounded. */
+static bool gated_accepts(const cuda_device *device, const pv_node *n)
+{
+    (void)device;
+    return cuda_floats(n, 0) && pv_width(n->in[0]) <= 8 * THREADS && pv_width(n->in[0]) % 8 == 0 &&
+           n->in[2]->dtype == PV_F32 && n->in[3]->dtype == PV_F32 && n->out[0]->dtype == PV_F32;
+}
+
 static bool accepts(const cuda_device *device, const pv_node *n)
 {
     (void)device;
@@ -117,4 +181,5 @@ extern "C" {
 const cuda_kernel cuda_rms_norm = {accepts, run<RMS>, NULL};
 const cuda_kernel cuda_layer_norm = {accepts, run<LAYER>, NULL};
 const cuda_kernel cuda_ada_rms_norm = {accepts, run<ADA>, NULL};
+const cuda_kernel cuda_gated_norm = {gated_accepts, gated_run, NULL};
 }

@@ -9,6 +9,8 @@
 
 #include <string.h>
 
+#define UNROLL 64 /* steps that are captured in a row at most; more are so many launches of one */
+
 struct pv_recording {
     cuda_device *d;
     const pv_program *prog;
@@ -58,7 +60,7 @@ static size_t resolve(pv_recording *r, const pv_buffers *bufs)
         const pv_node *n = g->nodes[i];
         const cuda_kernel *kernel = cuda_kernels[n->op];
         cuda_call *c = &r->calls[i];
-        *c = (cuda_call){.node = n, .device = r->d, .sms = r->d->sms};
+        *c = (cuda_call){.node = n, .device = r->d, .sms = r->d->sms, .dependent = r->d->dependent};
         for (int k = 0; k < n->n_in; k++) {
             c->in[k] = address(bufs, n->in[k]);
             c->rows[k] = n->in[k]->rows ? address(bufs, n->in[k]->rows) : NULL;
@@ -79,8 +81,33 @@ static pv_status enqueue(pv_recording *r, int i, cudaStream_t stream)
     return st ? pv_fail_in(st, "'%s'", c->node->name) : PV_OK;
 }
 
-/* One pass over a stage. events, if given: recorded before the first and after each node, for timing. */
-static pv_status enqueue_stage(pv_recording *r, pv_stage stage, cudaStream_t stream,
+/* A node that picks the running step's row of a table. */
+static bool picks_step(const pv_recording *r, const pv_node *n)
+{
+    return n->op == PV_OP_ROW && r->prog->step && n->in[1] == r->prog->step && n->in[0]->dtype == n->out[0]->dtype;
+}
+
+/* Where all steps are captured in a row, the step is known: readers of a picked row read the table itself, and nothing
+ * is launched to pick it. step -1: as it was. */
+static void alias_rows(pv_recording *r, int step)
+{
+    const pv_graph *g = r->prog->graph;
+    for (int i = 0; i < g->n_nodes; i++) {
+        if (!picks_step(r, g->nodes[i]))
+            continue;
+        const pv_tensor *row = g->nodes[i]->out[0];
+        void *at = step < 0 ? r->calls[i].out[0]
+                            : (char *)r->calls[i].in[0] + (size_t)step * pv_tensor_bytes(row);
+        for (int j = i + 1; j < g->n_nodes; j++)
+            for (int k = 0; k < g->nodes[j]->n_in; k++)
+                if (g->nodes[j]->in[k] == row)
+                    r->calls[j].in[k] = at;
+    }
+}
+
+/* One pass over a stage, without the nodes that alias_rows made needless. events, if given: recorded before the first
+ * and after each node, for timing. */
+static pv_status enqueue_stage(pv_recording *r, pv_stage stage, bool aliased, cudaStream_t stream,
                                const cudaEvent_t *events)
 {
     const pv_graph *g = r->prog->graph;
@@ -88,7 +115,7 @@ static pv_status enqueue_stage(pv_recording *r, pv_stage stage, cudaStream_t str
     if (events)
         st = CUDA_CHECK(r->d, cudaEventRecordWithFlags(*events++, stream, cudaEventRecordExternal));
     for (int i = 0; !st && i < g->n_nodes; i++) {
-        if (g->nodes[i]->stage != stage)
+        if (g->nodes[i]->stage != stage || (aliased && picks_step(r, g->nodes[i])))
             continue;
         st = enqueue(r, i, stream);
         if (!st && events)
@@ -116,11 +143,12 @@ static pv_status capture(pv_recording *r, pv_stage stage, int steps, cudaStream_
     if (st)
         return st;
     for (int i = 0; !st && i < (steps ? steps : 1); i++) {
-        if (steps && r->step)
-            st = CUDA_CHECK(d, cuda_set_step(r->step, i, stream));
-        if (!st)
-            st = enqueue_stage(r, stage, stream, events);
+        if (steps)
+            alias_rows(r, i);
+        st = enqueue_stage(r, stage, steps > 0, stream, events);
     }
+    if (steps)
+        alias_rows(r, -1);
     cudaError_t end = cudaStreamEndCapture(stream, &graph); /* also when something failed */
     if (st)
         cudaGetLastError();
@@ -149,7 +177,8 @@ static pv_status record_all(pv_recording *r, cudaStream_t stream)
         if (st || !nodes_in(g, (pv_stage)s))
             continue;
         bool denoise = s == PV_STAGE_DENOISE;
-        st = capture(r, (pv_stage)s, denoise ? r->prog->steps : 0, stream, NULL, &r->stage[s]);
+        if (!denoise || r->prog->steps <= UNROLL)
+            st = capture(r, (pv_stage)s, denoise ? r->prog->steps : 0, stream, NULL, &r->stage[s]);
         if (!st && denoise)
             st = capture(r, PV_STAGE_DENOISE, 0, stream, NULL, &r->one_step);
     }
@@ -199,7 +228,7 @@ pv_status cuda_record(pv_backend *be, const pv_program *prog, const pv_buffers *
 static pv_status launch_steps(pv_recording *r, const pv_run *run)
 {
     cuda_device *d = r->d;
-    if (run->first_step == 0 && run->n_steps == r->prog->steps)
+    if (run->first_step == 0 && run->n_steps == r->prog->steps && r->stage[PV_STAGE_DENOISE])
         return CUDA_CHECK(d, cudaGraphLaunch(r->stage[PV_STAGE_DENOISE], d->stream));
     pv_status st = PV_OK;
     for (int i = 0; !st && i < run->n_steps; i++) {
@@ -220,7 +249,7 @@ pv_status cuda_submit(pv_recording *r, const pv_run *run)
         if (!(run->stages >> s & 1))
             continue;
         st = CUDA_CHECK(d, cudaEventRecord(r->begin[s], d->stream));
-        if (!st && r->stage[s] && s == PV_STAGE_DENOISE)
+        if (!st && r->one_step && s == PV_STAGE_DENOISE)
             st = launch_steps(r, run);
         else if (!st && r->stage[s])
             st = CUDA_CHECK(d, cudaGraphLaunch(r->stage[s], d->stream));
@@ -311,7 +340,7 @@ static pv_status time_nodes(pv_recording *r, double *node_ms)
     probe p = {0};
     pv_status st = probe_begin(r, &p);
     for (int s = 0; !st && s < PV_STAGE_COUNT; s++)
-        if (r->run.stages >> s & 1 && r->stage[s])
+        if (r->run.stages >> s & 1 && nodes_in(r->prog->graph, (pv_stage)s))
             st = probe_stage(r, &p, (pv_stage)s, node_ms);
     pv_status back = probe_end(r, &p);
     return st ? st : back;

@@ -21,6 +21,7 @@ typedef struct rope_args {
 
 template <int V> static __global__ void turn(rope_args a)
 {
+    cuda_begin();
     int row = (int)blockIdx.x, half = a.head / 2, units = a.heads * half / V;
     if (row >= cuda_count(a.rows, a.row_cap))
         return;

@@ -33,6 +33,7 @@ typedef struct product {
 
 static __global__ void __launch_bounds__(THREADS) multiply(product p)
 {
+    cuda_begin();
     __shared__ float a_s[DEPTH][TILE + 4], b_s[DEPTH][TILE + 4];
     int m = cuda_count(p.rows, p.m), n = cuda_count(p.columns, p.n), k = cuda_count(p.depth, p.k);
     int m0 = (int)blockIdx.y * TILE, n0 = (int)blockIdx.x * TILE;
@@ -157,6 +158,7 @@ static bool accepts_product(const cuda_device *device, const pv_node *n)
 static __global__ void __launch_bounds__(THREADS) softmax(const void *s, pv_dtype s_dtype, void *p, pv_dtype p_dtype,
                                                           int width, int per_matrix, const int32_t *rows, const int32_t *len)
 {
+    cuda_begin();
     int n = cuda_count(len, width), step = (int)blockDim.x;
     if (!cuda_valid(blockIdx.x, rows, per_matrix))
         return;

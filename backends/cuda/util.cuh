@@ -66,6 +66,17 @@ static inline unsigned cuda_threads(int64_t n, unsigned most)
     return t ? t : 32;
 }
 
+/* Programmatic dependent launch: a kernel may be brought onto the device while its predecessor still runs. So the first
+ * thing that every block of every kernel does is to let its successor come, and to wait until its predecessor has
+ * ended and what it wrote can be seen. Nothing is read or written before, so the order of effects is that of the stream. */
+static __device__ inline void cuda_begin(void)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 template <class... P, class... A>
 static cudaError_t cuda_launch(const cuda_call *c, void (*kernel)(P...), dim3 grid, unsigned threads, size_t shared,
                                A... args)
@@ -77,6 +88,11 @@ static cudaError_t cuda_launch(const cuda_call *c, void (*kernel)(P...), dim3 gr
     config.blockDim = dim3(threads);
     config.dynamicSmemBytes = shared;
     config.stream = c->stream;
+    cudaLaunchAttribute dependent = {};
+    dependent.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    dependent.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &dependent;
+    config.numAttrs = c->dependent;
     return cudaLaunchKernelEx(&config, kernel, P(args)...);
 }
 

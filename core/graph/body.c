@@ -54,6 +54,12 @@ void body_linear_gated(pv_graph *g, const pv_node *n, pv_tensor **out)
     out[0] = pv_gated_residual(g, NULL, n->in[2], y, n->in[3]);
 }
 
+void body_gated_norm(pv_graph *g, const pv_node *n, pv_tensor **out)
+{
+    out[0] = pv_gated_residual(g, NULL, n->in[0], n->in[1], n->in[2]);
+    out[1] = pv_ada_rms_norm(g, NULL, out[0], n->in[3], n->attr.norm.eps);
+}
+
 void body_rope_store(pv_graph *g, const pv_node *n, pv_tensor **out)
 {
     const pv_rope_store_attr *a = &n->attr.rope_store;

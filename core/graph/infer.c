@@ -246,6 +246,14 @@ pv_status infer_gated_residual(pv_graph *g, pv_node *n)
     return st ? st : same(g, n);
 }
 
+pv_status infer_gated_norm(pv_graph *g, pv_node *n)
+{
+    pv_status st = infer_gated_residual(g, n);
+    if (!st && !is_vector(n->in[3], 3 * pv_width(n->in[0])))
+        return misfit(g, n, "scale, shift and gate in one row", n->in[3]);
+    return st ? st : same(g, n);
+}
+
 static pv_status check_rope(pv_graph *g, const pv_node *n, int heads)
 {
     const pv_tensor *x = n->in[0], *table = n->in[1], *pos = n->in[2];

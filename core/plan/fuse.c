@@ -126,6 +126,29 @@ static bool onto_residual(pv_graph *g, const pv_backend *be, int at)
     return replace(g, be, at, &f, linear);
 }
 
+/* The residual and the norm that reads it first. Whoever else reads the residual comes later. */
+static bool norm_of_residual(pv_graph *g, const pv_backend *be, int at)
+{
+    pv_node *norm = g->nodes[at], *gated = norm->in[0]->producer;
+    if (norm->op != PV_OP_ADA_RMS_NORM || !gated || gated->op != PV_OP_GATED_RESIDUAL || gated->stage != norm->stage ||
+        norm->in[0]->dtype != PV_F32)
+        return false;
+    for (int i = index_of(g, gated) + 1; i < at; i++)
+        for (int k = 0; k < g->nodes[i]->n_in; k++)
+            if (g->nodes[i]->in[k] == norm->in[0])
+                return false;
+    pv_node f = like(norm, PV_OP_GATED_NORM);
+    f.name = gated->name;
+    f.attr = norm->attr;
+    f.n_out = 2;
+    f.out[0] = gated->out[0];
+    f.out[1] = norm->out[0];
+    f.n_in = 4;
+    memcpy(f.in, gated->in, 3 * sizeof *f.in);
+    f.in[3] = norm->in[1];
+    return replace(g, be, at, &f, gated);
+}
+
 /* Linears of one input: q, k, v; gate, up. They stand together, so nothing between them reads one's result. */
 static bool group_linears(pv_graph *g, const pv_backend *be, int at)
 {
@@ -160,8 +183,8 @@ static bool group_linears(pv_graph *g, const pv_backend *be, int at)
 
 void pv_fuse(pv_graph *g, const pv_backend *be)
 {
-    static bool (*const rules[])(pv_graph *, const pv_backend *, int) = {absorb_cast, store_rope, onto_residual,
-                                                                         group_linears};
+    static bool (*const rules[])(pv_graph *, const pv_backend *, int) = {absorb_cast,   store_rope,       onto_residual,
+                                                                         group_linears, norm_of_residual};
     for (size_t r = 0; r < sizeof rules / sizeof *rules; r++)
         for (int i = 0; !g->status && i < g->n_nodes; i++)
             if (rules[r](g, be, i) && i)

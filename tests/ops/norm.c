@@ -15,6 +15,9 @@ int test_norm(void)
     CHECK_OP(LAYER_NORM, .attr = eps, .in = {F32(20, 1152), F32(1152), F32(1152)}, .out = {PV_BF16});
     CHECK_OP(LAYER_NORM, .attr = eps, .in = {{.dtype = PV_F16, .dim = {9, 72}, .rows = 2, .counted = true}, F16(72), BF16(72)});
     CHECK_OP(ADA_RMS_NORM, .attr = eps, .in = {F32(50, 128), F32(1, 384)});
+    CHECK_OP(GATED_NORM, .attr = eps, .in = {F32(50, 128), BF16(50, 128), F32(1, 384), F32(1, 384)}, .out = {PV_F32, PV_BF16});
+    CHECK_OP(GATED_NORM, .attr = eps, .in = {F32(10, 1024), F32(10, 1024), F32(3072), F32(3072)});
+    CHECK_OP(GATED_NORM, .attr = eps, .in = {{.dim = {50, 33}, .rows = 49, .counted = true}, {.dim = {50, 33}, .rows = 49, .counted = true}, F32(99), F32(99)});
     CHECK_OP(ADA_RMS_NORM, .attr = eps, .in = {{.dim = {50, 33}, .rows = 49, .counted = true}, F32(99)}, .out = {PV_BF16});
     return test_done();
 }
