@@ -224,27 +224,31 @@ static pv_status configure(pv_model *m, const char *path, const char *folder, co
     return st ? st : pv_config_check(c, p->config ? p->config : path);
 }
 
-static pv_status find_weights(pv_model *m, const char *path, const char *folder)
+/* The folder's single file, or the index of its shards. */
+static pv_status weights_file(const char *folder, char **file)
+{
+    pv_status st = look(folder, "model.safetensors", file);
+    if (!st)
+        st = look(folder, "model.safetensors.index.json", file);
+    if (!st && !*file)
+        st = pv_fail(PV_E_FILE,
+                     "%s: no model.safetensors and no model.safetensors.index.json in this folder (JAX checkpoints are "
+                     "converted to PyTorch first)",
+                     folder);
+    return st;
+}
+
+static pv_status find_weights(pv_model *m, const char *path, bool synthetic)
 {
     m->wanted = pv_graph_create();
     if (!m->wanted)
         return PV_E_MEMORY;
     pv_pi05_build(m->wanted, &m->config, &(pv_pi05_shape){.views = 1, .tokens = 1});
     pv_status st = pv_graph_status(m->wanted);
-    char *file = NULL;
-    if (!strncmp(path, "synth:", 6)) {
+    if (synthetic) {
         m->source = pv_synthetic_source(m->wanted);
-    } else {
-        if (!st && folder) {
-            st = look(folder, "model.safetensors", &file);
-            if (!st)
-                st = look(folder, "model.safetensors.index.json", &file);
-            if (!st && !file)
-                st = pv_fail(PV_E_FILE, "%s: no model.safetensors and no model.safetensors.index.json in this folder (JAX checkpoints are converted to PyTorch first)",
-                             folder);
-        }
-        if (!st)
-            st = pv_checkpoint_open(file ? file : path, m->wanted, m->config.vocab, m->config.gemma.width, &m->checkpoint);
+    } else if (!st) {
+        st = pv_checkpoint_open(path, m->wanted, m->config.vocab, m->config.gemma.width, &m->checkpoint);
         if (!st)
             m->source = pv_checkpoint_source(m->checkpoint);
     }
@@ -252,7 +256,6 @@ static pv_status find_weights(pv_model *m, const char *path, const char *folder)
     for (int i = 0; i < m->wanted->n_tensors; i++)
         if (m->wanted->tensors[i]->usage == PV_WEIGHT)
             m->parameters += (uint64_t)pv_elements(m->wanted->tensors[i]);
-    pv_free(file);
     return st;
 }
 
@@ -275,9 +278,13 @@ pv_status pv_model_load(const char *path, const pv_model_params *params, pv_mode
     if (!m)
         return PV_E_MEMORY;
     const char *folder = !synthetic && is_folder(path) ? path : NULL;
-    st = configure(m, path, folder, &p);
+    char *file = NULL;
+    st = folder ? weights_file(folder, &file) : PV_OK;
     if (!st)
-        st = find_weights(m, path, folder);
+        st = configure(m, path, folder, &p);
+    if (!st)
+        st = find_weights(m, file ? file : path, synthetic);
+    pv_free(file);
     if (!st)
         st = load_tokenizer(m, folder, &p);
     if (!st)
