@@ -8,7 +8,7 @@
  * and b have the product's own dtype (GELU: bf16 alone), else one kernel behind an f32 product does the rest:
  * y is rounded once. Sums that are split along K are added in f32 and in a fixed order; but where the product
  * is bf16 and has an epilogue none is split: the library rounds the sum of such parts before the epilogue,
- * and once more behind it (pytorch, pull request 180875, measured the same).
+ * and once more behind it (pytorch, pull request 180875).
  * The library's candidates are run while recording, on the addresses they are meant for (what they overwrite
  * is not yet needed), as in a whole run: activations in cache, the weight not. The fastest is kept with the
  * device, by shape. Where the library has none, the plain kernel does it, and the log says so. Bound: the
