@@ -478,7 +478,8 @@ static bool check_on(const op_case *c, const struct device *dev, uint64_t expand
     void *out[PV_MAX_OUT] = {NULL};
     bool cpu = !strcmp(pv_backend_name(dev->be), "cpu");
     pv_status st = build(c, dev->be, expand, &w);
-    bool free_product = !cpu && (c->op == PV_OP_LINEAR || c->op == PV_OP_LINEAR_GROUP);
+    bool free_product = !cpu && (c->op == PV_OP_LINEAR || c->op == PV_OP_LINEAR_GROUP || c->op == PV_OP_LINEAR_ADD ||
+                                 c->op == PV_OP_LINEAR_GELU);
     w.only = free_product ? t : NULL;
     if (st == PV_E_NO_KERNEL && !cpu) {
         printf("  %s: %s\n", dev->name, pv_error_text());

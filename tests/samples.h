@@ -26,6 +26,7 @@ static inline pv_node *sample(pv_graph *g, pv_op op)
 #define IN(...) (n = (int)(sizeof((pv_tensor *[]){__VA_ARGS__}) / sizeof *in), memcpy(in, (pv_tensor *[]){__VA_ARGS__}, sizeof((pv_tensor *[]){__VA_ARGS__})))
     switch (op) {
     case PV_OP_LINEAR:
+    case PV_OP_LINEAR_GELU:
         IN(x, sample_in(g, "w", 256, 64), sample_in(g, "b", 1, 256));
         break;
     case PV_OP_ATTENTION_SCORES:

@@ -51,6 +51,7 @@ static pv_status flops_of(pv_runner *r, const pv_node *n, double *flops)
     switch (n->op) {
     case PV_OP_LINEAR:
     case PV_OP_LINEAR_ADD:
+    case PV_OP_LINEAR_GELU:
     case PV_OP_LINEAR_GATED:
         return linear(r, n, 1, flops);
     case PV_OP_LINEAR_GROUP:

@@ -1,30 +1,36 @@
-/* linear.c - y = x w^T (+ b): x [M, K], w [N, K] as stored, b [N]; through cuBLASLt.
+/* linear.c - y = x w^T (+ b), and that onto a residual or through GELU: x [M, K], w [N, K] as stored, b [N];
+ * through cuBLASLt.
  *
  * Every row up to the capacity is computed: what the rows behind the valid count hold stays in those rows.
  * Both operands bf16: tensor cores, f32 sums, y bf16 or f32. All else: f32 products of f32 numbers (never
- * TF32), where an operand that is not f32 is first expanded into the work memory, which is exact. Bias and
- * rounding are the epilogue's where y and b have the product's own dtype, else one kernel behind an f32
- * product does both: y is rounded once. Sums that are split along K are added in f32 and in a fixed order.
+ * TF32), where an operand that is not f32 is first expanded into the work memory, which is exact.
+ * The residual (f32, as is its sum) is the library's C, with beta 1. Bias and GELU are the epilogue's where y
+ * and b have the product's own dtype (GELU: bf16 alone), else one kernel behind an f32 product does the rest:
+ * y is rounded once. Sums that are split along K are added in f32 and in a fixed order; but where the product
+ * is bf16 and has an epilogue none is split: the library rounds the sum of such parts before the epilogue,
+ * and once more behind it (pytorch, pull request 180875).
  * The library's candidates are run while recording, on the addresses they are meant for (what they overwrite
- * is not yet needed); the fastest is kept with the device, by shape. The weight of a small product is then in
- * cache, as it is not in a whole run: that favours no candidate that we know of. Where the library has none,
- * the plain kernel does it, and the log says so. Bound: the tensor cores for M of hundreds, bytes of the
- * weight for M of tens. */
+ * is not yet needed), as in a whole run: activations in cache, the weight not. The fastest is kept with the
+ * device, by shape. Where the library has none, the plain kernel does it, and the log says so. Bound: the
+ * tensor cores for M of hundreds, bytes of the weight for M of tens. */
 #include "base/log.h"
 #include "base/memory.h"
 #include "device.h"
 
 #include <string.h>
 
-#define CANDIDATES 8
-#define REPEATS    10
-#define WORKSPACE  ((size_t)32 << 20) /* for the library: what its documentation recommends on Hopper */
+#define CANDIDATES   32
+#define REPEATS      5
+#define HOPELESS     1.5f /* times the best so far: not run again */
+#define LIBRARY_GELU true /* false: by our kernel, should tests/ops find the library's too far from tanh */
+#define WORKSPACE    ((size_t)32 << 20) /* for the library: what its documentation recommends on Hopper */
 
 /* What decides the algorithm. */
 typedef struct shape {
     int64_t m, n, k;
     pv_dtype in, out; /* of the product: f32 or bf16 */
-    bool bias;        /* in its epilogue */
+    bool bias, gelu;  /* in its epilogue */
+    bool onto;        /* added to a residual */
 } shape;
 
 typedef struct cuda_product {
@@ -38,33 +44,47 @@ static bool is_float(const pv_tensor *t)
     return t->dtype == PV_F32 || t->dtype == PV_BF16 || t->dtype == PV_F16;
 }
 
+/* Which input that is; 0: none. */
+static int residual_of(const pv_node *n)
+{
+    return n->op == PV_OP_LINEAR_ADD ? 2 : 0;
+}
+
+static int bias_of(const pv_node *n)
+{
+    int at = residual_of(n) ? 3 : 2;
+    return n->n_in > at ? at : 0;
+}
+
 static bool accepts(const cuda_device *d, const pv_node *n)
 {
     (void)d;
     bool ok = is_float(n->out[0]);
     for (int i = 0; ok && i < n->n_in; i++)
         ok = is_float(n->in[i]);
-    return ok;
+    return ok && (!residual_of(n) || (n->in[residual_of(n)]->dtype == PV_F32 && n->out[0]->dtype == PV_F32));
 }
 
 static shape shape_of(const pv_node *n)
 {
-    const pv_tensor *x = n->in[0], *w = n->in[1], *y = n->out[0], *b = n->n_in > 2 ? n->in[2] : NULL;
-    shape s = {.n = w->dim[0], .k = w->dim[1]};
+    const pv_tensor *x = n->in[0], *w = n->in[1], *y = n->out[0], *b = bias_of(n) ? n->in[bias_of(n)] : NULL;
+    shape s = {.n = w->dim[0], .k = w->dim[1], .onto = residual_of(n) != 0};
     s.m = pv_elements(x) / pv_width(x);
     s.in = x->dtype == PV_BF16 && w->dtype == PV_BF16 ? PV_BF16 : PV_F32;
-    s.out = s.in == PV_BF16 && y->dtype == PV_BF16 && (!b || b->dtype == PV_BF16) ? PV_BF16 : PV_F32;
-    s.bias = b && b->dtype == s.out && y->dtype == s.out;
+    bool gelu = n->op == PV_OP_LINEAR_GELU, narrow = y->dtype == PV_BF16 && (!b || b->dtype == PV_BF16);
+    s.out = s.in == PV_BF16 && narrow && (!gelu || LIBRARY_GELU) ? PV_BF16 : PV_F32;
+    s.gelu = gelu && s.out == PV_BF16;
+    s.bias = b && b->dtype == s.out && y->dtype == s.out && gelu == s.gelu;
     return s;
 }
 
 static bool same_shape(const shape *a, const shape *b)
 {
     return a->m == b->m && a->n == b->n && a->k == b->k && a->in == b->in && a->out == b->out &&
-           a->bias == b->bias;
+           a->bias == b->bias && a->gelu == b->gelu && a->onto == b->onto;
 }
 
-/* ---- work memory: expanded x, expanded w, the f32 product before it is rounded, the library's ---- */
+/* ---- work memory: expanded x, expanded w, the f32 product before it is finished, the library's ---- */
 
 typedef struct parts {
     size_t x, w, y, library, total; /* offsets; a part that is not needed takes no room */
@@ -96,7 +116,7 @@ static size_t need(const cuda_device *d, const pv_node *n)
 /* ---- the product in the library's words ---- */
 
 typedef struct operands {
-    const void *x, *w, *bias;
+    const void *x, *w, *bias, *onto;
     void *y, *workspace;
 } operands;
 
@@ -114,12 +134,15 @@ static cudaDataType type_of(pv_dtype dtype)
 static cublasStatus_t describe(const shape *s, const void *bias, problem *p)
 {
     const cublasOperation_t transpose = CUBLAS_OP_T;
-    const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+    const cublasLtEpilogue_t epilogue = s->gelu
+                                            ? s->bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU
+                                        : s->bias ? CUBLASLT_EPILOGUE_BIAS
+                                                  : CUBLASLT_EPILOGUE_DEFAULT;
     cublasStatus_t st = cublasLtMatmulDescInit(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (!st)
         st =
             cublasLtMatmulDescSetAttribute(&p->op, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof transpose);
-    if (!st && s->bias)
+    if (!st)
         st =
             cublasLtMatmulDescSetAttribute(&p->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
     if (!st && s->bias)
@@ -136,12 +159,12 @@ static cublasStatus_t describe(const shape *s, const void *bias, problem *p)
 static cublasStatus_t multiply(const cuda_device *d, const shape *s, const operands *o,
                                const cublasLtMatmulAlgo_t *algo, cudaStream_t stream)
 {
-    const float one = 1, zero = 0;
+    const float one = 1, beta = s->onto ? 1 : 0;
     problem p;
     cublasStatus_t st = describe(s, o->bias, &p);
     return st ? st
-              : cublasLtMatmul(d->lt, &p.op, &one, o->w, &p.w, o->x, &p.x, &zero, o->y, &p.y, o->y, &p.y,
-                               algo, o->workspace, WORKSPACE, stream);
+              : cublasLtMatmul(d->lt, &p.op, &one, o->w, &p.w, o->x, &p.x, &beta, s->onto ? o->onto : o->y,
+                               &p.y, o->y, &p.y, algo, o->workspace, WORKSPACE, stream);
 }
 
 static const cuda_product *find(const cuda_device *d, const shape *s)
@@ -160,7 +183,9 @@ static cudaError_t expand(const cuda_call *c, const shape *s, operands *o)
     const pv_node *n = c->node;
     parts p = parts_of(n);
     char *work = c->work;
-    *o = (operands){c->in[0], c->in[1], s->bias ? c->in[2] : NULL, c->out[0], work + p.library};
+    *o = (operands){.x = c->in[0], .w = c->in[1], .y = c->out[0], .workspace = work + p.library};
+    o->bias = s->bias ? c->in[bias_of(n)] : NULL;
+    o->onto = s->onto ? c->in[residual_of(n)] : NULL;
     cudaError_t e = cudaSuccess;
     if (n->in[0]->dtype != s->in) {
         o->x = work + p.x;
@@ -185,7 +210,8 @@ static cudaError_t enqueue(const cuda_call *c)
     if (e != cudaSuccess)
         return e;
     if (product->plain) {
-        e = cuda_plain_product(o.y, s.out, o.x, o.w, s.in, o.bias, s.m, s.n, s.k, c->stream);
+        cuda_plain p = {o.x, o.w, o.bias, o.onto, o.y, s.in, s.out, s.gelu, s.m, s.n, s.k};
+        e = cuda_plain_product(&p, c->stream);
     } else {
         cublasStatus_t st = multiply(c->device, &s, &o, &product->algo, c->stream);
         if (st) {
@@ -193,10 +219,10 @@ static cudaError_t enqueue(const cuda_call *c)
             return cudaErrorExternalDevice;
         }
     }
-    bool bias = n->n_in > 2 && !s.bias;
-    if (e == cudaSuccess && (bias || n->out[0]->dtype != s.out))
-        e = cuda_add_bias(c->out[0], n->out[0]->dtype, o.y, bias ? c->in[2] : NULL,
-                          bias ? n->in[2]->dtype : PV_F32, s.m, s.n, c->stream);
+    int bias = s.bias ? 0 : bias_of(n);
+    bool gelu = n->op == PV_OP_LINEAR_GELU && !s.gelu;
+    if (e == cudaSuccess && (bias || gelu || n->out[0]->dtype != s.out))
+        e = cuda_finish_product(c, o.y, bias, gelu);
     return e;
 }
 
@@ -204,34 +230,96 @@ const cuda_kernel cuda_linear = {accepts, enqueue, need};
 
 /* ---- choosing ---- */
 
-typedef struct stopwatch {
+typedef struct trial {
     cudaEvent_t begin, end;
-} stopwatch;
+    void *other; /* memory that fills the cache when it is read: what ran before */
+    size_t other_bytes;
+} trial;
 
-/* Milliseconds of one product. `ms` is negative where the library refuses to run the candidate after all. */
+static void trial_end(trial *t)
+{
+    if (t->begin)
+        cudaEventDestroy(t->begin);
+    if (t->end)
+        cudaEventDestroy(t->end);
+    cudaFree(t->other);
+}
+
+static pv_status trial_begin(cuda_device *d, trial *t)
+{
+    int cache = 0;
+    *t = (trial){0};
+    pv_status st = CUDA_CHECK(d, cudaEventCreate(&t->begin));
+    if (!st)
+        st = CUDA_CHECK(d, cudaEventCreate(&t->end));
+    if (!st)
+        st = CUDA_CHECK(d, cudaDeviceGetAttribute(&cache, cudaDevAttrL2CacheSize, d->index));
+    t->other_bytes = 2 * (size_t)cache + 4096;
+    return st ? st : cuda_memory(d, t->other_bytes, "timing products", &t->other);
+}
+
+/* The cache as a product finds it: the weight pushed out, the activations there. */
+static cudaError_t set_scene(const shape *s, const operands *o, const trial *t, cudaStream_t stream)
+{
+    cudaError_t e = cuda_touch(t->other, t->other_bytes, stream);
+    if (e == cudaSuccess)
+        e = cuda_touch(o->x, pv_dtype_bytes(s->in, (size_t)(s->m * s->k)), stream);
+    if (e == cudaSuccess && s->onto)
+        e = cuda_touch(o->onto, pv_dtype_bytes(s->out, (size_t)(s->m * s->n)), stream);
+    return e;
+}
+
+/* Milliseconds of one product, the least of some; one that takes far longer than `best` is run once. `ms` is
+ * negative where the library refuses to run the candidate after all. */
 static pv_status time_one(const cuda_call *c, const shape *s, const operands *o,
-                          const cublasLtMatmulAlgo_t *algo, const stopwatch *t, float *ms)
+                          const cublasLtMatmulAlgo_t *algo, const trial *t, float best, float *ms)
 {
     cuda_device *d = c->device;
+    pv_status st = PV_OK;
+    float least = -1;
     *ms = -1;
     if (multiply(d, s, o, algo, c->stream)) /* the first loads code */
         return PV_OK;
-    pv_status st = CUDA_CHECK(d, cudaEventRecord(t->begin, c->stream));
-    for (int i = 0; !st && i < REPEATS; i++)
-        if (multiply(d, s, o, algo, c->stream))
+    for (int i = 0; !st && i < REPEATS && !(i && best >= 0 && least > HOPELESS * best); i++) {
+        float one = 0;
+        st = CUDA_CHECK(d, set_scene(s, o, t, c->stream));
+        if (!st)
+            st = CUDA_CHECK(d, cudaEventRecord(t->begin, c->stream));
+        if (!st && multiply(d, s, o, algo, c->stream))
             return PV_OK;
-    if (!st)
-        st = CUDA_CHECK(d, cudaEventRecord(t->end, c->stream));
-    if (!st)
-        st = CUDA_CHECK(d, cudaEventSynchronize(t->end));
-    return st ? st : CUDA_CHECK(d, cudaEventElapsedTime(ms, t->begin, t->end));
+        if (!st)
+            st = CUDA_CHECK(d, cudaEventRecord(t->end, c->stream));
+        if (!st)
+            st = CUDA_CHECK(d, cudaEventSynchronize(t->end));
+        if (!st)
+            st = CUDA_CHECK(d, cudaEventElapsedTime(&one, t->begin, t->end));
+        least = least < 0 || one < least ? one : least;
+    }
+    *ms = least;
+    return st;
+}
+
+/* Or would the library round the sum of parts, and then the epilogue's result? See above. */
+static bool rounds_once(const shape *s)
+{
+    return s->out == PV_F32 || !(s->bias || s->gelu);
+}
+
+static bool split(const cublasLtMatmulAlgo_t *algo)
+{
+    int32_t pieces = 1;
+    size_t written = 0;
+    cublasStatus_t st = cublasLtMatmulAlgoConfigGetAttribute(algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &pieces,
+                                                             sizeof pieces, &written);
+    return !st && pieces > 1;
 }
 
 static int candidates(const cuda_device *d, const shape *s, const operands *o,
                       cublasLtMatmulHeuristicResult_t *found)
 {
     const size_t workspace = WORKSPACE;
-    const uint32_t in_f32 = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+    const uint32_t scheme =
+        rounds_once(s) ? CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE : CUBLASLT_REDUCTION_SCHEME_NONE;
     cublasLtMatmulPreferenceOpaque_t pref;
     problem p;
     int n = 0;
@@ -242,15 +330,15 @@ static int candidates(const cuda_device *d, const shape *s, const operands *o,
         st = cublasLtMatmulPreferenceSetAttribute(&pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
                                                   sizeof workspace);
     if (!st)
-        st = cublasLtMatmulPreferenceSetAttribute(&pref, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &in_f32,
-                                                  sizeof in_f32);
+        st = cublasLtMatmulPreferenceSetAttribute(&pref, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &scheme,
+                                                  sizeof scheme);
     if (!st)
         st = cublasLtMatmulAlgoGetHeuristic(d->lt, &p.op, &p.w, &p.x, &p.y, &p.y, &pref, CANDIDATES, found,
                                             &n);
     return st ? 0 : n;
 }
 
-static pv_status choose(const cuda_call *c, const shape *s, const stopwatch *t, cuda_product *out)
+static pv_status choose(const cuda_call *c, const shape *s, const trial *t, cuda_product *out)
 {
     operands o;
     cublasLtMatmulHeuristicResult_t found[CANDIDATES];
@@ -263,7 +351,9 @@ static pv_status choose(const cuda_call *c, const shape *s, const stopwatch *t, 
         float ms = -1;
         if (found[i].state || found[i].workspaceSize > WORKSPACE)
             continue;
-        st = time_one(c, s, &o, &found[i].algo, t, &ms);
+        if (!rounds_once(s) && split(&found[i].algo))
+            continue;
+        st = time_one(c, s, &o, &found[i].algo, t, best, &ms);
         if (!st && ms >= 0 && (best < 0 || ms < best)) {
             best = ms;
             out->algo = found[i].algo;
@@ -301,16 +391,11 @@ pv_status cuda_linear_prepare(const cuda_call *c)
     shape s = shape_of(c->node);
     if (find(d, &s))
         return PV_OK;
-    stopwatch t = {NULL, NULL};
+    trial t;
     cuda_product p;
-    pv_status st = CUDA_CHECK(d, cudaEventCreate(&t.begin));
-    if (!st)
-        st = CUDA_CHECK(d, cudaEventCreate(&t.end));
+    pv_status st = trial_begin(d, &t);
     if (!st)
         st = choose(c, &s, &t, &p);
-    if (t.begin)
-        cudaEventDestroy(t.begin);
-    if (t.end)
-        cudaEventDestroy(t.end);
+    trial_end(&t);
     return st ? pv_fail_in(st, "linear '%s'", c->node->name) : keep(d, &p);
 }

@@ -166,7 +166,7 @@ static pv_status record_all(pv_recording *r, cudaStream_t stream)
     const pv_graph *g = r->prog->graph;
     pv_status st = PV_OK;
     for (int i = 0; !st && i < g->n_nodes; i++)
-        if (g->nodes[i]->op == PV_OP_LINEAR) {
+        if (cuda_kernels[g->nodes[i]->op] == &cuda_linear) {
             r->calls[i].stream = stream;
             st = cuda_linear_prepare(&r->calls[i]);
         }

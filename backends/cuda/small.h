@@ -17,14 +17,23 @@ cudaError_t cuda_has_code(void);
 /* linear_plain.cu. dst[i] = src[i] as f32; src bf16 or f16. Exact. */
 cudaError_t cuda_widen(float *dst, const void *src, pv_dtype dtype, int64_t n, cudaStream_t stream);
 
-/* y[m, n] = x[m, n] + bias[n] in f32, rounded once; bias NULL: none. y f32 (may be x), bf16 or f16. */
-cudaError_t cuda_add_bias(void *y, pv_dtype y_dtype, const float *x, const void *bias, pv_dtype bias_dtype,
-                          int64_t m, int64_t n, cudaStream_t stream);
+/* The call's result of its product as it stands in f32 (maybe where the result goes): plus input `bias` (0:
+ * none), through GELU, rounded once. Valid rows alone. */
+cudaError_t cuda_finish_product(const cuda_call *c, const void *product, int bias, bool gelu);
 
-/* y[m, n] = x[m, k] w[n, k]^T (+ bias[n] of y's dtype), sums in f32. x and w f32 or both bf16, y f32 or bf16.
- */
-cudaError_t cuda_plain_product(void *y, pv_dtype y_dtype, const void *x, const void *w, pv_dtype dtype,
-                               const void *bias, int64_t m, int64_t n, int64_t k, cudaStream_t stream);
+/* y[m, n] = x[m, k] w[n, k]^T (+ bias[n] of y's dtype) (+ onto[m, n], f32), through GELU if asked for; sums
+ * in f32. x and w f32 or both bf16, y f32 or bf16. */
+typedef struct cuda_plain {
+    const void *x, *w, *bias, *onto;
+    void *y;
+    pv_dtype in, out;
+    bool gelu;
+    int64_t m, n, k;
+} cuda_plain;
+cudaError_t cuda_plain_product(const cuda_plain *p, cudaStream_t stream);
+
+/* Reads it all, so that it is in the cache as far as there is room, and nothing else. */
+cudaError_t cuda_touch(const void *data, size_t bytes, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

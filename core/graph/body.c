@@ -48,6 +48,11 @@ void body_linear_add(pv_graph *g, const pv_node *n, pv_tensor **out)
     out[0] = pv_add(g, NULL, n->in[2], y);
 }
 
+void body_linear_gelu(pv_graph *g, const pv_node *n, pv_tensor **out)
+{
+    out[0] = pv_gelu(g, NULL, pv_linear(g, NULL, n->in[0], n->in[1], n->n_in > 2 ? n->in[2] : NULL));
+}
+
 void body_linear_gated(pv_graph *g, const pv_node *n, pv_tensor **out)
 {
     pv_tensor *y = pv_linear(g, NULL, n->in[0], n->in[1], n->n_in > 4 ? n->in[4] : NULL);

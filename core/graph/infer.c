@@ -106,6 +106,11 @@ pv_status infer_linear(pv_graph *g, pv_node *n)
     return st ? st : with_width(g, n, n->in[1]->dim[0]);
 }
 
+pv_status infer_linear_gelu(pv_graph *g, pv_node *n)
+{
+    return infer_linear(g, n);
+}
+
 pv_status infer_linear_group(pv_graph *g, pv_node *n)
 {
     int k = n->attr.group.n;

@@ -149,6 +149,18 @@ static bool norm_of_residual(pv_graph *g, const pv_backend *be, int at)
     return replace(g, be, at, &f, gated);
 }
 
+static bool through_gelu(pv_graph *g, const pv_backend *be, int at)
+{
+    pv_node *n = g->nodes[at];
+    pv_node *linear = n->op == PV_OP_GELU ? maker(g, n->in[0], PV_OP_LINEAR, n) : NULL;
+    if (!linear)
+        return false;
+    pv_node f = like(n, PV_OP_LINEAR_GELU);
+    f.n_in = linear->n_in;
+    memcpy(f.in, linear->in, sizeof f.in);
+    return replace(g, be, at, &f, linear);
+}
+
 /* Linears of one input: q, k, v; gate, up. They stand together, so nothing between them reads one's result. */
 static bool group_linears(pv_graph *g, const pv_backend *be, int at)
 {
@@ -183,8 +195,8 @@ static bool group_linears(pv_graph *g, const pv_backend *be, int at)
 
 void pv_fuse(pv_graph *g, const pv_backend *be)
 {
-    static bool (*const rules[])(pv_graph *, const pv_backend *, int) = {absorb_cast,   store_rope,       onto_residual,
-                                                                         group_linears, norm_of_residual};
+    static bool (*const rules[])(pv_graph *, const pv_backend *, int) = {
+        absorb_cast, store_rope, onto_residual, through_gelu, group_linears, norm_of_residual};
     for (size_t r = 0; r < sizeof rules / sizeof *rules; r++)
         for (int i = 0; !g->status && i < g->n_nodes; i++)
             if (rules[r](g, be, i) && i)

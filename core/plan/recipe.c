@@ -5,12 +5,17 @@
 #include <string.h>
 
 /* Weights and what the products read are bf16; residual stream, norms, softmax, adaRMS, time and integrator f32. Patch
- * and position embedding, action and time projections stay as stored: openpi keeps them f32 too (its "islands"). */
+ * and position embedding, action and time projections stay as stored: openpi keeps them f32 too (its "islands").
+ * A bias has the dtype of its sum, as products like it: f32 onto the residual, where widening what is stored is exact.
+ * What SigLIP's GELU reads is f32, so that the product goes through it unrounded. */
 static const pv_rule bf16_rules[] = {
     {"*_proj.weight|*.fc1.weight|*.fc2.weight|*multi_modal_projector.linear.weight", PV_BF16},
+    {"*vision*.q_proj.bias|*vision*.k_proj.bias|*vision*.v_proj.bias|*vision*.fc1.bias", PV_BF16},
+    {"*vision*.out_proj.bias|*vision*.fc2.bias|*multi_modal_projector.linear.bias", PV_F32},
     {"action_*|time_*", PV_F32},
     {"*.layer*.attn_norm|*.layer*.q_proj|*.layer*.k_proj|*.layer*.q|*.layer*.k|*.layer*.v|*.layer*.attn", PV_BF16},
     {"*.layer*.mlp_norm|*.layer*.gate|*.layer*.up|*.layer*.act|vision.post_ln|cache.*", PV_BF16},
+    {"vision.layer*.up", PV_F32},
 };
 
 static const pv_recipe recipes[] = {

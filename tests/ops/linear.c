@@ -63,6 +63,7 @@ int test_linear(void)
     CHECK_OP(LINEAR, .in = {F32(50, 1024), F32(32, 1024), F32(32)});
     CHECK_OP(LINEAR, .in = {F32(50, 1100), F32(515, 1100)});
     CHECK_OP(LINEAR, .in = {BF16(50, 1030), BF16(130, 1030), BF16(130)}, .out = {PV_BF16});
+    CHECK_OP(LINEAR, .in = {BF16(256, 1152), BF16(384, 1152), BF16(384)}, .out = {PV_BF16});
     CHECK_OP(LINEAR, .in = {F32(260, 2100), BF16(70, 2100), F32(70)});
     CHECK_OP(LINEAR, .in = {F32(256, 2048), F16(65, 2048)});
     CHECK_OP(LINEAR, .in = {F32(968, 96), BF16(200, 96)});
@@ -80,6 +81,16 @@ int test_linear(void)
     CHECK_OP(LINEAR_ADD, .in = {F32(50, 48), F32(33, 48), F32(50, 33)});
     CHECK_OP(LINEAR_ADD, .in = {{.dim = {12, 8}, .rows = 5, .counted = true}, BF16(9, 8),
                                 {.dim = {12, 9}, .rows = 5, .counted = true}, F32(9)});
+    CHECK_OP(LINEAR_ADD, .in = {BF16(50, 1030), BF16(130, 1030), F32(50, 130), F32(130)});
+    CHECK_OP(LINEAR_ADD, .in = {BF16(96, 1024), BF16(256, 1024), F32(96, 256)});
+    CHECK_OP(LINEAR_ADD, .in = {BF16(9, 64), BF16(48, 64), F32(9, 48), BF16(48)});
+    CHECK_OP(LINEAR_ADD, .in = {BF16(9, 64), BF16(48, 64), BF16(9, 48), F32(48)}, .out = {PV_BF16});
+    CHECK_OP(LINEAR_GELU, .in = {F32(50, 48), F32(33, 48), F32(33)});
+    CHECK_OP(LINEAR_GELU, .in = {F32(7, 40), BF16(24, 40)}, .out = {PV_BF16});
+    CHECK_OP(LINEAR_GELU, .in = {BF16(256, 576), BF16(200, 576), BF16(200)}, .out = {PV_BF16});
+    CHECK_OP(LINEAR_GELU, .in = {BF16(64, 2048), BF16(128, 2048)}, .out = {PV_BF16});
+    CHECK_OP(LINEAR_GELU, .in = {BF16(50, 1030), BF16(130, 1030), F32(130)}, .out = {PV_BF16});
+    CHECK_OP(LINEAR_GELU, .in = {{.dtype = PV_BF16, .dim = {12, 16}, .rows = 5, .counted = true}, BF16(24, 16), F32(24)});
     CHECK_OP(LINEAR_GATED, .in = {F32(50, 48), F32(33, 48), F32(50, 33), F32(1, 99)});
     CHECK_OP(LINEAR_GATED, .in = {F32(6, 16), BF16(8, 16), F32(6, 8), F32(1, 24), F32(8)}, .out = {PV_BF16});
 

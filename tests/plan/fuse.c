@@ -20,6 +20,12 @@ static bool groups_of_two(const pv_backend *be, const pv_node *n)
     return n->op != PV_OP_LINEAR_GROUP || n->attr.group.n == 2;
 }
 
+static bool no_gelu(const pv_backend *be, const pv_node *n)
+{
+    (void)be;
+    return n->op != PV_OP_LINEAR_GELU;
+}
+
 /* A transformer block with everything the rules look for. */
 static pv_graph *block(void)
 {
@@ -76,6 +82,49 @@ static void fires(void)
     pv_fuse(g, mock_claiming(&m, claims_none));
     CHECK(g->n_nodes == before);
     pv_graph_destroy(&g);
+}
+
+/* GELU of a product; `spoil` says what keeps them apart: 1 an output, 2 a second reader, 3 a rounding, 4 another stage,
+ * 5 a backend that does not claim it. */
+static pv_graph *product_through_gelu(int spoil)
+{
+    pv_graph *g = pv_graph_create();
+    pv_tensor *y = pv_linear(g, "y", in(g, "x", 4, 8), in(g, "w", 24, 8), in(g, "b", 1, 24));
+    y->output = spoil == 1;
+    if (spoil == 2)
+        keep(pv_silu(g, "second", y));
+    if (spoil == 3)
+        y->dtype = PV_BF16;
+    if (spoil == 4)
+        g->stage = PV_STAGE_PREFIX;
+    keep(pv_cast(g, "act", pv_gelu(g, "wide", y), PV_BF16));
+    return g;
+}
+
+static void gelu_of_a_product(void)
+{
+    static mock m;
+    for (int spoil = 0; spoil <= 5; spoil++) {
+        pv_graph *g = product_through_gelu(spoil);
+        CHECK_OK(pv_graph_status(g));
+        pv_fuse(g, spoil == 5 ? mock_claiming(&m, no_gelu) : everything());
+        if (!CHECK(count_op(g, PV_OP_LINEAR_GELU) == !spoil && count_op(g, PV_OP_LINEAR) == !!spoil))
+            printf("    spoil %d\n", spoil);
+        const pv_node *n = node_named(g, "act");
+        CHECK(spoil || (n && n->op == PV_OP_LINEAR_GELU && n->n_in == 3 && n->out[0]->dtype == PV_BF16));
+        pv_graph_destroy(&g);
+    }
+    ready plain, fused;
+    if (ready_make(&plain, product_through_gelu(0), NULL, NULL, 1, NULL) &&
+        ready_make(&fused, product_through_gelu(0), everything(), NULL, 1, NULL)) {
+        ready_fill(&plain);
+        ready_fill(&fused);
+        ready_run(&plain, 1);
+        ready_run(&fused, 1);
+        same_bytes(&plain, &fused, "act");
+    }
+    ready_drop(&plain);
+    ready_drop(&fused);
 }
 
 /* rope and store; `spoil` says what keeps them apart: 1 an output, 2 a second reader, 3 a rounding, 4 another stage. */
@@ -217,11 +266,24 @@ static void same_bytes_in_the_model(void)
     CHECK(count_op(g, PV_OP_LINEAR_GATED) == 2 * c.expert.depth);
     CHECK(count_op(g, PV_OP_ROPE_STORE) == 2 * c.gemma.depth);
     pv_graph_destroy(&g);
+
+    g = tiny(&c); /* and in bf16 no rounding stands between what SigLIP's products fuse with */
+    pv_prune(g);
+    pv_hoist(g, 3);
+    pv_apply_recipe(g, recipe("bf16"));
+    pv_fuse(g, everything());
+    CHECK(count_op(g, PV_OP_LINEAR_GELU) == c.vision.depth);
+    CHECK(count_op(g, PV_OP_GELU) == 0 && count_op(g, PV_OP_CAST) == 0);
+    for (int i = 0; i < g->n_nodes; i++)
+        if (g->nodes[i]->op == PV_OP_LINEAR_GELU)
+            CHECK(g->nodes[i]->in[2]->dtype == PV_BF16 && g->nodes[i]->out[0]->dtype == PV_BF16);
+    pv_graph_destroy(&g);
 }
 
 int main(void)
 {
     fires();
+    gelu_of_a_product();
     keeps_apart();
     same_bytes_apart();
     same_bytes_in_the_model();

@@ -60,6 +60,7 @@ static void model(void)
         {"prefix.layer0.attn_sum", PV_F32}, {"step.layer0.out", PV_F32},       {"step.x_t", PV_F32},
         {"step.x_next", PV_F32},         {"step.cond", PV_F32},                {"step.layer0.ada_in", PV_F32},
         {"step.v_t", PV_F32},            {"rope", PV_F32},
+        {"vision.layer0.up", PV_F32},       {"vision.layer0.act", PV_BF16},
     };
     pv_config c;
     pv_graph *g = tiny(&c);
@@ -72,9 +73,15 @@ static void model(void)
         if (!CHECK(t && t->dtype == want[i].dtype))
             printf("    %s\n", want[i].name);
     }
-    for (int i = 0; i < g->n_nodes; i++)
-        if (g->nodes[i]->op == PV_OP_LINEAR && g->nodes[i]->in[1]->dtype == PV_BF16)
-            CHECK(g->nodes[i]->in[0]->dtype == PV_BF16); /* a bf16 product reads bf16 */
+    for (int i = 0; i < g->n_nodes; i++) {
+        const pv_node *n = g->nodes[i];
+        if (n->op == PV_OP_LINEAR && n->in[1]->dtype == PV_BF16)
+            CHECK(n->in[0]->dtype == PV_BF16); /* a bf16 product reads bf16 */
+        if (n->stage == PV_STAGE_VISION && n->op == PV_OP_LINEAR && n->n_in > 2 && n->out[0]->dtype == PV_BF16)
+            CHECK(n->in[2]->dtype == PV_BF16);
+        if (n->stage == PV_STAGE_VISION && n->op == PV_OP_LAYER_NORM)
+            CHECK(n->in[1]->dtype == PV_F32 && n->in[2]->dtype == PV_F32);
+    }
     pv_graph_destroy(&g);
 }
 
