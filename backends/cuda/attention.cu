@@ -15,6 +15,7 @@
  *   (the sum that divides has them unrounded); one rounding on store. All orders are fixed: same input, same device, same
  *   bytes.
  * Bound: shared-memory reads, 1.25 times the tensor cores' time at head 256; latency for the suffix. */
+#include "cluster.cuh"
 #include "mma.cuh"
 #include "util.cuh"
 
@@ -306,6 +307,197 @@ static __global__ void combine(flash_args a, int64_t all_lines)
     write_pair(a, z, m, column, x * by, y * by, line_cap);
 }
 
+/* ---- few lines: a cluster ---- */
+
+#define FEW_LINES   32 /* of q in a block and its cluster */
+#define FEW_SPLITS  8  /* blocks of a cluster: as many as every device with clusters takes */
+#define FEW_KEYS    128
+#define FEW_THREADS 256
+#define FEW_WARPS   (FEW_THREADS / 32)
+#define FEW_HEAD    256
+
+/* The shared memory of a block of `flash_few`. */
+typedef struct few {
+    bf16 q[FEW_LINES][FEW_HEAD + 8];
+    union {
+        bf16 k[FEW_KEYS][FEW_HEAD + 8];
+        float o[FEW_LINES][FEW_HEAD + 8]; /* once k has been used: what the cluster's other blocks read */
+    };
+    bf16 v[FEW_KEYS][FEW_HEAD + 8];
+    bf16 p[FEW_LINES][FEW_KEYS + 8];
+    float most[FEW_WARPS][FEW_LINES], sum[FEW_WARPS][FEW_LINES]; /* of a warp's keys */
+    float2 all[FEW_LINES];                                       /* maximum and sum over all keys of the block */
+} few;
+
+/* Block y of a cluster takes the y-th part of the keys. All of K and V that it needs is asked for at once; a warp computes
+ * the scores of 16 keys with all lines, and, when the weights have gone through shared memory, 32 columns of the result.
+ * Then each block adds up the eight parts of four lines. */
+static __global__ void __launch_bounds__(FEW_THREADS, 1) flash_few(flash_args a)
+{
+#if CUDA_CLUSTERS
+    extern __shared__ __align__(16) unsigned char memory[];
+    few *mem = (few *)memory;
+    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, z = (int)blockIdx.z, part = (int)blockIdx.y;
+    int lines = cuda_count(a.rows, a.row_cap) * a.group, m0 = (int)blockIdx.x * FEW_LINES;
+    if (m0 >= lines) /* the whole cluster */
+        return;
+    int len = cuda_count(a.len, a.key_cap), share_of_keys = (len + FEW_SPLITS - 1) / FEW_SPLITS;
+    int begin = part * share_of_keys, left = len - begin, keys = left < share_of_keys ? left : share_of_keys;
+    int64_t kv_width = (int64_t)a.kv_heads * a.head;
+    int64_t kv_at = ((int64_t)(z / a.kv_heads) * a.key_rows + a.first + begin) * kv_width + z % a.kv_heads * a.head;
+    const bf16 *q = a.q + ((int64_t)(z / a.kv_heads) * a.row_cap * a.kv_heads + z % a.kv_heads) * a.group * a.head;
+
+    int column = lane * 8; /* a warp copies a line */
+    for (int line = warp; line < FEW_LINES; line += FEW_WARPS) {
+        int m = m0 + line;
+        bool there = m < lines && column < a.head;
+        int64_t at = ((int64_t)(m / a.group) * a.kv_heads * a.group + m % a.group) * a.head + column;
+        cuda_copy16(&mem->q[line][column], there ? q + at : q, there);
+    }
+    auto fetch = [&](bf16(*to)[FEW_HEAD + 8], const bf16 *from) {
+#pragma unroll
+        for (int key = warp; key < FEW_KEYS; key += FEW_WARPS) {
+            bool there = key < keys && column < a.head;
+            cuda_copy16(&to[key][column], there ? from + kv_at + key * kv_width + column : from, there);
+        }
+        cuda_copy_commit();
+    };
+    fetch(mem->k, a.k);
+    fetch(mem->v, a.v);
+    cuda_copy_wait<1>();
+    __syncthreads(); /* q and k are there */
+
+    float s[FEW_LINES / 16][2][4] = {};
+    const bf16 *k_row = &mem->k[warp * 16 + lane % 8 + lane / 16 * 8][lane / 8 % 2 * 8];
+    const bf16 *q_row = &mem->q[lane % 16][lane / 16 * 8];
+#pragma unroll
+    for (int d = 0; d < FEW_HEAD; d += 16) {
+        uint32_t qa[4], kb[4];
+        cuda_ldmatrix(kb, k_row + d);
+#pragma unroll
+        for (int i = 0; i < FEW_LINES / 16; i++) {
+            cuda_ldmatrix(qa, q_row + i * 16 * (FEW_HEAD + 8) + d);
+            cuda_mma(s[i][0], qa, kb[0], kb[1]);
+            cuda_mma(s[i][1], qa, kb[2], kb[3]);
+        }
+    }
+
+    /* s[i][n][e]: line 16 i + lane / 4 + e / 2 * 8, key 16 warp + 8 n + lane % 4 * 2 + e % 2. First the maxima. */
+    int key = warp * 16 + lane % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < FEW_LINES / 16; i++)
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float most = -INFINITY;
+#pragma unroll
+            for (int n = 0; n < 2; n++)
+#pragma unroll
+                for (int e = 2 * r; e < 2 * r + 2; e++) {
+                    s[i][n][e] = key + n * 8 + e % 2 < keys ? s[i][n][e] * a.scale : -INFINITY;
+                    most = fmaxf(most, s[i][n][e]);
+                }
+            most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
+            most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
+            if (lane % 4 == 0)
+                mem->most[warp][i * 16 + r * 8 + lane / 4] = most;
+        }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < FEW_LINES / 16; i++)
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            int line = i * 16 + r * 8 + lane / 4;
+            float top = -INFINITY, sum = 0;
+#pragma unroll
+            for (int w = 0; w < FEW_WARPS; w++)
+                top = fmaxf(top, mem->most[w][line]);
+            float base = top == -INFINITY ? 0.0f : top; /* no keys: all weights are 0 */
+#pragma unroll
+            for (int n = 0; n < 2; n++) {
+                float x = cuda_exp2(s[i][n][2 * r] - base), y = cuda_exp2(s[i][n][2 * r + 1] - base);
+                sum += x;
+                sum += y;
+                *(uint32_t *)&mem->p[line][key + n * 8] = cuda_pack_bf16(x, y);
+            }
+            sum += __shfl_xor_sync(~0u, sum, 1);
+            sum += __shfl_xor_sync(~0u, sum, 2);
+            if (lane % 4 == 0) {
+                mem->sum[warp][line] = sum;
+                if (warp == 0)
+                    mem->all[line].x = top;
+            }
+        }
+    cuda_copy_wait<0>();
+    __syncthreads(); /* the weights are there, and v; k has been used */
+
+    float o[FEW_LINES / 16][4][4] = {};
+    const bf16 *v_row = &mem->v[lane % 16][warp * 32 + lane / 16 * 8];
+    const bf16 *p_row = &mem->p[lane % 16][lane / 16 * 8];
+#pragma unroll
+    for (int j = 0; j < FEW_KEYS; j += 16) {
+        uint32_t pa[FEW_LINES / 16][4], vb[4];
+#pragma unroll
+        for (int i = 0; i < FEW_LINES / 16; i++)
+            cuda_ldmatrix(pa[i], p_row + i * 16 * (FEW_KEYS + 8) + j);
+#pragma unroll
+        for (int n = 0; n < 2; n++) {
+            cuda_ldmatrix_trans(vb, v_row + j * (FEW_HEAD + 8) + n * 16);
+#pragma unroll
+            for (int i = 0; i < FEW_LINES / 16; i++) {
+                cuda_mma(o[i][2 * n], pa[i], vb[0], vb[1]);
+                cuda_mma(o[i][2 * n + 1], pa[i], vb[2], vb[3]);
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < FEW_LINES / 16; i++)
+#pragma unroll
+        for (int n = 0; n < 4; n++)
+#pragma unroll
+            for (int r = 0; r < 2; r++)
+                *(float2 *)&mem->o[i * 16 + r * 8 + lane / 4][warp * 32 + n * 8 + lane % 4 * 2] =
+                    make_float2(o[i][n][2 * r], o[i][n][2 * r + 1]);
+    if (warp == 0) {
+        float sum = 0;
+        for (int w = 0; w < FEW_WARPS; w++)
+            sum += mem->sum[w][lane];
+        mem->all[lane].y = sum;
+    }
+    cuda_cluster_barrier();
+
+    /* A thread four columns of a line. */
+    constexpr int four = FEW_HEAD / 4;
+    int line = part * (FEW_LINES / FEW_SPLITS) + (int)threadIdx.x / four, at = (int)threadIdx.x % four * 4;
+    float2 all[FEW_SPLITS];
+    float4 parts[FEW_SPLITS];
+    float top = -INFINITY, sum = 0;
+    float x[4] = {};
+#pragma unroll
+    for (int i = 0; i < FEW_SPLITS; i++) {
+        all[i] = cuda_cluster_get2(cuda_cluster_shared(&mem->all[line], i));
+        parts[i] = cuda_cluster_get4(cuda_cluster_shared(&mem->o[line][at], i));
+        top = fmaxf(top, all[i].x);
+    }
+    cuda_cluster_barrier(); /* nobody reads this block's memory any more */
+#pragma unroll
+    for (int i = 0; i < FEW_SPLITS; i++) {
+        float w = share(all[i].x, top);
+        sum += all[i].y * w;
+        x[0] += parts[i].x * w;
+        x[1] += parts[i].y * w;
+        x[2] += parts[i].z * w;
+        x[3] += parts[i].w * w;
+    }
+    float by = sum != 0.0f ? 1.0f / sum : 0.0f;
+    int m = m0 + line;
+    a.splits = 1;
+    if (m < lines && at < a.head) {
+        write_pair(a, z, m, at, x[0] * by, x[1] * by, 0);
+        write_pair(a, z, m, at + 2, x[2] * by, x[3] * by, 0);
+    }
+#endif
+}
+
 /* ---- the op ---- */
 
 static bool accepts(const cuda_device *device, const pv_node *n)
@@ -362,6 +554,34 @@ static cudaError_t launch_256(const cuda_call *c, const flash_args &a, const cut
     return large ? launch<256, 32, 2>(c, a, cut) : launch<256, 32, 1>(c, a, cut);
 }
 
+/* Does the device have clusters, and fit all of this node's at the same time? */
+static bool is_few(const flash_args &a, const cut &cut, int sms)
+{
+    int64_t lines = (int64_t)a.row_cap * a.group;
+    return cut.padded == FEW_HEAD && a.key_cap <= FEW_SPLITS * FEW_KEYS &&
+           cut.lines / lines * cuda_ceil(lines, FEW_LINES) * FEW_SPLITS <= sms &&
+           attribute(cudaDevAttrClusterLaunch, 0) &&
+           attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, 0) >= (int)sizeof(few);
+}
+
+static cudaError_t launch_few(const cuda_call *c, const flash_args &a, const cut &cut)
+{
+    int64_t lines = (int64_t)a.row_cap * a.group;
+    cudaError_t e = cudaFuncSetAttribute(flash_few, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)sizeof(few));
+    cudaLaunchAttribute cluster = {};
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = cluster.val.clusterDim.z = 1;
+    cluster.val.clusterDim.y = FEW_SPLITS;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(cuda_ceil(lines, FEW_LINES), FEW_SPLITS, (unsigned)(cut.lines / lines));
+    config.blockDim = dim3(FEW_THREADS);
+    config.dynamicSmemBytes = sizeof(few);
+    config.stream = c->stream;
+    config.attrs = &cluster;
+    config.numAttrs = 1;
+    return e ? e : cudaLaunchKernelEx(&config, flash_few, a);
+}
+
 static cudaError_t run(const cuda_call *c)
 {
     const pv_node *n = c->node;
@@ -387,6 +607,8 @@ static cudaError_t run(const cuda_call *c)
     a.part = (float *)c->work;
     a.part_sums = (float2 *)(a.part + (int64_t)cut.splits * cut.lines * a.head);
 
+    if (cut.lines && is_few(a, cut, c->sms))
+        return launch_few(c, a, cut);
     cudaError_t e;
     switch (cut.padded) {
     case 48:

@@ -1,0 +1,54 @@
+/* cluster.cuh - blocks that read one another's shared memory: the clusters that devices from sm_90 on have. Kernels with
+ * these compile for all devices; below sm_90 they may not be launched. */
+#ifndef PV_CUDA_CLUSTER_CUH
+#define PV_CUDA_CLUSTER_CUH
+
+#include "mma.cuh"
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define CUDA_CLUSTERS 1
+#else
+#define CUDA_CLUSTERS 0
+#endif
+
+/* All threads of all blocks of the cluster; what was written to shared memory before is there after. A block whose memory
+ * others read must not end before they have: one more of these at the end. */
+static __device__ inline void cuda_cluster_barrier(void)
+{
+#if CUDA_CLUSTERS
+    asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+
+/* Where `mine`, an address in this block's shared memory, is in that of the cluster's block `rank`. */
+static __device__ inline uint32_t cuda_cluster_shared(const void *mine, int rank)
+{
+    uint32_t there = 0;
+#if CUDA_CLUSTERS
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(cuda_shared(mine)), "r"(rank));
+#endif
+    return there;
+}
+
+static __device__ inline float2 cuda_cluster_get2(uint32_t at)
+{
+    float2 v = {};
+#if CUDA_CLUSTERS
+    asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(at) : "memory");
+#endif
+    return v;
+}
+
+static __device__ inline float4 cuda_cluster_get4(uint32_t at)
+{
+    float4 v = {};
+#if CUDA_CLUSTERS
+    asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                 : "r"(at)
+                 : "memory");
+#endif
+    return v;
+}
+
+#endif
