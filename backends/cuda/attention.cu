@@ -335,6 +335,7 @@ typedef struct few {
 static __global__ void __launch_bounds__(FEW_THREADS, 1) flash_few(flash_args a)
 {
 #if CUDA_CLUSTERS
+    cuda_begin();
     extern __shared__ __align__(16) unsigned char memory[];
     few *mem = (few *)memory;
     int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, z = (int)blockIdx.z, part = (int)blockIdx.y;
@@ -568,17 +569,19 @@ static cudaError_t launch_few(const cuda_call *c, const flash_args &a, const cut
 {
     int64_t lines = (int64_t)a.row_cap * a.group;
     cudaError_t e = cudaFuncSetAttribute(flash_few, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)sizeof(few));
-    cudaLaunchAttribute cluster = {};
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim.x = cluster.val.clusterDim.z = 1;
-    cluster.val.clusterDim.y = FEW_SPLITS;
+    cudaLaunchAttribute how[2] = {};
+    how[0].id = cudaLaunchAttributeClusterDimension;
+    how[0].val.clusterDim.x = how[0].val.clusterDim.z = 1;
+    how[0].val.clusterDim.y = FEW_SPLITS;
+    how[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    how[1].val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(cuda_ceil(lines, FEW_LINES), FEW_SPLITS, (unsigned)(cut.lines / lines));
     config.blockDim = dim3(FEW_THREADS);
     config.dynamicSmemBytes = sizeof(few);
     config.stream = c->stream;
-    config.attrs = &cluster;
-    config.numAttrs = 1;
+    config.attrs = how;
+    config.numAttrs = c->dependent ? 2 : 1;
     return e ? e : cudaLaunchKernelEx(&config, flash_few, a);
 }
 

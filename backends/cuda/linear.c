@@ -1,5 +1,5 @@
-/* linear.c - y = x w^T (+ b), and that onto a residual or through GELU: x [M, K], w [N, K] as stored, b [N];
- * through cuBLASLt.
+/* linear.c - y = x w^T (+ b), that onto a residual or through GELU, and two of one input at once: x [M, K], w [N, K] as
+ * stored, b [N]; through cuBLASLt.
  *
  * Every row up to the capacity is computed: what the rows behind the valid count hold stays in those rows.
  * Both operands bf16: tensor cores, f32 sums, y bf16 or f32. All else: f32 products of f32 numbers (never
@@ -31,6 +31,7 @@ typedef struct shape {
     pv_dtype in, out; /* of the product: f32 or bf16 */
     bool bias, gelu;  /* in its epilogue */
     bool onto;        /* added to a residual */
+    int batch;        /* 2: two weights of one shape, each with its own result */
 } shape;
 
 typedef struct cuda_product {
@@ -53,12 +54,22 @@ static int residual_of(const pv_node *n)
 static int bias_of(const pv_node *n)
 {
     int at = residual_of(n) ? 3 : 2;
-    return n->n_in > at ? at : 0;
+    return n->op != PV_OP_LINEAR_GROUP && n->n_in > at ? at : 0;
+}
+
+/* Two alike, without bias, that need nothing before or behind the product. */
+static bool accepts_group(const pv_node *n)
+{
+    return n->n_in == 3 && n->n_out == 2 && n->in[0]->dtype == PV_BF16 && n->in[1]->dtype == PV_BF16 &&
+           n->in[2]->dtype == PV_BF16 && n->in[1]->dim[0] == n->in[2]->dim[0] && n->out[0]->dtype == n->out[1]->dtype &&
+           n->out[0]->dtype != PV_F16;
 }
 
 static bool accepts(const cuda_device *d, const pv_node *n)
 {
     (void)d;
+    if (n->op == PV_OP_LINEAR_GROUP)
+        return accepts_group(n);
     bool ok = is_float(n->out[0]);
     for (int i = 0; ok && i < n->n_in; i++)
         ok = is_float(n->in[i]);
@@ -69,6 +80,7 @@ static shape shape_of(const pv_node *n)
 {
     const pv_tensor *x = n->in[0], *w = n->in[1], *y = n->out[0], *b = bias_of(n) ? n->in[bias_of(n)] : NULL;
     shape s = {.n = w->dim[0], .k = w->dim[1], .onto = residual_of(n) != 0};
+    s.batch = n->op == PV_OP_LINEAR_GROUP ? 2 : 1;
     s.m = pv_elements(x) / pv_width(x);
     s.in = x->dtype == PV_BF16 && w->dtype == PV_BF16 ? PV_BF16 : PV_F32;
     bool gelu = n->op == PV_OP_LINEAR_GELU, narrow = y->dtype == PV_BF16 && (!b || b->dtype == PV_BF16);
@@ -81,7 +93,7 @@ static shape shape_of(const pv_node *n)
 static bool same_shape(const shape *a, const shape *b)
 {
     return a->m == b->m && a->n == b->n && a->k == b->k && a->in == b->in && a->out == b->out &&
-           a->bias == b->bias && a->gelu == b->gelu && a->onto == b->onto;
+           a->bias == b->bias && a->gelu == b->gelu && a->onto == b->onto && a->batch == b->batch;
 }
 
 /* ---- work memory: expanded x, expanded w, the f32 product before it is finished, the library's ---- */
@@ -118,6 +130,7 @@ static size_t need(const cuda_device *d, const pv_node *n)
 typedef struct operands {
     const void *x, *w, *bias, *onto;
     void *y, *workspace;
+    int64_t w_step, y_step; /* elements from the first of a batch to the second */
 } operands;
 
 /* The library thinks in columns: y^T [N, M] = w [N, K] x^T, where w lies there as its own transpose. */
@@ -131,7 +144,15 @@ static cudaDataType type_of(pv_dtype dtype)
     return dtype == PV_BF16 ? CUDA_R_16BF : CUDA_R_32F;
 }
 
-static cublasStatus_t describe(const shape *s, const void *bias, problem *p)
+static cublasStatus_t in_batch(cublasLtMatrixLayoutOpaque_t *matrix, int64_t step)
+{
+    const int32_t two = 2;
+    cublasStatus_t st = cublasLtMatrixLayoutSetAttribute(matrix, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &two, sizeof two);
+    return st ? st
+              : cublasLtMatrixLayoutSetAttribute(matrix, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &step, sizeof step);
+}
+
+static cublasStatus_t describe(const shape *s, const operands *o, problem *p)
 {
     const cublasOperation_t transpose = CUBLAS_OP_T;
     const cublasLtEpilogue_t epilogue = s->gelu
@@ -146,13 +167,19 @@ static cublasStatus_t describe(const shape *s, const void *bias, problem *p)
         st =
             cublasLtMatmulDescSetAttribute(&p->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
     if (!st && s->bias)
-        st = cublasLtMatmulDescSetAttribute(&p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
+        st = cublasLtMatmulDescSetAttribute(&p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &o->bias, sizeof o->bias);
     if (!st)
         st = cublasLtMatrixLayoutInit(&p->w, type_of(s->in), (uint64_t)s->k, (uint64_t)s->n, s->k);
     if (!st)
         st = cublasLtMatrixLayoutInit(&p->x, type_of(s->in), (uint64_t)s->k, (uint64_t)s->m, s->k);
     if (!st)
         st = cublasLtMatrixLayoutInit(&p->y, type_of(s->out), (uint64_t)s->n, (uint64_t)s->m, s->n);
+    if (!st && s->batch > 1)
+        st = in_batch(&p->w, o->w_step);
+    if (!st && s->batch > 1)
+        st = in_batch(&p->x, 0);
+    if (!st && s->batch > 1)
+        st = in_batch(&p->y, o->y_step);
     return st;
 }
 
@@ -161,7 +188,7 @@ static cublasStatus_t multiply(const cuda_device *d, const shape *s, const opera
 {
     const float one = 1, beta = s->onto ? 1 : 0;
     problem p;
-    cublasStatus_t st = describe(s, o->bias, &p);
+    cublasStatus_t st = describe(s, o, &p);
     return st ? st
               : cublasLtMatmul(d->lt, &p.op, &one, o->w, &p.w, o->x, &p.x, &beta, s->onto ? o->onto : o->y,
                                &p.y, o->y, &p.y, algo, o->workspace, WORKSPACE, stream);
@@ -200,9 +227,52 @@ static cudaError_t expand(const cuda_call *c, const shape *s, operands *o)
     return e;
 }
 
+/* Both of a group in one product, where their weights and results lie in the same order; else one after the other. */
+static bool in_order(const cuda_call *c)
+{
+    return (c->in[1] < c->in[2]) == (c->out[0] < c->out[1]);
+}
+
+static void take_both(const cuda_call *c, const shape *s, operands *o)
+{
+    int first = c->in[1] < c->in[2] ? 0 : 1, second = 1 - first;
+    o->w = c->in[1 + first];
+    o->y = c->out[first];
+    o->w_step = ((const char *)c->in[1 + second] - (const char *)o->w) / (int64_t)pv_dtype_bytes(s->in, 1);
+    o->y_step = ((char *)c->out[second] - (char *)o->y) / (int64_t)pv_dtype_bytes(s->out, 1);
+}
+
+static cudaError_t enqueue_group(const cuda_call *c)
+{
+    shape s = shape_of(c->node);
+    s.batch = in_order(c) ? 2 : 1;
+    const cuda_product *product = find(c->device, &s);
+    operands o;
+    cudaError_t e = product ? expand(c, &s, &o) : cudaErrorNotReady;
+    bool at_once = e == cudaSuccess && s.batch == 2 && !product->plain;
+    if (at_once)
+        take_both(c, &s, &o);
+    for (int i = 0; e == cudaSuccess && i < (at_once ? 1 : 2); i++) {
+        if (!at_once) {
+            o.w = c->in[1 + i];
+            o.y = c->out[i];
+        }
+        if (product->plain) {
+            cuda_plain p = {o.x, o.w, NULL, NULL, o.y, s.in, s.out, false, s.m, s.n, s.k};
+            e = cuda_plain_product(&p, c->stream);
+        } else if (multiply(c->device, &s, &o, &product->algo, c->stream)) {
+            pv_log(PV_LOG_ERROR, "linear_group '%s': cublasLtMatmul failed", c->node->name);
+            e = cudaErrorExternalDevice;
+        }
+    }
+    return e;
+}
+
 static cudaError_t enqueue(const cuda_call *c)
 {
     const pv_node *n = c->node;
+    if (n->op == PV_OP_LINEAR_GROUP)
+        return enqueue_group(c);
     shape s = shape_of(n);
     operands o;
     const cuda_product *product = find(c->device, &s);
@@ -323,7 +393,7 @@ static int candidates(const cuda_device *d, const shape *s, const operands *o,
     cublasLtMatmulPreferenceOpaque_t pref;
     problem p;
     int n = 0;
-    cublasStatus_t st = describe(s, o->bias, &p);
+    cublasStatus_t st = describe(s, o, &p);
     if (!st)
         st = cublasLtMatmulPreferenceInit(&pref);
     if (!st)
@@ -344,6 +414,8 @@ static pv_status choose(const cuda_call *c, const shape *s, const trial *t, cuda
     cublasLtMatmulHeuristicResult_t found[CANDIDATES];
     cuda_device *d = c->device;
     pv_status st = CUDA_CHECK(d, expand(c, s, &o));
+    if (s->batch > 1)
+        take_both(c, s, &o);
     int n = st ? 0 : candidates(d, s, &o, found);
     float best = -1;
     *out = (cuda_product){.shape = *s};
@@ -385,10 +457,9 @@ static pv_status keep(cuda_device *d, const cuda_product *p)
     return PV_OK;
 }
 
-pv_status cuda_linear_prepare(const cuda_call *c)
+static pv_status prepare(const cuda_call *c, shape s)
 {
     cuda_device *d = c->device;
-    shape s = shape_of(c->node);
     if (find(d, &s))
         return PV_OK;
     trial t;
@@ -398,4 +469,12 @@ pv_status cuda_linear_prepare(const cuda_call *c)
         st = choose(c, &s, &t, &p);
     trial_end(&t);
     return st ? pv_fail_in(st, "linear '%s'", c->node->name) : keep(d, &p);
+}
+
+pv_status cuda_linear_prepare(const cuda_call *c)
+{
+    shape s = shape_of(c->node);
+    if (s.batch == 2 && !in_order(c))
+        s.batch = 1;
+    return prepare(c, s);
 }

@@ -76,6 +76,7 @@ int test_linear(void)
     CHECK_OP(LINEAR, .in = {{.dim = {8, 8}, .rows = -1, .counted = true}, F32(8, 8)});
 
     CHECK_OP(LINEAR_GROUP, .in = {F32(50, 64), F32(128, 64), F32(16, 64), F32(16, 64)}, .attr.group.n = 3);
+    CHECK_OP(LINEAR_GROUP, .in = {BF16(50, 1024), BF16(256, 1024), BF16(256, 1024)}, .attr.group.n = 2, .out = {PV_BF16, PV_BF16});
     CHECK_OP(LINEAR_GROUP, .in = {F32(9, 20), BF16(30, 20), BF16(7, 20), F32(30), F32(7)}, .attr.group.n = 2,
              .out = {PV_BF16, PV_BF16});
     CHECK_OP(LINEAR_ADD, .in = {F32(50, 48), F32(33, 48), F32(50, 33)});
