@@ -71,6 +71,9 @@ typedef struct op_truth {
     /* The bound on |result - out| is steps x 2^-24 x size + 1e-37, before the rounding to a narrower dtype: `size` is of
      * the terms that the result is made of, `steps` grows with the roundings in a row. size 0: exact. */
     double *size[PV_MAX_OUT], steps;
+    /* Of a composite: what a kernel of the whole may add to the bound, where the op's meaning lets it round between its
+     * parts (attention: weights to the dtype of v, before they meet it). The body must do without. */
+    double *whole[PV_MAX_OUT];
 } op_truth;
 
 typedef void (*op_oracle)(op_truth *t);

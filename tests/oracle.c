@@ -190,6 +190,7 @@ static void attention_values(op_truth *t)
 static void attention(op_truth *t)
 {
     heads h = heads_of(t, rows(t, 0), 1, 3);
+    double narrow = t->c->in[2].dtype == PV_BF16 ? 0x1p-8 : t->c->in[2].dtype == PV_F16 ? 0x1p-11 : 0;
     double *p = malloc(sizeof *p * (size_t)(h.keys + 1));
     t->steps = 4 + sum_steps(h.keys) + sum_steps(h.head);
     for (int64_t b = 0; b < h.batch; b++)
@@ -215,8 +216,9 @@ static void attention(op_truth *t)
                         abs += fabs(p[j] / total * v) + CUT * fabs(v);
                     }
                     /* an error of a score is one of its exp, relatively; and of the sum that divides it */
-                    put(t, 0, (b * h.q_rows + i) * h.heads * h.head + n * h.head + d, sum,
-                        h.keys ? abs * (1 + 2 * most + top - low) : 0);
+                    int64_t at = (b * h.q_rows + i) * h.heads * h.head + n * h.head + d;
+                    put(t, 0, at, sum, h.keys ? abs * (1 + 2 * most + top - low) : 0);
+                    t->whole[0][at] = narrow * abs;
                 }
             }
     free(p);

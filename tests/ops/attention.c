@@ -39,10 +39,57 @@ static bool cached(pv_dtype dtype, int heads, int kv_heads, int64_t head, int64_
     return ok & op_check(&(op_case){.op = PV_OP_ATTENTION_VALUES, .attr = attr, .in = {p, k, count}, .out = {dtype}});
 }
 
+/* The whole op in bf16, as a kernel of its own would take it, at its head sizes and one between; a result in
+ * f32 tells the kernel's error from the last rounding. */
+static void whole(void)
+{
+    static const int64_t heads[] = {48, 72, 104, 256},
+                         lengths[] = {1, 15, 16, 17, 63, 64, 65, 552, 968, 1000};
+    for (size_t h = 0; h < sizeof heads / sizeof *heads; h++)
+        for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+            pv_attr attr = {.attention = {6, 2, 1, 20, 1.0f / sqrtf((float)heads[h])}};
+            op_in q = {.dtype = PV_BF16, .dim = {6, 6 * heads[h]}, .rows = 5, .counted = true};
+            op_in k = {.dtype = PV_BF16, .dim = {1020, 2 * heads[h]}, .first = 20, .rows = 20 + lengths[i]};
+            CHECK(op_check(&(op_case){.op = PV_OP_ATTENTION,
+                                      .attr = attr,
+                                      .in = {q, k, k, COUNT((int32_t)lengths[i])},
+                                      .out = {i % 2 ? PV_F32 : PV_BF16},
+                                      .fills = 7}));
+        }
+    /* more lines than one block of a kernel takes, ending inside one; more than a device has blocks for */
+    const pv_attr lines = {.attention = {8, 1, 1, 3, 0.1f}}, many = {.attention = {8, 1, 1, 0, -0.2f}};
+    op_in k = {.dtype = PV_BF16, .dim = {140, 128}, .first = 3, .rows = 133};
+    CHECK_OP(ATTENTION, .attr = lines,
+             .in = {{.dtype = PV_BF16, .dim = {30, 8 * 128}, .rows = 21, .counted = true}, k, k, COUNT(130)});
+    CHECK_OP(ATTENTION, .attr = many, .in = {BF16(1100, 8 * 16), BF16(70, 16), BF16(70, 16)},
+             .out = {PV_BF16});
+    /* three pictures */
+    const pv_attr pictures = {.attention = {16, 16, 3, 0, 0.12f}};
+    CHECK_OP(ATTENTION, .attr = pictures, .in = {BF16(300, 16 * 72), BF16(300, 16 * 72), BF16(300, 16 * 72)},
+             .out = {PV_BF16});
+}
+
+/* Scores far apart, of both signs and beyond what one exp can tell: still a mean of v. */
+static void far_apart(void)
+{
+    static const pv_dtype dtypes[] = {PV_F32, PV_BF16};
+    const pv_attr attr = {.attention = {4, 1, 1, 0, 1.0f}};
+    for (int i = 0; i < 2; i++) {
+        op_in q = {.dtype = dtypes[i], .dim = {9, 4 * 48}}, k = {.dtype = dtypes[i], .dim = {150, 48}};
+        CHECK(op_check(&(op_case){.op = PV_OP_ATTENTION,
+                                  .attr = attr,
+                                  .in = {q, k, k},
+                                  .out = {PV_F32},
+                                  .fills = 1u << FILL_HUGE | 1u << FILL_OUTLIERS}));
+    }
+}
+
 int test_attention(void)
 {
     static const int64_t lengths[] = {0, 1, 15, 16, 17, 63, 64, 65};
     exp_in_ulps();
+    whole();
+    far_apart();
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         CHECK(cached(PV_F32, 4, 1, 48, 5, 96, 0, lengths[i]));
         CHECK(cached(PV_F32, 4, 2, 72, 3, 96, 10, lengths[i]));

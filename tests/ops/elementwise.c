@@ -23,6 +23,15 @@ int test_elementwise(void)
     CHECK_OP(GATED_RESIDUAL, .in = {F32(50, 40), F32(50, 40), F32(1, 120)});
     CHECK_OP(GATED_RESIDUAL, .in = {{.dim = {50, 40}, .rows = 7, .counted = true}, {.dim = {50, 40}, .rows = 7, .counted = true},
                                     F32(120)}, .out = {PV_BF16});
+    CHECK_OP(GATED_RESIDUAL, .in = {F32(50, 1024), BF16(50, 1024), F32(1, 3072)}); /* the recipe bf16 */
+    CHECK_OP(GATED_RESIDUAL, .in = {{.dim = {50, 72}, .rows = 49, .counted = true},
+                                    {.dtype = PV_BF16, .dim = {50, 72}, .rows = 49, .counted = true},
+                                    F32(216)});
+    CHECK_OP(GEGLU,
+             .in = {{.dtype = PV_BF16, .dim = {17, 264}, .rows = 16, .counted = true},
+                    {.dtype = PV_BF16, .dim = {17, 264}, .rows = 16, .counted = true}},
+             .out = {PV_BF16});
+    CHECK_OP(GEGLU, .in = {BF16(2, 4096), F32(2, 4096)});
     CHECK_OP(GEGLU, .in = {F32(50, 40), F32(50, 40)});
     CHECK_OP(GEGLU, .in = {BF16(5, 400), BF16(5, 400)}, .out = {PV_BF16});
     return test_done();

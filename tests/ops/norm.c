@@ -19,5 +19,14 @@ int test_norm(void)
     CHECK_OP(GATED_NORM, .attr = eps, .in = {F32(10, 1024), F32(10, 1024), F32(3072), F32(3072)});
     CHECK_OP(GATED_NORM, .attr = eps, .in = {{.dim = {50, 33}, .rows = 49, .counted = true}, {.dim = {50, 33}, .rows = 49, .counted = true}, F32(99), F32(99)});
     CHECK_OP(ADA_RMS_NORM, .attr = eps, .in = {{.dim = {50, 33}, .rows = 49, .counted = true}, F32(99)}, .out = {PV_BF16});
+    /* the recipe bf16; rows that no vector divides, and wider than registers hold */
+    CHECK_OP(RMS_NORM, .attr = eps, .in = {{.dim = {70, 2048}, .rows = 65, .counted = true}, F32(2048)},
+             .out = {PV_BF16});
+    CHECK_OP(RMS_NORM, .attr = eps, .in = {BF16(2, 5000), F32(5000)}, .out = {PV_BF16});
+    CHECK_OP(RMS_NORM, .attr = eps, .in = {F32(2, 2999)});
+    CHECK_OP(LAYER_NORM, .attr = eps, .in = {BF16(2, 2400), BF16(2400), F32(2400)});
+    CHECK_OP(ADA_RMS_NORM, .attr = eps, .in = {F32(50, 1024), F32(1, 3072)}, .out = {PV_BF16});
+    CHECK_OP(ADA_RMS_NORM, .attr = eps,
+             .in = {{.dtype = PV_BF16, .dim = {9, 40}, .rows = 8, .counted = true}, F32(120)});
     return test_done();
 }

@@ -15,5 +15,13 @@ int test_rope(void)
     CHECK_OP(ROPE_STORE, .attr = at5,
              .in = {{.dim = {10, 32}, .rows = 3, .counted = true}, F32(21, 16), order,
                     {.dtype = PV_BF16, .dim = {20, 32}, .state = true}});
+    /* the recipe bf16, at the head sizes that kernels meet */
+    static const int64_t heads[] = {48, 72, 256};
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
+        op_in x = {.dtype = PV_BF16, .dim = {10, 2 * heads[i]}, .rows = 9, .counted = true};
+        op_in state = {.dtype = PV_BF16, .dim = {20, 2 * heads[i]}, .state = true};
+        CHECK_OP(ROPE, .attr.rope.heads = 2, .in = {x, F32(21, heads[i]), mixed}, .out = {PV_BF16});
+        CHECK_OP(ROPE_STORE, .attr = at5, .in = {x, F32(21, heads[i]), order, state});
+    }
     return test_done();
 }
