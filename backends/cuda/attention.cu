@@ -7,14 +7,17 @@
  *   multiple of 8 up to 256, filled up with zeros to 48, 64, 80, 128 or 256 in shared memory, where a line is 16 bytes
  *   longer than that so that eight lines' same columns lie in eight different bank groups. The heads of one kv head are
  *   one matrix: line m is row m / group, head m % group.
- * Launch: blocks of 64 lines x 256 threads; two groups of four warps take turns at tiles of keys, each with its own
- *   K and V in shared memory (cp.async: the next K comes while V is used and the other way round) and its own maximum, sum
- *   and result, added up at the end, so that one works while the other waits. Few lines: the keys are split over blocks
- *   (`splits`), which leave their parts in work memory for `combine`, so that the device is full.
+ * Launch: three kernels. `flash`, for all devices: blocks of 64 lines x 256 threads; two groups of four warps take turns at
+ *   tiles of keys, each with its own K and V in shared memory (cp.async: the next K comes while V is used and the other way
+ *   round) and its own maximum, sum and result, added up at the end, so that one works while the other waits. `flash_wide`,
+ *   head 256 with 188 KB of shared memory: the same with groups of eight warps that share lines and hand the weights round.
+ *   Few lines: both split the keys over blocks (`splits`), which leave their parts in work memory for `combine`, so that the
+ *   device is full. `flash_few`, from sm_90 on, up to 1024 keys at head 256: the splits are the blocks of a cluster, hold
+ *   all their keys at once and add up through one another's shared memory.
  * Numerics: products and sums f32; maximum, sum and scale f32; weights exp2(s - max) are rounded to bf16 before they meet V
  *   (the sum that divides has them unrounded); one rounding on store. All orders are fixed: same input, same device, same
  *   bytes.
- * Bound: shared-memory reads, 1.25 times the tensor cores' time at head 256; latency for the suffix. */
+ * Bound: shared-memory reads; latency for the suffix. */
 #include "cluster.cuh"
 #include "mma.cuh"
 #include "util.cuh"
@@ -55,7 +58,7 @@ static cut pick(const pv_node *n, int sms)
     int64_t keys = n->in[1]->dim[0] / a->batch - a->first;
     cut c;
     c.padded = head <= 48 ? 48 : head <= 64 ? 64 : head <= 80 ? 80 : head <= 128 ? 128 : 256;
-    c.keys = c.padded == 256 ? 32 : 64;
+    c.keys = c.padded == 128 ? 64 : 32;
     c.lines = all * lines;
     int64_t splits = sms / (all * cuda_ceil(lines, LINES)), most = cuda_ceil(keys, GROUPS * c.keys);
     splits = splits < most ? splits : most;
@@ -70,8 +73,8 @@ template <int HEAD, int KEYS>
 static __device__ inline void fetch_tile(bf16 *to, const bf16 *from, int t, int len, int head, int64_t line_width,
                                          int thread)
 {
-    constexpr int chunks = HEAD / 8;
-#pragma unroll
+    constexpr int chunks = HEAD / 8, unroll = HEAD == 80 ? 1 : KEYS; /* 80: else registers are short */
+#pragma unroll unroll
     for (int i = thread; i < KEYS * chunks; i += GROUP_SIZE) {
         int line = i / chunks, column = i % chunks * 8, key = t * KEYS + line;
         bool there = key < len && column < head;
@@ -102,7 +105,7 @@ static __device__ inline float share(float m, float top)
 }
 
 template <int HEAD, int KEYS, int STAGES>
-static __global__ void __launch_bounds__(GROUPS *GROUP_SIZE, 1) flash(flash_args a)
+static __global__ void __launch_bounds__(GROUPS *GROUP_SIZE, HEAD <= 80 ? 2 : 1) flash(flash_args a)
 {
     cuda_begin();
     constexpr int ld = HEAD + 8, n_tiles = HEAD / 8;
@@ -305,6 +308,226 @@ static __global__ void combine(flash_args a, int64_t all_lines)
     float by = sum != 0.0f ? 1.0f / sum : 0.0f;
     a.splits = 1;
     write_pair(a, z, m, column, x * by, y * by, line_cap);
+}
+
+/* ---- head 256 where shared memory is large: warps share lines ---- */
+
+#define WIDE_KEYS  64 /* of a tile */
+#define WIDE_HEAD  256
+#define WIDE_SIZE  256 /* threads of a group */
+#define WIDE_LD    (WIDE_HEAD + 8)
+#define WIDE_WARPS (WIDE_KEYS / 16) /* that share a line's scores */
+
+typedef struct wide_group {
+    bf16 k[WIDE_KEYS][WIDE_LD], v[WIDE_KEYS][WIDE_LD], p[LINES][WIDE_KEYS + 8];
+    float most[WIDE_WARPS][LINES], scale[LINES];
+} wide_group;
+
+typedef struct wide {
+    bf16 q[LINES][WIDE_LD];
+    union {
+        wide_group group[GROUPS];
+        float4 hand[WIDE_HEAD / 16][WIDE_SIZE]; /* what the second group hands over at the end */
+    };
+    float top[GROUPS][LINES], sum[GROUPS][WIDE_WARPS][LINES];
+} wide;
+
+/* A warp computes the scores of 32 lines with 16 keys, and, when the weights have gone through shared memory, 32 columns of
+ * the result of all 64 lines: so that K and V are read by few, and four warps on each scheduler hide one another's waits. */
+static __global__ void __launch_bounds__(GROUPS *WIDE_SIZE, 1) flash_wide(flash_args a)
+{
+    extern __shared__ __align__(16) unsigned char memory[];
+    wide *mem = (wide *)memory;
+    int group = (int)threadIdx.x / WIDE_SIZE, thread = (int)threadIdx.x % WIDE_SIZE, z = (int)blockIdx.z;
+    int lane = thread % 32, warp = thread / 32, warp_line = warp % 2 * 32, warp_key = warp / 2 * 16;
+    wide_group *g = &mem->group[group];
+    int lines = cuda_count(a.rows, a.row_cap) * a.group, m0 = (int)blockIdx.x * LINES;
+    if (m0 >= lines)
+        return;
+    int len = cuda_count(a.len, a.key_cap), tiles = (len + WIDE_KEYS - 1) / WIDE_KEYS;
+    int begin = tiles * (int)blockIdx.y / a.splits, end = tiles * ((int)blockIdx.y + 1) / a.splits;
+
+    int kv_width = a.kv_heads * a.head;
+    int64_t kv_at = ((int64_t)(z / a.kv_heads) * a.key_rows + a.first) * kv_width + z % a.kv_heads * a.head;
+    const bf16 *q = a.q + ((int64_t)(z / a.kv_heads) * a.row_cap * a.kv_heads + z % a.kv_heads) * a.group * a.head;
+    int column = lane * 8; /* a warp copies a line */
+    for (int line = (int)threadIdx.x / 32; line < LINES; line += GROUPS * WIDE_SIZE / 32) {
+        int m = m0 + line;
+        bool there = m < lines && column < a.head;
+        int64_t at = ((int64_t)(m / a.group) * a.kv_heads * a.group + m % a.group) * a.head + column;
+        cuda_copy16(&mem->q[line][column], there ? q + at : q, there);
+    }
+    auto fetch = [&](bf16(*to)[WIDE_LD], const bf16 *from, int t) {
+        if (t < end) {
+            const bf16 *line = from + kv_at + (int64_t)(t * WIDE_KEYS + warp) * kv_width + column;
+            int left = column < a.head ? len - t * WIDE_KEYS - warp : 0;
+#pragma unroll
+            for (int i = 0; i < WIDE_KEYS; i += WIDE_SIZE / 32) {
+                cuda_copy16(&to[warp + i][column], i < left ? line : from, i < left);
+                line += (int64_t)(WIDE_SIZE / 32) * kv_width;
+            }
+        }
+        cuda_copy_commit(); /* also an empty one: the waits count them */
+    };
+    fetch(g->k, a.k, begin + group);
+    if (thread < LINES)
+        for (int w = 0; w < WIDE_WARPS; w++)
+            mem->sum[group][w][thread] = 0.0f;
+    cuda_copy_wait<0>();
+    __syncthreads(); /* q is there, for both groups */
+
+    float o[LINES / 16][4][4] = {}, top[2][2];
+    top[0][0] = top[0][1] = top[1][0] = top[1][1] = -INFINITY;
+    const bf16 *q_row = &mem->q[warp_line + lane % 16][lane / 16 * 8];
+    const bf16 *k_row = &g->k[warp_key + lane % 8 + lane / 16 * 8][lane / 8 % 2 * 8];
+    const bf16 *p_row = &g->p[lane % 16][lane / 16 * 8];
+    const bf16 *v_row = &g->v[lane % 16][warp * 32 + lane / 16 * 8];
+    int key = warp_key + lane % 4 * 2;
+
+    for (int t = begin + group; t < end; t += GROUPS) {
+        cuda_copy_wait<0>();
+        cuda_barrier(1 + group, WIDE_SIZE); /* k is there; the last v, weights and scales have been used */
+        fetch(g->v, a.v, t);
+
+        float s[2][2][4] = {};
+#pragma unroll
+        for (int d = 0; d < WIDE_HEAD; d += 16) {
+            uint32_t qa[4], kb[4];
+            cuda_ldmatrix(kb, k_row + d);
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                cuda_ldmatrix(qa, q_row + i * 16 * WIDE_LD + d);
+                cuda_mma(s[i][0], qa, kb[0], kb[1]);
+                cuda_mma(s[i][1], qa, kb[2], kb[3]);
+            }
+        }
+        /* s[i][n][e]: line warp_line + 16 i + lane / 4 + e / 2 * 8, key `key` + 8 n + e % 2 of the tile */
+        int left = len - t * WIDE_KEYS - key;
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                float most = -INFINITY;
+#pragma unroll
+                for (int n = 0; n < 2; n++)
+#pragma unroll
+                    for (int e = 2 * r; e < 2 * r + 2; e++) {
+                        s[i][n][e] = n * 8 + e % 2 < left ? s[i][n][e] * a.scale : -INFINITY;
+                        most = fmaxf(most, s[i][n][e]);
+                    }
+                most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
+                most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
+                if (lane % 4 == 0)
+                    g->most[warp / 2][warp_line + i * 16 + r * 8 + lane / 4] = most;
+            }
+        cuda_barrier(1 + group, WIDE_SIZE); /* the maxima are there; k has been used */
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                int line = warp_line + i * 16 + r * 8 + lane / 4;
+                float most = top[i][r];
+#pragma unroll
+                for (int w = 0; w < WIDE_WARPS; w++)
+                    most = fmaxf(most, g->most[w][line]);
+                float scale = share(top[i][r], most);
+                top[i][r] = most;
+                float sum = 0;
+#pragma unroll
+                for (int n = 0; n < 2; n++) {
+                    float x = cuda_exp2(s[i][n][2 * r] - most), y = cuda_exp2(s[i][n][2 * r + 1] - most);
+                    sum += x + y;
+                    *(uint32_t *)&g->p[line][key + n * 8] = cuda_pack_bf16(x, y);
+                }
+                sum += __shfl_xor_sync(~0u, sum, 1);
+                sum += __shfl_xor_sync(~0u, sum, 2);
+                if (lane % 4 == 0) {
+                    float *all = &mem->sum[group][warp / 2][line];
+                    *all = *all * scale + sum;
+                    if (warp < 2)
+                        g->scale[line] = scale;
+                }
+            }
+        fetch(g->k, a.k, t + GROUPS);
+        cuda_copy_wait<1>();
+        cuda_barrier(1 + group, WIDE_SIZE); /* weights and scales are there, and v */
+#pragma unroll
+        for (int i = 0; i < LINES / 16; i++) {
+            float scale[2] = {g->scale[i * 16 + lane / 4], g->scale[i * 16 + lane / 4 + 8]};
+            if (__any_sync(~0u, scale[0] != 1.0f || scale[1] != 1.0f)) {
+#pragma unroll
+                for (int n = 0; n < 4; n++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++)
+                        o[i][n][e] *= scale[e / 2];
+            }
+        }
+#pragma unroll 2 /* four: more registers than there are */
+        for (int j = 0; j < WIDE_KEYS; j += 16) {
+            uint32_t pa[4], vb[2][4];
+            cuda_ldmatrix_trans(vb[0], v_row + j * WIDE_LD);
+            cuda_ldmatrix_trans(vb[1], v_row + j * WIDE_LD + 16);
+#pragma unroll
+            for (int i = 0; i < LINES / 16; i++) {
+                cuda_ldmatrix(pa, p_row + i * 16 * (WIDE_KEYS + 8) + j);
+#pragma unroll
+                for (int n = 0; n < 2; n++) {
+                    cuda_mma(o[i][2 * n], pa, vb[n][0], vb[n][1]);
+                    cuda_mma(o[i][2 * n + 1], pa, vb[n][2], vb[n][3]);
+                }
+            }
+        }
+    }
+
+    /* The second group hands over, thread to thread: both hold the same places of the result. */
+    cuda_copy_wait<0>();
+    __syncthreads(); /* nobody uses k, v and weights any more */
+    if (warp < 2 && lane % 4 == 0) {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            mem->top[group][warp_line + i * 8 + lane / 4] = top[i / 2][i % 2];
+    }
+    if (group) {
+#pragma unroll
+        for (int i = 0; i < LINES / 16; i++)
+#pragma unroll
+            for (int n = 0; n < 4; n++)
+                mem->hand[i * 4 + n][thread] = make_float4(o[i][n][0], o[i][n][1], o[i][n][2], o[i][n][3]);
+    }
+    __syncthreads();
+    if (group)
+        return;
+    int64_t line_cap = (int64_t)a.row_cap * a.group;
+#pragma unroll
+    for (int i = 0; i < LINES / 16; i++)
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            int line = i * 16 + r * 8 + lane / 4, m = m0 + line;
+            float tops[GROUPS] = {mem->top[0][line], mem->top[1][line]}, sums[GROUPS] = {}, w[GROUPS];
+            float most = fmaxf(tops[0], tops[1]);
+#pragma unroll
+            for (int k = 0; k < GROUPS; k++) {
+                w[k] = share(tops[k], most);
+#pragma unroll
+                for (int part = 0; part < WIDE_WARPS; part++)
+                    sums[k] += mem->sum[k][part][line];
+            }
+            float all = sums[0] * w[0] + sums[1] * w[1];
+            if (a.splits == 1 && all != 0.0f) { /* 0: there are no keys, and the result is 0 */
+                w[0] /= all;
+                w[1] /= all;
+            }
+#pragma unroll
+            for (int n = 0; n < 4; n++) {
+                const float2 p = *((const float2 *)&mem->hand[i * 4 + n][thread] + r);
+                int at = warp * 32 + n * 8 + lane % 4 * 2;
+                if (at < a.head && m < lines)
+                    write_pair(a, z, m, at, o[i][n][2 * r] * w[0] + p.x * w[1], o[i][n][2 * r + 1] * w[0] + p.y * w[1],
+                               line_cap);
+            }
+            if (a.splits > 1 && warp == 0 && lane % 4 == 0 && m < lines)
+                a.part_sums[((int64_t)blockIdx.y * gridDim.z + z) * line_cap + m] = make_float2(most, all);
+        }
 }
 
 /* ---- few lines: a cluster ---- */
@@ -548,11 +771,15 @@ static cudaError_t launch(const cuda_call *c, const flash_args &a, const cut &cu
     return e ? e : cuda_launch(c, flash<HEAD, KEYS, STAGES>, grid, GROUPS * GROUP_SIZE, shared, a);
 }
 
-/* Head 256 with two tiles under way takes 165 KB of shared memory; with one, 99 KB, which every device has. */
+/* Head 256 takes 188 KB of shared memory; where there is less, 99 KB, which every device has. */
 static cudaError_t launch_256(const cuda_call *c, const flash_args &a, const cut &cut)
 {
-    bool large = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, 0) >= 168960;
-    return large ? launch<256, 32, 2>(c, a, cut) : launch<256, 32, 1>(c, a, cut);
+    if (attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, 0) < (int)sizeof(wide))
+        return launch<256, 32, 1>(c, a, cut);
+    cudaError_t e = cudaFuncSetAttribute(flash_wide, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)sizeof(wide));
+    int64_t lines = (int64_t)a.row_cap * a.group;
+    dim3 grid(cuda_ceil(lines, LINES), (unsigned)cut.splits, (unsigned)(cut.lines / lines));
+    return e ? e : cuda_launch(c, flash_wide, grid, GROUPS * WIDE_SIZE, sizeof(wide), a);
 }
 
 /* Does the device have clusters, and fit all of this node's at the same time? */
@@ -615,13 +842,13 @@ static cudaError_t run(const cuda_call *c)
     cudaError_t e;
     switch (cut.padded) {
     case 48:
-        e = launch<48, 64, 1>(c, a, cut);
+        e = launch<48, 32, 2>(c, a, cut);
         break;
     case 64:
-        e = launch<64, 64, 1>(c, a, cut);
+        e = launch<64, 32, 2>(c, a, cut);
         break;
     case 80:
-        e = launch<80, 64, 1>(c, a, cut);
+        e = launch<80, 32, 2>(c, a, cut);
         break;
     case 128:
         e = launch<128, 64, 1>(c, a, cut);

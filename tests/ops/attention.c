@@ -102,6 +102,11 @@ int test_attention(void)
     CHECK(cached(PV_F32, 8, 1, 256, 20, 1018, 0, 1018)); /* and on 968 */
     CHECK(cached(PV_F32, 8, 1, 256, 24, 1018, 50, 552)); /* the prefix behind the suffix's slots */
     CHECK(cached(PV_BF16, 8, 1, 256, 12, 1018, 50, 968));
+    CHECK(cached(PV_BF16, 8, 1, 256, 50, 1018, 0, 1018)); /* a GPU splits the keys of few queries */
+    CHECK(cached(PV_BF16, 8, 1, 256, 3, 1200, 0, 1200));
+    CHECK(cached(PV_BF16, 4, 4, 72, 70, 256, 0, 256));
+    CHECK(cached(PV_BF16, 8, 1, 64, 12, 1018, 50, 968));
+    CHECK(cached(PV_BF16, 8, 1, 248, 11, 1018, 50, 601));
 
     /* independent sequences; counted queries */
     const pv_attr batch = {.attention = {4, 4, 3, 0, 0.12f}}, part = {.attention = {4, 2, 2, 3, 0.2f}};
