@@ -336,6 +336,7 @@ typedef struct wide {
  * the result of all 64 lines: so that K and V are read by few, and four warps on each scheduler hide one another's waits. */
 static __global__ void __launch_bounds__(GROUPS *WIDE_SIZE, 1) flash_wide(flash_args a)
 {
+    cuda_begin();
     extern __shared__ __align__(16) unsigned char memory[];
     wide *mem = (wide *)memory;
     int group = (int)threadIdx.x / WIDE_SIZE, thread = (int)threadIdx.x % WIDE_SIZE, z = (int)blockIdx.z;
