@@ -50,6 +50,7 @@ if part tiny; then
     verify D data/tiny_bf16.safetensors --config data/D.json
 fi
 if part full; then
+    try "1,000 replays" ./test_cuda full
     verify "F f32" synth:full --config data/F.json
     verify "F bf16" synth:full --config data/F.json --recipe bf16 --bound "${BOUND:-2e-2}"
 fi

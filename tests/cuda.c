@@ -114,7 +114,41 @@ static void steps(pv_backend *be)
     pv_plan_destroy(&plan);
 }
 
-int main(void)
+/* The whole policy, often: the same bytes each time. Kernels launch dependently on one another, and a wait that one of
+ * them forgot would show as a run that differs now and then. `model`: the full one takes a GPU with 7 GiB. */
+static void replays(pv_backend *be, const char *model, const char *recipe, int times)
+{
+    pv_model *m = NULL;
+    pv_session *s = NULL;
+    pv_model_info info = {0};
+    if (!CHECK_OK(pv_model_load(model, NULL, &m)) || !CHECK_OK(pv_model_describe(m, &info)) ||
+        !CHECK_OK(pv_session_create(m, be, &(pv_session_params){.recipe = recipe}, &s))) {
+        pv_model_free(&m);
+        return;
+    }
+    size_t n = (size_t)info.horizon * (size_t)info.action_dim, side = (size_t)info.image_size;
+    float *first = calloc(n, sizeof *first), *again = calloc(n, sizeof *again);
+    uint8_t *pixels = malloc(side * side * 3);
+    for (size_t i = 0; i < side * side * 3; i++)
+        pixels[i] = (uint8_t)(i * 2654435761u >> 24);
+    pv_image image = {.camera = info.camera[0], .pixels = pixels, .width = info.image_size, .height = info.image_size};
+    pv_observation seen = {.images = &image, .n_images = 1, .tokens = (int32_t[]){2, 17, 99, 300, 41}, .n_tokens = 5};
+    int different = 0;
+    CHECK_OK(pv_session_infer(s, &seen, NULL, first));
+    for (int i = 1; i < times; i++) {
+        if (pv_session_infer(s, &seen, NULL, again))
+            different++;
+        different += memcmp(first, again, n * sizeof *first) != 0;
+    }
+    if (!CHECK(different == 0))
+        printf("    %s, recipe %s: %d of %d runs differ\n", model, recipe, different, times);
+    free(first), free(again), free(pixels);
+    pv_session_destroy(&s);
+    pv_model_free(&m);
+}
+
+/* With the argument `full`, 1,000 runs of the full-size model in bf16 as well. */
+int main(int argc, char **argv)
 {
     pv_backend *be = NULL;
     if (pv_backend_open("cuda", NULL, &be)) {
@@ -127,6 +161,10 @@ int main(void)
     choosing(be);
     memory(be);
     steps(be);
+    replays(be, "synth:tiny", "f32", 1000);
+    replays(be, "synth:tiny", "bf16", 1000);
+    if (argc > 1 && !strcmp(argv[1], "full"))
+        replays(be, "synth:full", "bf16", 1000);
     pv_backend_close(&be);
     return test_done();
 }
