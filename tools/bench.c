@@ -1,6 +1,7 @@
 /* bench.c - time and memory of inferences on made-up inputs, of the same plan that `run` uses. */
 #include "cli.h"
 #include "cost.h"
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/thread.h"
 #include "session/schedule.h"
@@ -136,11 +137,11 @@ static pv_status work(bench *b)
                             .progress = cli_progress,
                             .progress_user = &bar};
     pv_status st = make_inputs(b);
-    double start = cli_now_ms();
+    double start = pv_now_ms();
     if (!st)
         st = pv_session_create(b->model, b->backend, &sp, &b->session);
     cli_progress_end(&bar);
-    b->load_ms = cli_now_ms() - start;
+    b->load_ms = pv_now_ms() - start;
     if (!st)
         st = time_runs(b);
     if (!st)

@@ -1,5 +1,6 @@
 /* cli.c - see cli.h. getopt_long reads the command line; its table is made from the tables of cli_option. */
 #include "cli.h"
+#include "base/clock.h"
 #include "base/memory.h"
 
 #include <errno.h>
@@ -9,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define MAX_OPTIONS 64
@@ -447,13 +447,6 @@ pv_status cli_open_backend(const cli_options *c, pv_backend **out)
 
 /* ---- output ---- */
 
-double cli_now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
-
 const char *cli_bytes(cli_text *buf, uint64_t bytes)
 {
     static const char *const unit[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
@@ -516,7 +509,7 @@ void cli_note(cli_progress_bar *bar, const char *fmt, ...)
 void cli_progress(void *user, const char *what, uint64_t done, uint64_t total)
 {
     cli_progress_bar *bar = user;
-    double now = cli_now_ms();
+    double now = pv_now_ms();
     if (bar->off || !total || !isatty(STDERR_FILENO))
         return;
     if (!bar->what || strcmp(bar->what, what)) {

@@ -119,8 +119,6 @@ void cli_progress(void *user, const char *what, uint64_t done, uint64_t total);
 void cli_note(cli_progress_bar *bar, const char *fmt, ...) PV_PRINTF(2, 3); /* words in place of the bar */
 void cli_progress_end(cli_progress_bar *bar);
 
-double cli_now_ms(void);
-
 /* Text for people; the buffer is the caller's, and the result. */
 typedef struct cli_text {
     char s[32];

@@ -4,6 +4,7 @@
 #include "dump.h"
 #include "inputs.h"
 #include "plot.h"
+#include "base/clock.h"
 #include "base/memory.h"
 #include "session/schedule.h"
 #include "session/session.h"
@@ -169,10 +170,10 @@ static pv_status infer(run *r)
         ip.timesteps = r->times;
     else
         ip.schedule = r->schedule_name;
-    double start = cli_now_ms();
+    double start = pv_now_ms();
     pv_status st = pv_session_create(r->model, r->backend, &sp, &r->session);
     cli_progress_end(&bar);
-    r->load_ms = cli_now_ms() - start;
+    r->load_ms = pv_now_ms() - start;
     if (!st)
         st = pv_session_infer(r->session, &r->observation, &ip, r->actions);
     return st ? st : pv_session_timing(r->session, &r->timing);

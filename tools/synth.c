@@ -5,6 +5,7 @@
 #include "picture.h"
 #include "scene.h"
 #include "synth_weights.h"
+#include "base/clock.h"
 #include "base/memory.h"
 #include "io/file.h"
 #include "model/model.h"
@@ -439,11 +440,11 @@ int synth_main(int argc, char **argv)
         .stopped = stopped,
     };
     struct sigaction before[2];
-    double start = cli_now_ms();
+    double start = pv_now_ms();
     signalled = 0;
     watch(true, before);
     pv_status st = write_folder(&s);
     watch(false, before);
     cli_progress_end(&s.bar);
-    return st ? cli_fail(&s.common, st) : report(&s, cli_now_ms() - start);
+    return st ? cli_fail(&s.common, st) : report(&s, pv_now_ms() - start);
 }

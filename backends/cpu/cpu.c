@@ -1,11 +1,11 @@
 /* cpu.c - the CPU as a backend: memory is the host's, a recording is a list of calls, the step is a loop over one. */
 #define _GNU_SOURCE
 #include "cpu.h"
+#include "base/clock.h"
 #include "base/memory.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 typedef struct cpu_backend {
@@ -215,26 +215,19 @@ static pv_status record(pv_backend *base, const pv_program *prog, const pv_buffe
     return PV_OK;
 }
 
-static double now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
-
 static void run_stage(pv_recording *r, pv_stage stage)
 {
     const pv_graph *g = r->prog->graph;
-    double before = now_ms(), start = before;
+    double before = pv_now_ms(), start = before;
     for (int i = 0; i < g->n_nodes; i++) {
         if (g->nodes[i]->stage != stage)
             continue;
         kernels[g->nodes[i]->op]->run(&r->calls[i]);
-        double after = now_ms();
+        double after = pv_now_ms();
         r->node_ms[i] += after - before;
         before = after;
     }
-    r->timing.stage_ms[stage] += now_ms() - start;
+    r->timing.stage_ms[stage] += pv_now_ms() - start;
 }
 
 static pv_status submit(pv_recording *r, const pv_run *run)

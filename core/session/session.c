@@ -1,5 +1,6 @@
 /* session.c - one robot: observation in, action chunk out. Keeps a plan for each number of cameras and size of prompt
  * that came; shares the weights with every session of the same model, backend and recipe. */
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/params.h"
 #include "observation.h"
@@ -10,7 +11,6 @@
 #include <math.h>
 #include <pthread.h>
 #include <string.h>
-#include <time.h>
 
 /* ---- weights shared by sessions ---- */
 
@@ -81,13 +81,6 @@ struct pv_session {
     double *robot;
     pv_timing timing;
 };
-
-static double now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
 
 /* A quarter, a half and all of max_tokens, rounded up to 16: a longer prompt within one of them needs no new plan. */
 static int prompt_size(const pv_config *c, int size)
@@ -292,7 +285,7 @@ pv_status pv_session_infer(pv_session *s, const pv_observation *observation, con
     if (st)
         return st;
 
-    double start = now_ms(), observed = 0;
+    double start = pv_now_ms(), observed = 0;
     pv_run_timing run = {0};
     pv_runner *r = NULL;
     int steps = 0;
@@ -306,7 +299,7 @@ pv_status pv_session_infer(pv_session *s, const pv_observation *observation, con
     if (!st)
         st = feed(s, r);
     if (!st) {
-        observed = now_ms();
+        observed = pv_now_ms();
         st = pv_runner_prefix(r, &run);
     }
     if (!st)
@@ -324,7 +317,7 @@ pv_status pv_session_infer(pv_session *s, const pv_observation *observation, con
         .prefix_ms = run.stage_ms[PV_STAGE_PREFIX],
         .schedule_ms = run.stage_ms[PV_STAGE_SCHEDULE],
         .denoise_ms = run.stage_ms[PV_STAGE_DENOISE],
-        .total_ms = now_ms() - start,
+        .total_ms = pv_now_ms() - start,
         .prefix_tokens = r->n_prefix,
         .prompt_tokens = r->n_prompt,
         .steps = steps,
