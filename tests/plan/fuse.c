@@ -26,6 +26,13 @@ static bool no_gelu(const pv_backend *be, const pv_node *n)
     return n->op != PV_OP_LINEAR_GELU;
 }
 
+/* Gated residuals apart from their products: then the norm behind one can be made with it. */
+static bool no_gated_products(const pv_backend *be, const pv_node *n)
+{
+    (void)be;
+    return n->op != PV_OP_LINEAR_GATED;
+}
+
 /* A transformer block with everything the rules look for. */
 static pv_graph *block(void)
 {
@@ -231,9 +238,11 @@ static void same_bytes_apart(void)
     }
 }
 
-/* The whole policy. */
-static void same_bytes_in_the_model(void)
+/* The whole policy, for a backend that claims everything or, `gated_norms`, all but gated products. */
+static void same_bytes_in_the_model(bool gated_norms)
 {
+    mock m;
+    pv_backend *be = gated_norms ? mock_claiming(&m, no_gated_products) : everything();
     static const char *const recipes[] = {"f32", "bf16"};
     pv_config c;
     pv_graph *wanted = tiny(&c);
@@ -243,7 +252,7 @@ static void same_bytes_in_the_model(void)
         pv_weights *weights = NULL;
         CHECK_OK(pv_weights_create(cpu(), &source, &weights));
         if (ready_make(&plain, tiny(&c), NULL, recipe(recipes[i]), 3, weights) &&
-            ready_make(&fused, tiny(&c), everything(), recipe(recipes[i]), 3, weights)) {
+            ready_make(&fused, tiny(&c), be, recipe(recipes[i]), 3, weights)) {
             CHECK(fused.graph->n_nodes == plain.graph->n_nodes); /* bodies are what they came from */
             ready_fill(&plain);
             ready_fill(&fused);
@@ -261,9 +270,10 @@ static void same_bytes_in_the_model(void)
     pv_prune(g);
     pv_hoist(g, 3);
     int before = g->n_nodes;
-    pv_fuse(g, everything());
+    pv_fuse(g, be);
+    CHECK((count_op(g, PV_OP_GATED_NORM) == 2 * c.expert.depth) == gated_norms);
     printf("tiny Pi0.5: %d nodes, %d when fused\n", before, g->n_nodes);
-    CHECK(count_op(g, PV_OP_LINEAR_GATED) == 2 * c.expert.depth);
+    CHECK(count_op(g, PV_OP_LINEAR_GATED) == (gated_norms ? 0 : 2 * c.expert.depth));
     CHECK(count_op(g, PV_OP_ROPE_STORE) == 2 * c.gemma.depth);
     pv_graph_destroy(&g);
 
@@ -286,6 +296,7 @@ int main(void)
     gelu_of_a_product();
     keeps_apart();
     same_bytes_apart();
-    same_bytes_in_the_model();
+    same_bytes_in_the_model(false);
+    same_bytes_in_the_model(true);
     return test_done();
 }
