@@ -21,7 +21,10 @@ struct cuda_device {
     cublasLtHandle_t lt;
     struct cuda_product *products; /* linear.c: algorithms found so far */
     int n_products, cap_products;
-    atomic_int broken; /* the error after which this process can no longer use the device; cudaSuccess */
+    atomic_int lt_failed; /* cuBLASLt's status behind a kernel's cudaErrorExternalDevice */
+    atomic_int broken;    /* set once `first` tells what broke the device; 0: it works */
+    atomic_flag breaking;
+    char first[256];
 };
 
 struct pv_buffer {
@@ -33,18 +36,21 @@ extern const cuda_kernel *const cuda_kernels[PV_OP_COUNT]; /* NULL: not claimed 
 
 extern const pv_backend_vt cuda_backend; /* cuda.c */
 
-/* Makes the device this thread's. First thing in every entry of the vtable; PV_E_DEVICE once the device is
- * broken. */
+/* Makes the device this thread's, and forgets an error that nobody asked for, so that it is not taken for the next
+ * call's. First thing in every entry of the vtable; PV_E_DEVICE, with what happened first, once the device is broken. */
 pv_status cuda_enter(cuda_device *d);
 
 /* The same for what gives things back: false where it cannot be done, and no words, which tell of something
- * else. */
+ * else. What such calls answer is passed over: cuda_forget behind the last. */
 bool cuda_usable(cuda_device *d);
+void cuda_forget(void);
 
 /* PV_OK for cudaSuccess. Else words that begin with the call's name; PV_E_MEMORY for no memory, PV_E_DEVICE
- * for all else, and then, if the error stays, the device is marked broken. */
+ * for all else. If the error stays, it is one that NVIDIA says to leave the process in an inconsistent state: the
+ * device is marked broken, and all later calls on it are refused. */
 pv_status cuda_check(cuda_device *d, cudaError_t error, const char *call);
 #define CUDA_CHECK(d, call) cuda_check((d), (call), #call)
+pv_status cuda_check_lt(cuda_device *d, cublasStatus_t status, const char *call); /* the same for cuBLASLt */
 
 pv_status cuda_memory(cuda_device *d, size_t bytes, const char *what,
                       void **out); /* device memory; cudaFree */

@@ -39,6 +39,7 @@ void cuda_discard(pv_recording *r)
         if (r->one_step)
             cudaGraphExecDestroy(r->one_step);
         cudaFree(r->work);
+        cuda_forget();
     }
     pv_free(r->calls);
     pv_free(r);
@@ -151,13 +152,14 @@ static pv_status capture(pv_recording *r, pv_stage stage, int steps, cudaStream_
         alias_rows(r, -1);
     cudaError_t end = cudaStreamEndCapture(stream, &graph); /* also when something failed */
     if (st)
-        cudaGetLastError();
+        cuda_forget();
     else
         st = cuda_check(d, end, "cudaStreamEndCapture");
     if (!st)
         st = CUDA_CHECK(d, cudaGraphInstantiate(out, graph, 0));
     if (graph)
         cudaGraphDestroy(graph);
+    cuda_forget();
     return st ? st : CUDA_CHECK(d, cudaGraphUpload(*out, d->stream));
 }
 
@@ -215,6 +217,7 @@ pv_status cuda_record(pv_backend *be, const pv_program *prog, const pv_buffers *
     if (stream) {
         cudaStreamSynchronize(stream);
         cudaStreamDestroy(stream);
+        cuda_forget();
     }
     if (st)
         cuda_discard(r);
@@ -233,7 +236,7 @@ static pv_status launch_steps(pv_recording *r, const pv_run *run)
     pv_status st = PV_OK;
     for (int i = 0; !st && i < run->n_steps; i++) {
         if (r->step)
-            st = CUDA_CHECK(d, cuda_set_step(r->step, run->first_step + i, d->stream));
+            st = cuda_check(d, cuda_set_step(r->step, run->first_step + i, d->stream), "kernel cuda_set_step");
         if (!st)
             st = CUDA_CHECK(d, cudaGraphLaunch(r->one_step, d->stream));
     }
@@ -266,6 +269,7 @@ typedef struct probe {
     int n;
     cudaStream_t stream;
     void *saved; /* the state, which running once more changes */
+    bool kept;   /* it is in there */
 } probe;
 
 static pv_status probe_begin(pv_recording *r, probe *p)
@@ -283,23 +287,26 @@ static pv_status probe_begin(pv_recording *r, probe *p)
     if (!st && r->state)
         st = CUDA_CHECK(d, cudaMemcpyAsync(p->saved, r->state->data, r->state->bytes,
                                            cudaMemcpyDeviceToDevice, d->stream));
+    p->kept = !st && r->state;
     return st;
 }
 
-static pv_status probe_end(pv_recording *r, probe *p)
+/* Puts the state back, also after a failure `st`, whose words stay. */
+static pv_status probe_end(pv_recording *r, probe *p, pv_status st)
 {
     cuda_device *d = r->d;
-    pv_status st = PV_OK;
-    if (p->saved) {
-        st = CUDA_CHECK(d, cudaMemcpyAsync(r->state->data, p->saved, r->state->bytes,
-                                           cudaMemcpyDeviceToDevice, d->stream));
+    if (p->kept) {
+        cudaError_t e = cudaMemcpyAsync(r->state->data, p->saved, r->state->bytes, cudaMemcpyDeviceToDevice, d->stream);
+        if (!st)
+            st = cuda_check(d, e, "cudaMemcpyAsync");
         cudaStreamSynchronize(d->stream);
-        cudaFree(p->saved);
     }
+    cudaFree(p->saved);
     for (int i = 0; i < p->n; i++)
         cudaEventDestroy(p->events[i]);
     if (p->stream)
         cudaStreamDestroy(p->stream);
+    cuda_forget();
     pv_free(p->events);
     return st;
 }
@@ -313,7 +320,7 @@ static pv_status probe_stage(pv_recording *r, probe *p, pv_stage stage, double *
     pv_status st = capture(r, stage, 0, p->stream, p->events, &exec);
     for (int step = 0; !st && step < (denoise ? r->run.n_steps : 1); step++) {
         if (denoise && r->step)
-            st = CUDA_CHECK(d, cuda_set_step(r->step, r->run.first_step + step, d->stream));
+            st = cuda_check(d, cuda_set_step(r->step, r->run.first_step + step, d->stream), "kernel cuda_set_step");
         if (!st)
             st = CUDA_CHECK(d, cudaGraphLaunch(exec, d->stream));
         if (!st)
@@ -329,6 +336,7 @@ static pv_status probe_stage(pv_recording *r, probe *p, pv_stage stage, double *
     }
     if (exec)
         cudaGraphExecDestroy(exec);
+    cuda_forget();
     return st;
 }
 
@@ -342,8 +350,7 @@ static pv_status time_nodes(pv_recording *r, double *node_ms)
     for (int s = 0; !st && s < PV_STAGE_COUNT; s++)
         if (r->run.stages >> s & 1 && nodes_in(r->prog->graph, (pv_stage)s))
             st = probe_stage(r, &p, (pv_stage)s, node_ms);
-    pv_status back = probe_end(r, &p);
-    return st ? st : back;
+    return probe_end(r, &p, st);
 }
 
 pv_status cuda_wait(pv_recording *r, pv_run_timing *t)
