@@ -215,11 +215,303 @@ static void each_call(void)
     }
 }
 
+/* ---- machines on which it cannot work ---- */
+
+static void no_way(pv_status want, const char *words)
+{
+    pv_backend *be = (pv_backend *)&be;
+    pv_status st = pv_backend_open("cuda", NULL, &be);
+    if (!CHECK_STATUS(st, want) || !CHECK_TEXT(words) || !CHECK(!be && fake.live == 0))
+        printf("    where \"%s\" was expected\n", words);
+    fake_reset();
+    healthy(NULL);
+}
+
+static void machines(void)
+{
+    int n = 1;
+    fake_reset();
+    fake.driver = 0;
+    CHECK_STATUS(pv_devices("cuda", &(pv_device_info){0}, &n), PV_E_UNAVAILABLE);
+    CHECK_TEXT("no NVIDIA driver is installed");
+    no_way(PV_E_UNAVAILABLE, "no NVIDIA driver is installed");
+    fake.driver = 12080;
+    no_way(PV_E_UNAVAILABLE, "the NVIDIA driver is made for CUDA 12.8, this backend for CUDA 13: a newer driver is needed");
+    fake.devices = 0;
+    no_way(PV_E_UNAVAILABLE, "there is no NVIDIA GPU that this process may use");
+    fake.count_error = cudaErrorNoDevice;
+    no_way(PV_E_UNAVAILABLE, "there is no NVIDIA GPU that this process may use");
+    fake.count_error = cudaErrorInsufficientDriver;
+    no_way(PV_E_UNAVAILABLE, "the NVIDIA driver does not start: cudaGetDeviceCount");
+    fake.major = 7;
+    fake.minor = 5;
+    no_way(PV_E_UNAVAILABLE, "device 0 (Fake GPU 0) has compute capability 7.5, 8.0 is needed");
+    fake.no_code = true;
+    no_way(PV_E_UNAVAILABLE, "no code for compute capability 9.0 of device 0 (Fake GPU 0); it was made for nothing");
+
+    /* A device that does not answer is in nobody's way. */
+    fake.fail_at = 1;
+    fake.only = "cudaGetDeviceProperties";
+    fake.error = cudaErrorUnknown;
+    healthy("1");
+    CHECK(fake.failed);
+    fake.fail_at = 1;
+    no_way(PV_E_UNAVAILABLE, "device 0: cudaGetDeviceProperties");
+}
+
+/* ---- cuBLASLt ---- */
+
+static void refuse(const char *call, cudaError_t error, pv_status want, const char *words)
+{
+    life l;
+    fake_reset();
+    fake.only = call;
+    fake.error = error;
+    fake.always = true;
+    CHECK_STATUS(life_begin(&l, NULL), want);
+    CHECK(!want || (CHECK_TEXT("linear '") && CHECK_TEXT(words)));
+    life_end(&l);
+    CHECK(fake.live == 0 && fake.misused == 0);
+    fake_reset();
+    healthy(NULL);
+}
+
+static void hush(void *user, pv_log_level level, const char *text)
+{
+    *(int *)user += level == PV_LOG_WARN && strstr(text, "cuBLASLt has no algorithm for") != NULL;
+}
+
+static void products(void)
+{
+    int warned = 0;
+    refuse("cublasLtMatmul", cudaErrorUnknown, PV_E_DEVICE, "cublasLtMatmul: CUBLAS_STATUS_EXECUTION_FAILED");
+    refuse("cublasLtMatmul", cudaErrorMemoryAllocation, PV_E_MEMORY, "cublasLtMatmul: CUBLAS_STATUS_ALLOC_FAILED");
+    refuse("cublasLtMatmulAlgoGetHeuristic", cudaErrorUnknown, PV_E_DEVICE, "cublasLtMatmulAlgoGetHeuristic: CUBLAS");
+    pv_set_log(hush, &warned, PV_LOG_WARN); /* a library without an algorithm is no failure */
+    refuse("cublasLtMatmulAlgoGetHeuristic", cudaErrorNotSupported, PV_OK, "");
+    refuse("cublasLtMatmul", cudaErrorNotSupported, PV_OK, "");
+    CHECK(warned > 1);
+    pv_set_log(NULL, NULL, PV_LOG_WARN);
+}
+
+/* ---- a device that broke ---- */
+
+static void refused(pv_status st)
+{
+    CHECK_STATUS(st, PV_E_DEVICE);
+    CHECK_TEXT("device 0 failed before: cudaStreamSynchronize: an illegal memory access was encountered");
+    CHECK_TEXT("started anew");
+}
+
+/* Every entry of the table says so; what gives back is safe; and nothing of the runtime is called any more. */
+static void broken(void)
+{
+    life l;
+    pv_buffer *buf = NULL, *more = NULL;
+    pv_recording *rec = NULL;
+    char bytes[64];
+    size_t available, all;
+    fake_reset();
+    CHECK_OK(life_begin(&l, NULL));
+    const pv_backend_vt *vt = l.be->vt;
+    CHECK_OK(vt->alloc(l.be, sizeof bytes, PV_IO, &buf));
+    fake.fail_at = 1;
+    fake.only = "cudaStreamSynchronize";
+    fake.error = cudaErrorIllegalAddress;
+    fake.sticky = true;
+    CHECK_STATUS(vt->read(l.be, buf, 0, bytes, sizeof bytes), PV_E_DEVICE);
+    CHECK_TEXT("cudaStreamSynchronize: an illegal memory access was encountered (cudaErrorIllegalAddress)");
+    long calls = fake.calls;
+    pv_run run = {.stages = 15, .n_steps = STEPS};
+    refused(vt->describe(l.be, &(pv_device_info){0}));
+    refused(vt->alloc(l.be, 16, PV_IO, &more));
+    refused(vt->room(l.be, &available, &all));
+    refused(vt->write(l.be, buf, 0, bytes, sizeof bytes));
+    refused(vt->read(l.be, buf, 0, bytes, sizeof bytes));
+    refused(vt->record(l.be, &l.plan->program, &l.inst->buffers, &rec));
+    refused(vt->submit(l.inst->recording, &run));
+    refused(vt->wait(l.inst->recording, &(pv_run_timing){0}));
+    refused(life_run(&l));
+    CHECK(!more && !rec);
+    vt->release(l.be, buf);
+    pv_instance_destroy(&l.inst);
+    pv_weights_destroy(&l.weights);
+    CHECK(fake.calls == calls);
+    life_end(&l);
+    CHECK(pv_alloc_live() == 0);
+    healthy("1");
+    CHECK_STATUS(life_begin(&l, "0"), PV_E_DEVICE); /* the same one: CUDA itself refuses */
+    CHECK_TEXT("cudaSetDevice: an illegal memory access was encountered");
+    CHECK_TEXT("started anew");
+    life_end(&l);
+    fake_reset(); /* a new process */
+    healthy("0");
+}
+
+/* ---- memory ---- */
+
+static void little_memory(void)
+{
+    life l;
+    fake_reset();
+    healthy(NULL);
+    size_t enough = fake.peak;
+    fake_reset();
+    for (size_t capacity = 0; capacity <= enough; capacity += capacity < 32768 ? 512 : enough / 64) {
+        fake.capacity = capacity;
+        pv_status st = life_begin(&l, NULL);
+        if (!st)
+            st = life_run(&l);
+        life_end(&l);
+        CHECK(fake.live == 0 && pv_alloc_live() == 0);
+        if (capacity == enough)
+            break;
+        char total[64];
+        snprintf(total, sizeof total, " of %zu are free", capacity);
+        if (!CHECK_STATUS(st, PV_E_MEMORY) || !CHECK_TEXT("out of device memory: ") ||
+            !CHECK_TEXT(" bytes are needed for ") || !CHECK_TEXT(total) || (l.plan && !CHECK_TEXT("large.weight 16.0 KiB")))
+            printf("    with %zu bytes\n", capacity);
+    }
+    fake.capacity = enough;
+    healthy(NULL);
+    fake.capacity = 100;
+    CHECK_STATUS(life_begin(&l, NULL), PV_E_MEMORY);
+    CHECK_TEXT("weight 'small.weight': out of device memory: 256 bytes are needed for a weight, 100 of 100 are free; "
+               "the largest of what the plan takes: large.weight 16.0 KiB, small.weight 0.2 KiB, small.bias 0.0 KiB");
+    life_end(&l);
+}
+
+/* ---- sessions ---- */
+
+typedef struct robot {
+    pv_backend *be;
+    pv_session *session;
+} robot;
+
+static pv_model *model;
+static pv_model_info info;
+
+static pv_status robot_begin(robot *r, const char *device)
+{
+    *r = (robot){NULL};
+    pv_status st = pv_backend_open("cuda", &(pv_backend_params){.device = device}, &r->be);
+    return st ? st : pv_session_create(model, r->be, &(pv_session_params){.recipe = "bf16", .max_steps = 2}, &r->session);
+}
+
+/* The fake computes nothing: the actions are the noise. */
+static pv_status robot_act(robot *r)
+{
+    static uint8_t pixels[64 * 64 * 3];
+    enum { MOST = 4096 };
+    static float noise[MOST], actions[MOST], model_actions[MOST];
+    size_t n = (size_t)(info.horizon * info.model_dim);
+    pv_image image = {.camera = info.camera[0], .pixels = pixels, .width = 64, .height = 64};
+    pv_observation seen = {.images = &image, .n_images = 1, .tokens = (int32_t[]){2, 17, 99}, .n_tokens = 3};
+    pv_infer_params params = {.noise = noise, .steps = 3, .model_actions = model_actions};
+    CHECK(n <= MOST);
+    for (size_t i = 0; i < n; i++)
+        noise[i] = (float)i / 1024;
+    memset(model_actions, 0, sizeof model_actions);
+    pv_status st = pv_session_infer(r->session, &seen, &params, actions);
+    CHECK(st ? model_actions[1] == 0 : !memcmp(model_actions, noise, n * sizeof *noise));
+    return st;
+}
+
+static void robot_end(robot *r)
+{
+    pv_session_destroy(&r->session);
+    pv_backend_close(&r->be);
+}
+
+static void robot_healthy(const char *device)
+{
+    robot r;
+    int live = fake.live;
+    if (CHECK_OK(robot_begin(&r, device)) && CHECK_OK(robot_act(&r)))
+        CHECK_OK(robot_act(&r));
+    robot_end(&r);
+    CHECK(fake.live == live && fake.misused == 0);
+}
+
+static bool robot_fault(const fault *f, long n)
+{
+    robot r;
+    arm(f, n);
+    pv_status st = robot_begin(&r, NULL);
+    if (!st)
+        st = robot_act(&r);
+    bool ok = st ? said(st, f) : true;
+    if (st && r.session) {
+        ok &= CHECK_STATUS(robot_act(&r), fake.broken[0] ? PV_E_DEVICE : PV_OK);
+        pv_session *second = NULL;
+        ok &= CHECK_STATUS(pv_session_create(model, r.be, NULL, &second), fake.broken[0] ? PV_E_DEVICE : PV_OK);
+        pv_session_destroy(&second);
+    }
+    robot_end(&r);
+    ok &= CHECK(!fake.failed || st || may_pass(fake.failed));
+    ok &= CHECK((fake.live == 0 || fake.broken[0]) && fake.misused == 0);
+    bool met = fake.failed != NULL;
+    if (!ok)
+        printf("    session, %s, call %ld (%s): %s\n", f->text, n, met ? fake.failed : "none", st ? pv_error_text() : "ok");
+    if (met && fake.broken[0])
+        robot_healthy("1");
+    return met;
+}
+
+/* Calls one by one at first, then with growing steps: there are thousands. */
+static void sessions(void)
+{
+    CHECK_OK(pv_model_load("synth:tiny", NULL, &model));
+    CHECK_OK(pv_model_describe(model, &info));
+    fake_reset();
+    robot_healthy(NULL);
+    printf("a session: %ld calls\n", fake.calls);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
+        for (long n = 1; test_failed < 20 && robot_fault(&faults[i], n); n += 1 + n / 16)
+            ;
+    robot r;
+    fake_reset();
+    CHECK_OK(robot_begin(&r, NULL));
+    robot_end(&r);
+    size_t enough = fake.peak;
+    for (size_t part = 0; part < 16; part++) {
+        fake_reset();
+        fake.capacity = enough * part / 16;
+        CHECK_STATUS(robot_begin(&r, NULL), PV_E_MEMORY);
+        CHECK_TEXT("out of device memory: ");
+        CHECK_TEXT("the largest of what the plan takes: ");
+        CHECK_TEXT(" KiB, ");
+        CHECK(fake.live == (r.be ? 2 : 0)); /* its stream and cuBLASLt's handle */
+        robot_end(&r);
+    }
+    fake_reset();
+    fake.capacity = 4096; /* asked before anything is loaded or even allocated */
+    CHECK_STATUS(robot_begin(&r, NULL), PV_E_MEMORY);
+    CHECK_TEXT("out of device memory: the plan needs ");
+    CHECK_TEXT(" bytes, 4096 of 4096 are free");
+    CHECK(fake.peak == 0);
+    robot_end(&r);
+    fake.capacity = enough;
+    CHECK_OK(robot_begin(&r, NULL));
+    CHECK_STATUS(robot_act(&r), PV_E_MEMORY); /* one camera and a short prompt take a plan of their own */
+    CHECK_STATUS(robot_act(&r), PV_E_MEMORY);
+    fake.capacity = 2 * enough;
+    CHECK_OK(robot_act(&r));
+    robot_end(&r);
+    pv_model_free(&model);
+    CHECK(pv_alloc_live() == 0);
+}
+
 int main(void)
 {
     fake_reset();
     healthy(NULL);
+    machines();
     each_call();
+    products();
+    broken();
+    little_memory();
+    sessions();
     fake_reset();
     return test_done();
 }

@@ -204,6 +204,7 @@ static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
     atomic_flag_clear(&d->breaking);
     d->base.vt = &cuda_backend;
     d->index = index;
+    d->integrated = prop.integrated != 0;
     d->sms = prop.multiProcessorCount;
     d->dependent = prop.major >= 9;
     st = start(d, &prop);
@@ -244,6 +245,14 @@ static void release(pv_backend *be, pv_buffer *b)
     pv_free(b);
 }
 
+/* Where the memory is the host's, the runtime does not count what the system would give up for it: not known. */
+static pv_status room(pv_backend *be, size_t *free, size_t *total)
+{
+    cuda_device *d = (cuda_device *)be;
+    pv_status st = d->integrated ? PV_OK : cuda_enter(d);
+    return st || d->integrated ? st : CUDA_CHECK(d, cudaMemGetInfo(free, total));
+}
+
 /* The copy has been made when this returns: whether the runtime is done with pageable memory any earlier
  * depends on the platform. */
 static pv_status write_bytes(pv_backend *be, pv_buffer *dst, size_t at, const void *src, size_t n)
@@ -272,6 +281,7 @@ const pv_backend_vt cuda_backend = {
     .describe = describe,
     .alloc = alloc,
     .release = release,
+    .room = room,
     .write = write_bytes,
     .read = read_bytes,
     .claims = claims,

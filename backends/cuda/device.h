@@ -16,6 +16,7 @@
 struct cuda_device {
     pv_backend base;
     int index, sms;
+    bool integrated; /* its memory is the host's */
     bool dependent; /* kernels may be launched dependently (Hopper and later) */
     cudaStream_t stream;
     cublasLtHandle_t lt;

@@ -45,6 +45,7 @@ typedef struct pv_backend_vt {
     void (*release)(pv_backend *be, pv_buffer *buf);
     pv_status (*write)(pv_backend *be, pv_buffer *dst, size_t at, const void *src, size_t n);
     pv_status (*read)(pv_backend *be, const pv_buffer *src, size_t at, void *dst, size_t n);
+    pv_status (*room)(pv_backend *be, size_t *free, size_t *total); /* optional: bytes that can be allocated now, of all */
     void *(*map)(pv_backend *be, pv_buffer *buf); /* optional: the bytes themselves, where the host may write them */
 
     bool (*claims)(const pv_backend *be, const pv_node *node);

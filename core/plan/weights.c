@@ -2,6 +2,7 @@
 #include "weights.h"
 #include "base/memory.h"
 #include "base/thread.h"
+#include "plan.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -208,6 +209,8 @@ static pv_status list_missing(pv_weights *w, const pv_graph *g, entry *fresh, in
             *e = (entry){.name = pv_strdup(t->name), .dtype = t->dtype, .plus_one = t->plus_one, .n = pv_elements(t)};
             e->position = w->source.position(w->source.user, t->name);
             st = e->name ? w->be->vt->alloc(w->be, pv_tensor_bytes(t), PV_WEIGHT, &e->buffer) : PV_E_MEMORY;
+            if (st)
+                st = pv_no_room(pv_fail_in(st, "weight '%s'", t->name), g, NULL);
         }
     pv_free(seen);
     return st;

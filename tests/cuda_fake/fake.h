@@ -23,6 +23,7 @@ typedef struct fake_cuda {
     /* The fault: of the calls from now on, or of those called `only`, the n-th answers `error`. Sticky: all later calls
      * on that device as well. */
     long fail_at; /* 0: none */
+    bool always;  /* all of them */
     const char *only;
     cudaError_t error;
     bool sticky;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 fake_cuda fake;
 
@@ -22,6 +23,8 @@ typedef struct thing {
     struct thing **events;  /* of a graph: what it records */
     int n_events;
 } thing;
+
+#define LARGE ((size_t)16 << 20) /* bytes of workspaces, which nobody here touches: address space alone */
 
 static thing *things;
 static thing *capturing; /* a stream */
@@ -48,7 +51,9 @@ cudaError_t fake_enter(const char *call)
     fake.calls++;
     if (fake.broken[device])
         return fake.broken[device];
-    if (!fake.fail_at || (fake.only && strcmp(call, fake.only)) || --fake.fail_at)
+    if (fake.only && strcmp(call, fake.only))
+        return cudaSuccess;
+    if (!fake.always && (!fake.fail_at || --fake.fail_at))
         return cudaSuccess;
     fake.failed = call;
     if (fake.sticky)
@@ -87,7 +92,10 @@ static void drop(thing *gone)
     if (gone->kind == MEMORY)
         fake.used[gone->device] -= gone->bytes;
     fake.live--;
-    free(gone->data);
+    if (gone->bytes < LARGE)
+        free(gone->data);
+    else
+        munmap(gone->data, gone->bytes);
     free(gone->events);
     free(gone);
 }
@@ -247,6 +255,14 @@ cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *attributes, const v
 
 /* ---- memory ---- */
 
+static void *reserve(size_t bytes)
+{
+    if (bytes < LARGE)
+        return malloc(bytes);
+    void *at = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return at == MAP_FAILED ? NULL : at;
+}
+
 cudaError_t cudaMalloc(void **memory, size_t bytes)
 {
     cudaError_t e = ENTER();
@@ -254,7 +270,7 @@ cudaError_t cudaMalloc(void **memory, size_t bytes)
         e = forbidden(true);
     if (e)
         return e;
-    char *data = bytes <= fake.capacity - fake.used[device] ? malloc(bytes) : NULL;
+    char *data = bytes <= fake.capacity - fake.used[device] ? reserve(bytes) : NULL;
     if (!data)
         return answer(cudaErrorMemoryAllocation);
     thing *t = make(MEMORY);
