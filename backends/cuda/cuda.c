@@ -166,7 +166,6 @@ static void close_backend(pv_backend *be)
         cublasLtDestroy(d->lt);
     if (d->stream)
         cudaStreamDestroy(d->stream);
-    cuda_forget();
     pv_free(d->products);
     pv_free(d);
 }
@@ -241,7 +240,6 @@ static void release(pv_backend *be, pv_buffer *b)
 {
     if (cuda_usable((cuda_device *)be))
         cudaFree(b->data);
-    cuda_forget();
     pv_free(b);
 }
 

@@ -32,8 +32,7 @@ static pv_status fail(cuda_device *d, bool memory, const char *words)
 {
     cuda_forget();
     cudaError_t after = cudaStreamQuery(d->stream);
-    bool stays = after != cudaSuccess && after != cudaErrorNotReady;
-    cuda_forget(); /* not ready counts as an error too */
+    bool stays = after != cudaSuccess && after != cudaErrorNotReady; /* which is left behind as an error, too */
     if (stays && !atomic_flag_test_and_set(&d->breaking)) {
         snprintf(d->first, sizeof d->first, "%s", words);
         atomic_store(&d->broken, 1);

@@ -37,12 +37,13 @@ extern const cuda_kernel *const cuda_kernels[PV_OP_COUNT]; /* NULL: not claimed 
 
 extern const pv_backend_vt cuda_backend; /* cuda.c */
 
-/* Makes the device this thread's, and forgets an error that nobody asked for, so that it is not taken for the next
- * call's. First thing in every entry of the vtable; PV_E_DEVICE, with what happened first, once the device is broken. */
+/* Makes the device this thread's, and forgets the error of an earlier call that nobody looked at: a launch in CUDA's own
+ * brackets, after which only the last error can be asked for, would be blamed for it. First thing in every entry of the
+ * vtable; PV_E_DEVICE, with what happened first, once the device is broken. */
 pv_status cuda_enter(cuda_device *d);
 
 /* The same for what gives things back: false where it cannot be done, and no words, which tell of something
- * else. What such calls answer is passed over: cuda_forget behind the last. */
+ * else. What such calls answer is passed over, and forgotten where launches follow. */
 bool cuda_usable(cuda_device *d);
 void cuda_forget(void);
 

@@ -381,16 +381,23 @@ static bool rounds_once(const shape *s)
     return s->out == PV_F32 || !(s->bias || s->gelu);
 }
 
+/* What the library says where it has no algorithm for these numbers, or not on this device, or where an algorithm has no
+ * such setting; all else is a failure. */
+static bool unsupported(cublasStatus_t st)
+{
+    return st == CUBLAS_STATUS_NOT_SUPPORTED || st == CUBLAS_STATUS_INVALID_VALUE || st == CUBLAS_STATUS_ARCH_MISMATCH;
+}
+
+/* Also where it does not tell. */
 static bool split(const cublasLtMatmulAlgo_t *algo)
 {
     int32_t pieces = 1;
     size_t written = 0;
     cublasStatus_t st = cublasLtMatmulAlgoConfigGetAttribute(algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &pieces,
                                                              sizeof pieces, &written);
-    return st || pieces > 1;
+    return !unsupported(st) && (st || pieces > 1);
 }
 
-/* None where the library has none; anything else that it says is a failure. */
 static pv_status candidates(cuda_device *d, const shape *s, const operands *o, cublasLtMatmulHeuristicResult_t *found,
                             int *n)
 {
@@ -411,7 +418,7 @@ static pv_status candidates(cuda_device *d, const shape *s, const operands *o, c
                                                   sizeof scheme);
     if (!st)
         st = cublasLtMatmulAlgoGetHeuristic(d->lt, &p.op, &p.w, &p.x, &p.y, &p.y, &pref, CANDIDATES, found, n);
-    return st == CUBLAS_STATUS_NOT_SUPPORTED ? PV_OK : cuda_check_lt(d, st, "cublasLtMatmulAlgoGetHeuristic");
+    return unsupported(st) ? PV_OK : cuda_check_lt(d, st, "cublasLtMatmulAlgoGetHeuristic");
 }
 
 static pv_status choose(const cuda_call *c, const shape *s, const trial *t, cuda_product *out)
@@ -436,7 +443,7 @@ static pv_status choose(const cuda_call *c, const shape *s, const trial *t, cuda
         if (!rounds_once(s) && split(&found[i].algo))
             continue;
         st = time_one(c, s, &o, &found[i].algo, t, best, &ms, &refused);
-        if (refused && refused != CUBLAS_STATUS_NOT_SUPPORTED)
+        if (refused && !unsupported(refused))
             failed = refused;
         if (!st && ms >= 0 && (best < 0 || ms < best)) {
             best = ms;

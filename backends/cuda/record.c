@@ -39,7 +39,6 @@ void cuda_discard(pv_recording *r)
         if (r->one_step)
             cudaGraphExecDestroy(r->one_step);
         cudaFree(r->work);
-        cuda_forget();
     }
     pv_free(r->calls);
     pv_free(r);
@@ -151,9 +150,7 @@ static pv_status capture(pv_recording *r, pv_stage stage, int steps, cudaStream_
     if (steps)
         alias_rows(r, -1);
     cudaError_t end = cudaStreamEndCapture(stream, &graph); /* also when something failed */
-    if (st)
-        cuda_forget();
-    else
+    if (!st)
         st = cuda_check(d, end, "cudaStreamEndCapture");
     if (!st)
         st = CUDA_CHECK(d, cudaGraphInstantiate(out, graph, 0));
@@ -217,7 +214,6 @@ pv_status cuda_record(pv_backend *be, const pv_program *prog, const pv_buffers *
     if (stream) {
         cudaStreamSynchronize(stream);
         cudaStreamDestroy(stream);
-        cuda_forget();
     }
     if (st)
         cuda_discard(r);
@@ -306,7 +302,6 @@ static pv_status probe_end(pv_recording *r, probe *p, pv_status st)
         cudaEventDestroy(p->events[i]);
     if (p->stream)
         cudaStreamDestroy(p->stream);
-    cuda_forget();
     pv_free(p->events);
     return st;
 }
@@ -336,7 +331,6 @@ static pv_status probe_stage(pv_recording *r, probe *p, pv_stage stage, double *
     }
     if (exec)
         cudaGraphExecDestroy(exec);
-    cuda_forget();
     return st;
 }
 
