@@ -522,6 +522,11 @@ static void sessions(void)
     CHECK_TEXT(" bytes, 4096 of 4096 are free");
     CHECK(fake.peak == 0);
     robot_end(&r);
+    fake.integrated = true; /* what is free is not known before it is asked for */
+    CHECK_STATUS(robot_begin(&r, NULL), PV_E_MEMORY);
+    CHECK_TEXT("weight 'paligemma");
+    robot_end(&r);
+    fake.integrated = false;
     fake.capacity = enough;
     CHECK_OK(robot_begin(&r, NULL));
     CHECK_STATUS(robot_act(&r), PV_E_MEMORY); /* one camera and a short prompt take a plan of their own */

@@ -13,12 +13,13 @@
 
 typedef struct fake_cuda {
     /* The machine. */
-    int driver;         /* the version it tells; 0: none is installed */
-    int devices;        /* up to FAKE_DEVICES */
+    int driver;  /* the version it tells; 0: none is installed */
+    int devices; /* up to FAKE_DEVICES, all alike */
     cudaError_t count_error; /* of cudaGetDeviceCount */
     int major, minor;
-    bool no_code;       /* the build has no kernel for the device */
-    size_t capacity;    /* bytes, of each device */
+    bool integrated; /* their memory is the host's */
+    bool no_code;    /* the build has no kernel for them */
+    size_t capacity; /* bytes */
 
     /* The fault: of the calls from now on, or of those called `only`, the n-th answers `error`. Sticky: all later calls
      * on that device as well. */

@@ -223,6 +223,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int index)
     memset(p->uuid.bytes, index + 1, sizeof p->uuid.bytes);
     p->totalGlobalMem = fake.capacity;
     p->multiProcessorCount = 4;
+    p->integrated = fake.integrated;
     p->major = fake.major;
     p->minor = fake.minor;
     return cudaSuccess;
