@@ -32,6 +32,7 @@ typedef struct fake_cuda {
     /* What happened. */
     long calls;
     const char *failed; /* the call that was made to fail; NULL: none yet */
+    bool in_capture;    /* and that while something was captured */
     int live;           /* things handed out and not given back */
     size_t used[FAKE_DEVICES], peak;
     int misused;        /* wrong calls, each with a line on stdout */

@@ -9,7 +9,7 @@
 fake_cuda fake;
 
 /* What stands behind every handle and every piece of memory. */
-typedef enum kind { MEMORY, STREAM, EVENT, GRAPH, EXEC, OTHER } kind;
+typedef enum kind { MEMORY, PINNED, STREAM, EVENT, GRAPH, EXEC, OTHER } kind;
 typedef struct thing {
     struct thing *next;
     kind kind;
@@ -56,6 +56,7 @@ cudaError_t fake_enter(const char *call)
     if (!fake.always && (!fake.fail_at || --fake.fail_at))
         return cudaSuccess;
     fake.failed = call;
+    fake.in_capture = capturing != NULL;
     if (fake.sticky)
         fake.broken[device] = fake.error;
     return fake.error;
@@ -295,6 +296,26 @@ cudaError_t cudaFree(void *memory)
     return ENTER();
 }
 
+/* Page-locked memory of the host. */
+cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned flags)
+{
+    cudaError_t e = ENTER();
+    (void)flags;
+    if (!e)
+        e = forbidden(true);
+    if (!e)
+        *memory = (make(PINNED)->data = malloc(bytes));
+    return e;
+}
+
+cudaError_t cudaFreeHost(void *memory)
+{
+    thing *t = things;
+    while (t && (t->kind != PINNED || t->data != memory))
+        t = t->next;
+    return give_back(__func__, t, PINNED);
+}
+
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total)
 {
     cudaError_t e = ENTER();
@@ -361,6 +382,15 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
 cudaError_t cudaEventCreate(cudaEvent_t *event)
 {
     cudaError_t e = ENTER();
+    if (!e)
+        *event = (cudaEvent_t)make(EVENT);
+    return e;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
+{
+    cudaError_t e = ENTER();
+    (void)flags;
     if (!e)
         *event = (cudaEvent_t)make(EVENT);
     return e;
