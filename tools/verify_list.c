@@ -11,7 +11,7 @@
 #define FULL_WIDTH 1024 /* models as wide as this sum long enough for the wider bounds */
 
 /* Against openpi in f32; measured between openpi and an independent f64 pass: docs/precision.md. */
-static double default_bound(const pv_config *c, const trace_name *n)
+double verify_bound(const pv_config *c, const trace_name *n)
 {
     bool full = c->gemma.width >= FULL_WIDTH;
     bool velocity = n->kind == TRACE_TENSOR ? !strcmp(n->tensor, "step.v_t") : n->part == TRACE_V;
@@ -107,7 +107,7 @@ pv_status verify_list(verification *v)
         }
         e->absolute = e->what.kind == TRACE_TIME || e->what.kind == TRACE_PAD_MASK ||
                       (e->what.kind == TRACE_SCHEDULE && e->what.part == TRACE_TIMESTEPS);
-        e->bound = e->absolute ? 0x1p-23 : v->params->bound > 0 ? v->params->bound : default_bound(v->c, &e->what);
+        e->bound = e->absolute ? 0x1p-23 : v->params->bound > 0 ? v->params->bound : verify_bound(v->c, &e->what);
     }
     return count_steps(v);
 }

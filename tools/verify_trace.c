@@ -314,9 +314,9 @@ static pv_status make_runners(verification *v, pv_backend *be, pv_weights *weigh
 {
     int exact = v->in.n_valid > 0 ? v->in.n_valid : 1;
     pv_runner_params probe = {.shape = {v->in.views, exact, false}, .recipe = v->params->recipe, .steps = v->steps,
-                              .keep = keep, .user = v};
+                              .expand = v->params->expand, .keep = keep, .user = v};
     pv_runner_params production = {.shape = {v->in.views, v->c->max_tokens, false}, .recipe = v->params->recipe,
-                                   .steps = v->steps};
+                                   .expand = v->params->expand, .steps = v->steps};
     pv_status st = pv_runner_create(v->model, be, &probe, &v->probe);
     if (!st)
         st = pv_runner_create(v->model, be, &production, &v->production);

@@ -1,4 +1,4 @@
-/* verify_trace.h - what verify_trace.c, verify_list.c and verify_dump.c share; others need verify.h alone. */
+/* verify_trace.h - what the files verify_*.c share; others need verify.h alone. */
 #ifndef PV_TOOLS_VERIFY_TRACE_H
 #define PV_TOOLS_VERIFY_TRACE_H
 
@@ -24,6 +24,9 @@ pv_status verify_list(verification *v);
 /* Once there is a plan: each entry's tensor in it; sorts. */
 void verify_find_ours(verification *v);
 void verify_sort(verify_report *r); /* in order of execution */
+
+/* Relative L2 that recipe f32 must keep. */
+double verify_bound(const pv_config *c, const trace_name *n);
 
 int64_t verify_width(const verify_entry *e, const pv_config *c); /* elements of a row */
 
