@@ -215,6 +215,18 @@ expect 2 "--expand 'atention': no such op; expected some of attention, .*gated_n
 expect 2 "--expand 'linear': a primitive, which has no body; expected some of attention" "${verify[@]}" --against cpu --expand geglu,linear
 expect 2 "--expand '': no such op" "${verify[@]}" --against cpu --expand geglu,
 
+works "$same" "${verify[@]}" --against cpu --steps 1 --expand geglu
+works 'actions' "${run[@]}" "${ids[@]}" --expand attention,geglu --expand gated_residual
+cmp -s <(actions first) <(actions out)
+result "expanded, the CPU runs what it runs anyway" $?
+works '"expanded"' "${run[@]}" "${ids[@]}" --expand all --json
+works '"expanded"' bench synth:tiny --runs 1 --expand geglu --json
+works '^  denoise' bench synth:tiny --runs 1 --expand geglu --ops
+for command in "run ${image[*]} ${ids[*]}" bench; do
+    # shellcheck disable=SC2086
+    expect 2 "--expand 'no': no such op; expected some of attention" $command synth:tiny --expand no
+done
+
 # ---- run, with words ----
 
 if "$pivot" inspect synth:tiny | grep -q '^tokenizer *embedded'; then

@@ -52,3 +52,11 @@ int expand_parse(const cli_options *common, const cli_list *list, uint64_t *bits
         }
     return CLI_GO;
 }
+
+void expand_json(cJSON *json, uint64_t bits)
+{
+    cJSON *list = cJSON_AddArrayToObject(json, "expanded");
+    for (int op = 0; op < PV_OP_COUNT; op++)
+        if (bits >> op & 1)
+            cJSON_AddItemToArray(list, cJSON_CreateString(pv_ops[op].name));
+}

@@ -12,4 +12,7 @@
  * composite and list those there are. */
 int expand_parse(const cli_options *common, const cli_list *list, uint64_t *bits);
 
+/* "expanded": [their names] */
+void expand_json(cJSON *json, uint64_t bits);
+
 #endif

@@ -132,10 +132,8 @@ static void json_inputs(cJSON *json, const verify *v, const verify_report *r)
         cJSON_AddNumberToObject(json, "steps", v->steps);
         cJSON_AddNumberToObject(json, "rounds", r->rounds);
     }
-    cJSON *expanded = v->p.expand ? cJSON_AddArrayToObject(json, "expanded") : NULL;
-    for (int op = 0; expanded && op < PV_OP_COUNT; op++)
-        if (v->p.expand >> op & 1)
-            cJSON_AddItemToArray(expanded, cJSON_CreateString(pv_ops[op].name));
+    if (v->p.expand)
+        expand_json(json, v->p.expand);
     cJSON_AddNumberToObject(json, "views", r->views);
     cJSON_AddNumberToObject(json, "prompt_tokens", r->prompt_tokens);
     cJSON_AddNumberToObject(json, "prefix_tokens", r->prefix_tokens);

@@ -1,6 +1,7 @@
 /* against.c - one backend against another, tensor by tensor: a CPU whose plan is bent at one node is told apart there, in
  * whatever number of rounds; expanding takes a kernel that is not there out of the plan. */
 #include "tests/test.h"
+#include "session/session.h"
 #include "tools/verify.h"
 
 static pv_backend *cpu, *bent;
@@ -150,6 +151,10 @@ int main(void)
     r = compared(&p);
     CHECK(r.n_failed == 0 && r.n_same == r.n_compared && r.n_compared > 150);
     verify_free(&r);
+    pv_session *s = NULL; /* and in a session, as `run` and `bench` have it */
+    CHECK_STATUS(pv_session_create(model, bent, NULL, &s), PV_E_DEVICE);
+    CHECK_OK(pv_session_create_expanded(model, bent, NULL, p.expand, &s));
+    pv_session_destroy(&s);
 
     bent->vt = &pv_cpu_backend;
     trace_free_inputs(&in);
