@@ -8,7 +8,8 @@
  *
  * Activations of a full-size model are gigabytes, so they are looked at in rounds: each holds (pv_plan_params.hold) as
  * many of them as `hold_bytes` allows, runs the stages it needs on both sides, step by step in turn, and compares piece
- * by piece. Every round runs the same nodes on the same inputs. */
+ * by piece. Every round runs the same nodes on the same inputs. In the end the steps run in a row, as in `run`: a backend
+ * may have recorded that apart, without the nodes that pick a step's row of a table; so those are not compared. */
 #include "base/memory.h"
 #include "session/schedule.h"
 #include "verify_trace.h"
@@ -29,7 +30,7 @@ typedef struct side {
 
 typedef struct item { /* beside the entry of the same index */
     int node, out, ref_node, ref_out;
-    pv_stage stage;
+    pv_stage stage; /* PV_STAGE_COUNT: the steps in a row */
     int round, failed_step; /* -1: not compared; within bounds so far */
 } item;
 
@@ -120,12 +121,29 @@ static void add_entry(against *a, const pv_node *n, int node, int out)
     const pv_tensor *r = NULL;
     if (find_ref(a, it, &it->ref_node, &it->ref_out))
         r = ref_node_of(a, it)->out[it->ref_out];
-    if (!r)
+    if (n->op == PV_OP_ROW)
+        e->why = "a table's row, which may be read in place";
+    else if (!r)
         e->why = "the reference makes no such tensor";
     else if (pv_elements(r) != pv_elements(t) || pv_width(r) != pv_width(t) || pv_row_count(r) != pv_row_count(t))
         e->why = "the reference's has another shape";
     if (e->why)
         e->state = VERIFY_NOT_COMPARED;
+}
+
+/* The actions once more, as they come of all steps in a row. */
+static void add_loop(against *a)
+{
+    verify_report *r = a->report;
+    for (int i = 0, n = r->n_entries; i < n; i++)
+        if (r->entries[i].state == VERIFY_COMPARED && pv_state_root(ours_of(a, &a->items[i])) == a->ours.runner->x_t) {
+            r->entries[r->n_entries] = r->entries[i];
+            snprintf(r->entries[r->n_entries].name, sizeof r->entries->name, "actions, steps in a row");
+            a->items[r->n_entries] = a->items[i];
+            a->items[r->n_entries].round = -1;
+            a->items[r->n_entries++].stage = PV_STAGE_COUNT;
+            return;
+        }
 }
 
 static pv_status list_outputs(against *a)
@@ -136,7 +154,7 @@ static pv_status list_outputs(against *a)
     for (int i = 0; i < g->n_nodes; i++)
         n += (size_t)g->nodes[i]->n_out;
     a->report->entries = pv_alloc_zero(sizeof *a->report->entries * (n + 1));
-    a->items = pv_alloc_zero(sizeof *a->items * (n + 1));
+    a->items = pv_alloc_zero(sizeof *a->items * (n + 1)); /* one more: add_loop */
     side *sides[] = {&a->ours, &a->ref};
     for (int s = 0; s < 2; s++) {
         sides[s]->n_tensors = sides[s]->runner->plan->graph->n_tensors;
@@ -164,6 +182,7 @@ static pv_status list_outputs(against *a)
             widest = pv_width(t) > widest ? pv_width(t) : widest;
         }
     a->report->rounds++;
+    add_loop(a);
     a->piece = widest > PIECE ? widest : PIECE;
     a->raw = pv_alloc(sizeof(float) * (size_t)a->piece);
     a->x = pv_alloc(sizeof(float) * (size_t)a->piece);
@@ -355,6 +374,21 @@ static pv_status run_round(against *a, int round)
     return st;
 }
 
+static pv_status run_loop(against *a)
+{
+    int at = a->report->n_entries - 1;
+    if (at < 0 || a->items[at].stage != PV_STAGE_COUNT) /* the two make no actions of one name */
+        return PV_OK;
+    side *sides[] = {&a->ref, &a->ours};
+    pv_status st = PV_OK;
+    for (int i = 0; !st && i < 2; i++) {
+        st = pv_runner_noise(sides[i]->runner, a->p->in->noise);
+        if (!st)
+            st = pv_runner_denoise(sides[i]->runner, a->times, a->dt, a->p->steps, NULL, NULL, NULL);
+    }
+    return st ? st : compare_item(a, at, -1);
+}
+
 /* One table of weights for each backend and recipe. */
 static pv_status load_weights(against *a, pv_progress_fn progress, void *user)
 {
@@ -412,6 +446,8 @@ pv_status verify_against(pv_model *model, pv_backend *backend, pv_backend *refer
         st = list_outputs(&a);
     for (int round = 0; !st && round < out->rounds; round++)
         st = run_round(&a, round);
+    if (!st)
+        st = run_loop(&a);
     if (!st)
         conclude(&a);
     pv_runner_destroy(&a.ours.runner);
