@@ -196,6 +196,10 @@ result "another recipe has other bytes" $?
 came=$?
 [ $came = 3 ] && tail -n 1 out | grep -qE '^[0-9]+ of [0-9]+ out of bounds; first: vision.layer0.attn_norm, by layer_norm \(relative L2'
 result "verify --against names the first tensor beyond its bound, and its op (came $came)" $?
+"$pivot" "${verify[@]}" --trace d.safetensors --recipe bf16 --bound 1e-6 >out 2>err
+came=$?
+[ $came = 3 ] && tail -n 1 out | grep -qE 'out of bounds; first: out.actions \(relative L2 .*, bound 1.00e-06, worst at element [0-9]+\)$'
+result "verify --trace names the first tensor beyond its bound (came $came)" $?
 works '"against"' "${verify[@]}" --against cpu --steps 2 --expand attention --json
 is_json pivot.verify/1
 grep -qE '"expanded":[[:space:]]*\["attention"\]' out && grep -qE '"passed":[[:space:]]*true' out && grep -qE '"same_bytes":[[:space:]]*true' out

@@ -86,7 +86,7 @@ static void print_verdict(const verify *v, const verify_report *r, bool same_byt
     if (!v->against)
         printf("production plan: action bytes %s the probe's%s\n", r->production_equal ? "equal" : "differ from",
                r->production_equal || same_bytes ? "" : " (other kernels; its actions are held to the same bounds)");
-    if (r->first_step >= 0 && e)
+    if (v->against && e && r->first_step >= 0)
         snprintf(step, sizeof step, " in step %d", r->first_step);
     if (e && e->state == VERIFY_NO_COUNTERPART) {
         printf("%d of %d out of bounds; first: %s (no counterpart: %s)\n", r->n_failed, r->n_compared, e->name, e->why);
@@ -177,7 +177,7 @@ static int print_json(const verify *v, const verify_report *r, bool passed)
         cJSON_AddBoolToObject(json, "production_equal", r->production_equal);
     if (r->first_failed)
         cJSON_AddStringToObject(json, "first_failed", r->first_failed->name);
-    if (r->first_failed && r->first_step >= 0)
+    if (v->against && r->first_failed && r->first_step >= 0)
         cJSON_AddNumberToObject(json, "first_failed_step", r->first_step);
     cJSON_AddBoolToObject(json, "passed", passed);
     return cli_json_print(&v->common, json);
@@ -229,8 +229,10 @@ static int parse(verify *v, int argc, char **argv)
          "another backend, cpu say, in place of a trace: both run the same inputs\n"
          "and each op's result is compared; RECIPE is its own (default: the same)",
          CLI_TEXT, &v->against, 0, 0},
-        {"views", "N", "made-up inputs: cameras that have a picture (default: all)", CLI_INT, &v->views, 1, PV_MAX_CAMERAS},
-        {"prompt-tokens", "N", "made-up inputs: length of the prompt (default: the longest)", CLI_INT, &v->tokens, 1, 1 << 20},
+        {"views", "N", "made-up inputs: cameras that have a picture (default: all)", CLI_INT, &v->views, 1,
+         PV_MAX_CAMERAS},
+        {"prompt-tokens", "N", "made-up inputs: length of the prompt (default: the longest)", CLI_INT, &v->tokens, 1,
+         1 << 20},
         {"steps", "N", "denoising steps with --against (default: the model's)", CLI_INT, &v->steps, 1, TRACE_MAX_STEPS},
         {"hold", "MIB",
          "with --against, activations held at once on each side; more rounds are\nrun where they do not fit (default: 1024)",
