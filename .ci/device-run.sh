@@ -48,6 +48,11 @@ if part tiny; then
     verify A data/tiny_f32.safetensors --config data/A.json
     verify B data/tiny_f32.safetensors --config data/B.json
     verify D data/tiny_bf16.safetensors --config data/D.json
+    against=(./pivot verify --backend cuda --model synth:tiny --against cpu) # 3e-2: docs/precision.md
+    for more in "" "--prompt-tokens 5 --views 2" "--expand all" "--recipe bf16 --bound 3e-2" "--recipe bf16 --bound 3e-2 --expand all"; do
+        # shellcheck disable=SC2086
+        try "against the CPU $more" "${against[@]}" $more
+    done
 fi
 if part full; then
     try "1,000 replays" ./test_cuda full

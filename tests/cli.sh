@@ -174,6 +174,63 @@ for how in '' '--steps 4' '--schedule linear' '--schedule lerobot --steps 7' '--
 done
 expect 1 'noise' verify synth:tiny --trace d.safetensors
 
+# ---- one backend against another ----
+
+verify=(verify synth:tiny)
+works '^[0-9]+ tensors compared, ([0-9]+) of them with equal bytes, all within bounds' "${verify[@]}" --against cpu
+same='^([0-9]+) tensors compared, \1 of them with equal bytes, all within bounds$'
+grep -qE "$same" out && grep -qE '^cpu \(f32\) against cpu \(f32\), made-up inputs: 3 cameras, 23 prompt tokens, prefix of 71, 10 steps$' out &&
+    grep -qE '^prefix.layer1.attn/softmax +softmax +0.00e\+00' out && grep -qE '^step.x_next +axpy +0.00e\+00 .* [0-9]+$' out
+result "the CPU has its own bytes, op by op" $?
+works "$same" "${verify[@]}" --against cpu --recipe bf16 --hold 1 --steps 2 --expand geglu,attention --expand all
+grep -q 'in [2-9] rounds' out
+result "what cannot be held at once takes rounds" $?
+"$pivot" run synth:tiny "${image[@]}" "${ids[@]}" --dump d.safetensors >/dev/null 2>err
+works "$same" "${verify[@]}" --against cpu --trace d.safetensors --steps 2
+grep -q 'd.safetensors: 1 cameras, 3 prompt tokens, prefix of 19, 2 steps' out
+result "the inputs are those of the trace" $?
+works 'all within bounds' "${verify[@]}" --against cpu:f32 --recipe bf16 --bound 0.1 --views 1 --prompt-tokens 4
+! grep -qE "$same" out
+result "another recipe has other bytes" $?
+"$pivot" "${verify[@]}" --against cpu:f32 --recipe bf16 --bound 1e-4 >out 2>err
+came=$?
+[ $came = 3 ] && tail -n 1 out | grep -qE '^[0-9]+ of [0-9]+ out of bounds; first: vision.layer0.attn_norm, by layer_norm \(relative L2'
+result "verify --against names the first tensor beyond its bound, and its op (came $came)" $?
+"$pivot" "${verify[@]}" --trace d.safetensors --recipe bf16 --bound 1e-6 >out 2>err
+came=$?
+[ $came = 3 ] && tail -n 1 out | grep -qE 'out of bounds; first: out.actions \(relative L2 .*, bound 1.00e-06, worst at element [0-9]+\)$'
+result "verify --trace names the first tensor beyond its bound (came $came)" $?
+works '"against"' "${verify[@]}" --against cpu --steps 2 --expand attention --json
+is_json pivot.verify/1
+grep -qE '"expanded":[[:space:]]*\["attention"\]' out && grep -qE '"passed":[[:space:]]*true' out && grep -qE '"same_bytes":[[:space:]]*true' out
+result "verify --against in JSON" $?
+expect 2 'expected a trace \(--trace FILE\) or a backend to compare with' "${verify[@]}"
+expect 2 "--against: expected BACKEND or BACKEND:RECIPE, came 'cpu:'" "${verify[@]}" --against cpu:
+expect 2 'recipe bf16 has no bounds of its own; give one' "${verify[@]}" --against cpu:f32 --recipe bf16
+expect 2 'recipe bf16 has no bounds of its own; give one' "${verify[@]}" --against cpu:bf16
+expect 2 '--views, --prompt-tokens, --steps and --hold belong to --against' "${verify[@]}" --trace d.safetensors --steps 2
+expect 2 '--views and --prompt-tokens are of made-up inputs' "${verify[@]}" --against cpu --trace d.safetensors --views 1
+expect 2 '--dump is of a comparison with a trace' "${verify[@]}" --against cpu --dump x
+expect 1 '--views: the model has 3 cameras, came 4' "${verify[@]}" --against cpu --views 4
+expect 1 '--prompt-tokens: the model has room for 23, came 24' "${verify[@]}" --against cpu --prompt-tokens 24
+expect 1 "recipe 'fp8': expected f32 or bf16" "${verify[@]}" --against cpu:fp8 --bound 1
+expect 4 "backend 'abacus' is unknown" "${verify[@]}" --against abacus
+expect 2 "--expand 'atention': no such op; expected some of attention, .*gated_norm.*did you mean attention" "${verify[@]}" --against cpu --expand atention
+expect 2 "--expand 'linear': a primitive, which has no body; expected some of attention" "${verify[@]}" --against cpu --expand geglu,linear
+expect 2 "--expand '': no such op" "${verify[@]}" --against cpu --expand geglu,
+
+works "$same" "${verify[@]}" --against cpu --steps 1 --expand geglu
+works 'actions' "${run[@]}" "${ids[@]}" --expand attention,geglu --expand gated_residual
+cmp -s <(actions first) <(actions out)
+result "expanded, the CPU runs what it runs anyway" $?
+works '"expanded"' "${run[@]}" "${ids[@]}" --expand all --json
+works '"expanded"' bench synth:tiny --runs 1 --expand geglu --json
+works '^  denoise' bench synth:tiny --runs 1 --expand geglu --ops
+for command in "run ${image[*]} ${ids[*]}" bench; do
+    # shellcheck disable=SC2086
+    expect 2 "--expand 'no': no such op; expected some of attention" $command synth:tiny --expand no
+done
+
 # ---- run, with words ----
 
 if "$pivot" inspect synth:tiny | grep -q '^tokenizer *embedded'; then

@@ -1,6 +1,7 @@
 /* bench.c - time and memory of inferences on made-up inputs, of the same plan that `run` uses. */
 #include "cli.h"
 #include "cost.h"
+#include "expand.h"
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/thread.h"
@@ -25,6 +26,8 @@ typedef struct bench {
     cli_options common;
     int views, tokens, steps, runs, warmup;
     bool ops;
+    cli_list expand_list;
+    uint64_t expand;
     pv_model *model;
     pv_backend *backend;
     pv_session *session;
@@ -139,7 +142,7 @@ static pv_status work(bench *b)
     pv_status st = make_inputs(b);
     double start = pv_now_ms();
     if (!st)
-        st = pv_session_create(b->model, b->backend, &sp, &b->session);
+        st = pv_session_create_expanded(b->model, b->backend, &sp, b->expand, &b->session);
     cli_progress_end(&bar);
     b->load_ms = pv_now_ms() - start;
     if (!st)
@@ -237,6 +240,8 @@ static int print_json(bench *b)
     cJSON_AddStringToObject(json, "device", b->device.name);
     cJSON_AddStringToObject(json, "library", b->device.library);
     cJSON_AddStringToObject(json, "recipe", b->common.recipe ? b->common.recipe : "f32");
+    if (b->expand)
+        expand_json(json, b->expand);
     cJSON_AddNumberToObject(json, "threads", threads(b));
     const char *pinned = getenv("OPENBLAS_CORETYPE");
     if (pinned)
@@ -354,6 +359,7 @@ static int parse(bench *b, int argc, char **argv)
         {"runs", "N", "timed inferences (default: 5)", CLI_INT, &b->runs, 1, 1000000},
         {"warmup", "N", "inferences before them (default: 1)", CLI_INT, &b->warmup, 0, 1000000},
         {"ops", NULL, "a table of time by op, with GFLOP/s of the products", CLI_FLAG, &b->ops},
+        {"expand", "OP", EXPAND_HELP, CLI_LIST, &b->expand_list},
         {NULL},
     };
     const cli_command command = {
@@ -366,7 +372,8 @@ static int parse(bench *b, int argc, char **argv)
         .options = options,
         .groups = CLI_MODEL | CLI_DEVICE | CLI_JSON,
     };
-    return cli_parse(&command, argc, argv, &b->common);
+    int code = cli_parse(&command, argc, argv, &b->common);
+    return code == CLI_GO ? expand_parse(&b->common, &b->expand_list, &b->expand) : code;
 }
 
 static int begin(bench *b)

@@ -2,6 +2,7 @@
  * found before the weights are read. */
 #include "cli.h"
 #include "dump.h"
+#include "expand.h"
 #include "inputs.h"
 #include "plot.h"
 #include "base/clock.h"
@@ -20,11 +21,12 @@
 typedef struct run {
     cli_options common;
     /* as on the command line */
-    cli_list image;
+    cli_list image, expand_list;
     const char *prompt, *tokens, *state, *noise_file, *schedule, *dump_inputs, *dump, *plot;
     uint64_t seed;
     int steps;
     bool allow_truncation;
+    uint64_t expand;
     /* as the library takes it */
     pv_model *model;
     pv_backend *backend;
@@ -171,7 +173,7 @@ static pv_status infer(run *r)
     else
         ip.schedule = r->schedule_name;
     double start = pv_now_ms();
-    pv_status st = pv_session_create(r->model, r->backend, &sp, &r->session);
+    pv_status st = pv_session_create_expanded(r->model, r->backend, &sp, r->expand, &r->session);
     cli_progress_end(&bar);
     r->load_ms = pv_now_ms() - start;
     if (!st)
@@ -218,6 +220,8 @@ static int print_json(const run *r)
     cJSON_AddStringToObject(json, "device", r->device.name);
     cJSON_AddStringToObject(json, "library", r->device.library);
     cJSON_AddStringToObject(json, "recipe", r->common.recipe ? r->common.recipe : "f32");
+    if (r->expand)
+        expand_json(json, r->expand);
     cJSON *cameras = cJSON_AddArrayToObject(json, "cameras");
     for (int v = 0; v < r->observer->views; v++)
         cJSON_AddItemToArray(cameras, cJSON_CreateString(m->camera[r->observer->camera[v]]));
@@ -368,6 +372,7 @@ static int parse(run *r, int argc, char **argv)
          CLI_TEXT, &r->schedule},
         {"allow-truncation", NULL, "cut a prompt that is too long, in place of refusing it", CLI_FLAG,
          &r->allow_truncation},
+        {"expand", "OP", EXPAND_HELP, CLI_LIST, &r->expand_list},
         {"dump-inputs", "DIR", "write the exact pictures (PNG) and token ids the model sees", CLI_TEXT,
          &r->dump_inputs},
         {"dump", "FILE", "write inputs, noise and actions as a trace, for 'pivot verify'", CLI_TEXT,
@@ -389,6 +394,8 @@ static int parse(run *r, int argc, char **argv)
         .groups = CLI_MODEL | CLI_DEVICE | CLI_JSON,
     };
     int code = cli_parse(&command, argc, argv, &r->common);
+    if (code == CLI_GO)
+        code = expand_parse(&r->common, &r->expand_list, &r->expand);
     if (code != CLI_GO)
         return code;
     if (!r->image.n)

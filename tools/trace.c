@@ -142,6 +142,32 @@ pv_status trace_read_inputs(const pv_safetensors *st, const pv_config *c, trace_
     return s;
 }
 
+#define MADE_UP "F" /* the case whose inputs these are; see model/synthetic.h */
+
+pv_status trace_made_up(const pv_config *c, int views, int tokens, trace_inputs *in)
+{
+    int64_t pixels = (int64_t)c->vision.image * c->vision.image * 3, chunk = (int64_t)c->horizon * c->action_dim;
+    uint8_t *picture = pv_alloc((size_t)pixels);
+    *in = (trace_inputs){.views = views, .n_tokens = tokens, .n_valid = tokens};
+    in->images = pv_alloc(pv_mul_size(sizeof(float) * (size_t)pixels, (size_t)views));
+    in->tokens = pv_alloc(sizeof *in->tokens * (size_t)(tokens + 1));
+    in->noise = pv_alloc(sizeof *in->noise * (size_t)chunk);
+    pv_status s = picture && in->images && in->tokens && in->noise ? PV_OK : PV_E_MEMORY;
+    for (int v = 0; !s && v < views; v++) {
+        in->camera[v] = v;
+        pv_synthetic_image(MADE_UP, c->camera[v], pixels, picture);
+        pv_image_to_f32(picture, c->vision.image, in->images + pixels * v);
+    }
+    if (!s) {
+        pv_synthetic_tokens(MADE_UP, tokens, c->vocab, in->tokens);
+        pv_synthetic_noise(MADE_UP, chunk, in->noise);
+    }
+    pv_free(picture);
+    if (s)
+        trace_free_inputs(in);
+    return s;
+}
+
 void trace_free_inputs(trace_inputs *in)
 {
     pv_free(in->images);

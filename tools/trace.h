@@ -23,6 +23,8 @@ typedef struct trace_inputs {
 
 /* Reads in.*; everything checked against the config. */
 pv_status trace_read_inputs(const pv_safetensors *st, const pv_config *c, trace_inputs *in);
+/* Made up, as for `pivot bench`: the model's first `views` cameras, `tokens` ids, noise; without masks. */
+pv_status trace_made_up(const pv_config *c, int views, int tokens, trace_inputs *in);
 void trace_free_inputs(trace_inputs *in);
 
 /* A whole tensor as f32 (F32, BF16, F16, I32 or U8 in the file); pv_free it. NULL: words are set. */

@@ -4,202 +4,25 @@
  * overwritten. Production is what `run` uses. On the CPU both give the same action bytes. */
 #include "base/memory.h"
 #include "session/schedule.h"
-#include "verify.h"
+#include "verify_trace.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-typedef struct verification {
-    pv_model *model;
-    const pv_config *c;
-    pv_safetensors *trace;
-    trace_inputs in;
-    verify_report *report;
-    const verify_params *params;
-    pv_runner *probe, *production;
-    float *times, *dt;
-    int steps;
-    float *actions;         /* of the probe */
-    float *sched_v;         /* [steps][horizon][action_dim] of the schedule that runs */
-    const pv_tensor *v_t;
-} verification;
-
-/* ---- the list ---- */
-
-#define FULL_WIDTH 1024 /* models as wide as this sum long enough for the wider bounds */
-
-/* Against openpi in f32; measured between openpi and an independent f64 pass: docs/precision.md. */
-static double default_bound(const pv_config *c, const trace_name *n)
-{
-    bool full = c->gemma.width >= FULL_WIDTH;
-    bool velocity = n->kind == TRACE_TENSOR ? !strcmp(n->tensor, "step.v_t") : n->part == TRACE_V;
-    bool actions = n->kind == TRACE_ACTIONS || (n->kind == TRACE_SCHEDULE && n->part == TRACE_SCHEDULE_ACTIONS);
-    if (actions)
-        return full ? 5e-6 : 3e-6;
-    if (velocity && (n->kind == TRACE_SCHEDULE || n->kind == TRACE_TENSOR))
-        return full ? 1.5e-5 : 3e-6;
-    return full ? 3e-5 : 1e-5;
-}
-
-static const char *const sampled[] = {".sample", ".sample_index", ".valid_l2"};
-
-static int suffix_of(const char *name, size_t *stem)
-{
-    size_t n = strlen(name);
-    for (int i = 0; i < 3; i++) {
-        size_t k = strlen(sampled[i]);
-        if (n > k && !strcmp(name + n - k, sampled[i])) {
-            *stem = n - k;
-            return i;
-        }
-    }
-    *stem = n;
-    return -1;
-}
-
-static verify_entry *entry_of(verify_report *r, const char *name, size_t stem)
-{
-    for (int i = 0; i < r->n_entries; i++)
-        if (strlen(r->entries[i].name) == stem && !strncmp(r->entries[i].name, name, stem))
-            return &r->entries[i];
-    verify_entry *e = &r->entries[r->n_entries++];
-    *e = (verify_entry){.worst = -1};
-    snprintf(e->name, sizeof e->name, "%.*s", (int)stem, name);
-    return e;
-}
-
-/* Steps of the trace. One past the last that has a name; more, if a step's time says that others follow: of S steps, step k
- * is at 1 - k / S. */
-static pv_status count_steps(verification *v)
-{
-    const verify_report *r = v->report;
-    int last = -1, by_time = 0;
-    for (int i = 0; i < r->n_entries; i++) {
-        const verify_entry *e = &r->entries[i];
-        if (e->what.step > last)
-            last = e->what.step;
-        if (e->what.kind != TRACE_TIME || e->what.step < 1 || !e->whole || e->whole->n_elements != 1)
-            continue;
-        float *t = trace_floats(v->trace, e->whole);
-        if (!t)
-            return PV_E_FILE;
-        double steps = e->what.step / (1 - (double)*t);
-        if (*t < 1 && fabs(steps - round(steps)) < 1e-3 && steps > by_time && steps <= TRACE_MAX_STEPS)
-            by_time = (int)round(steps);
-        pv_free(t);
-    }
-    v->steps = last < 0 ? v->c->num_steps : last + 1 > by_time ? last + 1 : by_time;
-    return PV_OK;
-}
-
-static pv_status list_entries(verification *v)
-{
-    verify_report *r = v->report;
-    int n = pv_safetensors_count(v->trace);
-    r->entries = pv_alloc_zero(sizeof *r->entries * (size_t)(n + 2));
-    if (!r->entries)
-        return PV_E_MEMORY;
-    for (int i = 0; i < n; i++) {
-        const pv_st_tensor *t = pv_safetensors_at(v->trace, i);
-        size_t stem;
-        int part = suffix_of(t->name, &stem);
-        if (stem >= sizeof r->entries->name)
-            return pv_fail(PV_E_FILE, "trace: name '%.60s...' is too long", t->name);
-        verify_entry *e = entry_of(r, t->name, stem);
-        const pv_st_tensor **slot[] = {&e->sample, &e->index, &e->l2};
-        if (part < 0)
-            e->whole = t;
-        else
-            *slot[part] = t;
-    }
-    for (int i = 0; i < r->n_entries; i++) {
-        verify_entry *e = &r->entries[i];
-        e->what = trace_parse(e->name, v->c, &v->in);
-        e->state = e->what.kind == TRACE_NOT_COMPARED ? VERIFY_NOT_COMPARED
-                   : e->what.kind == TRACE_UNKNOWN    ? VERIFY_NO_COUNTERPART
-                                                      : VERIFY_COMPARED;
-        e->why = e->what.kind == TRACE_UNKNOWN ? "no such name in this implementation" : e->what.why;
-        if (e->state == VERIFY_COMPARED && !e->whole && !(e->sample && e->index)) {
-            e->state = VERIFY_NO_COUNTERPART;
-            e->why = "neither whole nor sample with sample_index";
-        }
-        e->absolute = e->what.kind == TRACE_TIME || e->what.kind == TRACE_PAD_MASK ||
-                      (e->what.kind == TRACE_SCHEDULE && e->what.part == TRACE_TIMESTEPS);
-        e->bound = e->absolute ? 0x1p-23 : v->params->bound > 0 ? v->params->bound : default_bound(v->c, &e->what);
-    }
-    return count_steps(v);
-}
-
-static bool keep(void *user, const char *tensor)
-{
-    const verification *v = user;
-    for (int i = 0; i < v->report->n_entries; i++) {
-        const trace_name *n = &v->report->entries[i].what;
-        if (n->kind == TRACE_TENSOR && !strcmp(n->tensor, tensor))
-            return true;
-    }
-    return !strcmp(tensor, "step.v_t");
-}
-
-/* Stage, step, then the node that makes it: entries are listed as the plan runs. */
-static uint64_t order_of(const verification *v, const verify_entry *e)
-{
-    const pv_graph *g = v->probe->plan->graph;
-    uint64_t stage = e->what.kind == TRACE_ACTIONS ? 6 : e->what.kind == TRACE_SCHEDULE ? 7 : 0, node = 0;
-    if (e->ours && e->ours->producer) {
-        stage = (uint64_t)e->ours->producer->stage + 1;
-        while (g->nodes[node] != e->ours->producer)
-            node++;
-    } else if (e->what.step >= 0) {
-        stage = !strcmp(e->what.tensor, "step.x_t") ? PV_STAGE_DENOISE + 1 : PV_STAGE_SCHEDULE + 1;
-    }
-    uint64_t step = e->what.step >= 0 ? (uint64_t)e->what.step : 0;
-    uint64_t view = e->what.view >= 0 ? (uint64_t)e->what.view : 0;
-    return stage << 56 | step << 32 | node << 8 | view;
-}
-
-static int by_order(const void *a, const void *b)
-{
-    const verify_entry *x = a, *y = b;
-    return x->order != y->order ? (x->order < y->order ? -1 : 1) : strcmp(x->name, y->name);
-}
-
-static void find_ours(verification *v)
-{
-    for (int i = 0; i < v->report->n_entries; i++) {
-        verify_entry *e = &v->report->entries[i];
-        if (e->state == VERIFY_COMPARED && e->what.kind == TRACE_TENSOR) {
-            e->ours = pv_graph_find(v->probe->plan->graph, e->what.tensor);
-            if (!e->ours || e->ours->usage == PV_WEIGHT) {
-                e->state = VERIFY_NO_COUNTERPART;
-                e->why = "no tensor of the graph has this name";
-            }
-        }
-        e->order = order_of(v, e);
-    }
-    qsort(v->report->entries, (size_t)v->report->n_entries, sizeof *v->report->entries, by_order);
-}
-
 /* ---- comparing ---- */
-
-static int64_t ours_width(const verify_entry *e, const pv_config *c)
-{
-    return e->ours && e->ours->n_dims > 1 ? pv_width(e->ours) : e->ours ? 1 : c->action_dim;
-}
 
 /* Elements that the tensor has in the trace, were it whole. */
 static int64_t trace_elements(const verification *v, const verify_entry *e, int64_t n_ours)
 {
-    int64_t width = ours_width(e, v->c);
+    int64_t width = verify_width(e, v->c);
     return e->what.rows == TRACE_ALL ? n_ours : v->in.n_prefix * width;
 }
 
 /* Rows past the valid ones are nobody's: only mapped elements are looked at. */
 static pv_status compare_entry(verification *v, verify_entry *e, const float *ours, int64_t n_ours)
 {
-    int64_t width = ours_width(e, v->c), n = trace_elements(v, e, n_ours);
+    int64_t width = verify_width(e, v->c), n = trace_elements(v, e, n_ours);
     compare c = compare_begin();
     if (v->params->dump) {
         e->kept = pv_alloc_zero(pv_mul_size(sizeof(float), (size_t)n));
@@ -474,90 +297,26 @@ static pv_status run_schedules(verification *v)
     return st;
 }
 
-/* ---- dump ---- */
-
-static pv_status copy_input(const verification *v, pv_st_writer *w, const pv_st_tensor *t)
-{
-    void *raw = pv_alloc((size_t)t->bytes);
-    pv_status st = raw ? pv_safetensors_read(v->trace, t, 0, t->n_elements, raw) : PV_E_MEMORY;
-    if (!st)
-        st = pv_st_writer_data(w, raw, (size_t)t->bytes);
-    pv_free(raw);
-    return st;
-}
-
-/* Inputs, the times of schedules among them: what was computed belongs to the times of the trace. */
-static bool is_input(const verify_entry *e)
-{
-    return e->whole && (!strncmp(e->name, "in.", 3) ||
-                        (e->what.kind == TRACE_SCHEDULE && e->what.part == TRACE_TIMESTEPS));
-}
-
-static pv_dtype dumped_dtype(const verify_entry *e)
-{
-    return e->what.kind == TRACE_PAD_MASK ? PV_U8 : e->ours && e->ours->dtype == PV_I32 ? PV_I32 : PV_F32;
-}
-
-static pv_status declare(const verification *v, pv_st_writer *w, const verify_entry *e)
-{
-    if (is_input(e))
-        return pv_st_writer_declare(w, e->name, e->whole->dtype, e->whole->n_dims, e->whole->dim);
-    if (e->whole && e->whole->n_elements == e->n_kept)
-        return pv_st_writer_declare(w, e->name, dumped_dtype(e), e->whole->n_dims, e->whole->dim);
-    int64_t width = ours_width(e, v->c);
-    return pv_st_writer_declare(w, e->name, dumped_dtype(e), 2, (int64_t[]){e->n_kept / width, width});
-}
-
-static pv_status write_kept(pv_st_writer *w, const verify_entry *e)
-{
-    pv_dtype dtype = dumped_dtype(e);
-    size_t bytes = pv_dtype_bytes(dtype, (size_t)e->n_kept);
-    if (dtype == PV_F32)
-        return pv_st_writer_data(w, e->kept, bytes);
-    void *whole_numbers = pv_alloc(bytes);
-    if (!whole_numbers)
-        return PV_E_MEMORY;
-    for (int64_t i = 0; i < e->n_kept; i++)
-        if (dtype == PV_U8)
-            ((uint8_t *)whole_numbers)[i] = (uint8_t)e->kept[i];
-        else
-            ((int32_t *)whole_numbers)[i] = (int32_t)e->kept[i];
-    pv_status st = pv_st_writer_data(w, whole_numbers, bytes);
-    pv_free(whole_numbers);
-    return st;
-}
-
-/* What the probe computed under the trace's names; masked rows are 0. Whole tensors also where the trace has samples. */
-static pv_status write_dump(const verification *v, const char *path)
-{
-    pv_st_writer *w = NULL;
-    const verify_report *r = v->report;
-    pv_status st = pv_st_writer_begin(path, &w);
-    for (int i = 0; !st && i < r->n_entries; i++)
-        if (is_input(&r->entries[i]) || r->entries[i].kept)
-            st = declare(v, w, &r->entries[i]);
-    for (int i = 0; !st && i < r->n_entries; i++) {
-        const verify_entry *e = &r->entries[i];
-        if (is_input(e))
-            st = copy_input(v, w, e->whole);
-        else if (e->kept)
-            st = write_kept(w, e);
-    }
-    if (!st)
-        return pv_st_writer_end(&w);
-    pv_st_writer_abort(&w);
-    return st;
-}
-
 /* ---- all of it ---- */
+
+static bool keep(void *user, const char *tensor)
+{
+    const verification *v = user;
+    for (int i = 0; i < v->report->n_entries; i++) {
+        const trace_name *n = &v->report->entries[i].what;
+        if (n->kind == TRACE_TENSOR && !strcmp(n->tensor, tensor))
+            return true;
+    }
+    return !strcmp(tensor, "step.v_t");
+}
 
 static pv_status make_runners(verification *v, pv_backend *be, pv_weights *weights, pv_progress_fn progress, void *user)
 {
     int exact = v->in.n_valid > 0 ? v->in.n_valid : 1;
     pv_runner_params probe = {.shape = {v->in.views, exact, false}, .recipe = v->params->recipe, .steps = v->steps,
-                              .keep = keep, .user = v};
+                              .expand = v->params->expand, .keep = keep, .user = v};
     pv_runner_params production = {.shape = {v->in.views, v->c->max_tokens, false}, .recipe = v->params->recipe,
-                                   .steps = v->steps};
+                                   .expand = v->params->expand, .steps = v->steps};
     pv_status st = pv_runner_create(v->model, be, &probe, &v->probe);
     if (!st)
         st = pv_runner_create(v->model, be, &production, &v->production);
@@ -571,14 +330,14 @@ static pv_status make_runners(verification *v, pv_backend *be, pv_weights *weigh
         st = pv_runner_start(v->production, weights);
     if (!st) {
         v->v_t = pv_graph_find(v->probe->plan->graph, "step.v_t");
-        find_ours(v);
+        verify_find_ours(v);
     }
     return st;
 }
 
 static void conclude(verify_report *r)
 {
-    qsort(r->entries, (size_t)r->n_entries, sizeof *r->entries, by_order);
+    verify_sort(r);
     for (int i = 0; i < r->n_entries; i++) {
         const verify_entry *e = &r->entries[i];
         bool failed = e->state == VERIFY_NO_COUNTERPART || (e->state == VERIFY_COMPARED && !e->ok);
@@ -599,7 +358,7 @@ pv_status verify_trace(pv_model *model, pv_backend *be, const verify_params *par
     if (!st)
         st = pv_fail_in(trace_read_inputs(v.trace, v.c, &v.in), "%s", params->trace);
     if (!st)
-        st = list_entries(&v);
+        st = verify_list(&v);
     if (!st) {
         v.times = pv_alloc(sizeof(float) * (size_t)(v.steps + 1));
         v.dt = pv_alloc(sizeof(float) * (size_t)v.steps);
@@ -621,7 +380,7 @@ pv_status verify_trace(pv_model *model, pv_backend *be, const verify_params *par
     if (!st)
         conclude(out);
     if (!st && params->dump)
-        st = write_dump(&v, params->dump);
+        st = verify_write_dump(&v, params->dump);
     out->views = v.in.views;
     out->prompt_tokens = v.in.n_valid;
     out->prefix_tokens = v.in.views * pv_image_tokens(v.c) + v.in.n_valid;

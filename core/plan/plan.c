@@ -8,6 +8,13 @@ static void tell(const pv_plan_params *p, const char *pass, const pv_graph *g)
         p->on_pass(p->user, pass, g);
 }
 
+static void hold(const pv_plan_params *p, const pv_graph *g)
+{
+    for (int i = 0; p->hold && !g->status && i < g->n_nodes; i++)
+        for (int k = 0; k < g->nodes[i]->n_out; k++)
+            g->nodes[i]->out[k]->output |= p->hold(p->hold_user, g->nodes[i]->out[k]);
+}
+
 pv_status pv_plan_create(pv_backend *be, pv_graph **taken, const pv_plan_params *p, pv_plan **out)
 {
     pv_graph *g = *taken;
@@ -34,6 +41,7 @@ pv_status pv_plan_create(pv_backend *be, pv_graph **taken, const pv_plan_params 
     tell(p, "fuse", g);
     pv_lower(g, be, p->expand);
     tell(p, "lower", g);
+    hold(p, g);
     pv_place(g, bytes);
     tell(p, "place", g);
 

@@ -17,6 +17,9 @@ typedef struct pv_plan_params {
     bool no_fold;
     void (*on_pass)(void *user, const char *pass, const pv_graph *g); /* after each pass, "build" first */
     void *user;
+    bool (*hold)(void *user, const pv_tensor *t); /* keep what this node's output holds until the next run? Asked when
+                                                   * only `place` is left: the nodes are those of the plan without it */
+    void *hold_user;
 } pv_plan_params;
 
 typedef struct pv_plan {

@@ -7,7 +7,7 @@
 static pv_status make_plan(pv_runner *r, pv_backend *be, const pv_runner_params *p)
 {
     pv_graph *g = NULL;
-    pv_plan_params plan = {.steps = p->steps, .expand = p->expand};
+    pv_plan_params plan = {.steps = p->steps, .expand = p->expand, .hold = p->hold, .hold_user = p->user};
     pv_status st = pv_recipe_find(p->recipe, &plan.recipe);
     if (!st)
         st = pv_model_build(r->model, &p->shape, &g);
@@ -136,7 +136,7 @@ pv_status pv_runner_prefix(pv_runner *r, pv_run_timing *timing)
     return pv_instance_run(r->inst, (pv_run){.stages = stages}, timing);
 }
 
-static pv_status fill_tables(pv_runner *r, const float *t, const float *dt, int n, pv_run_timing *timing)
+pv_status pv_runner_tables(pv_runner *r, const float *t, const float *dt, int n, pv_run_timing *timing)
 {
     const pv_config *c = &r->model->config;
     size_t bytes = sizeof(float) * (size_t)n, rows = (size_t)r->plan->program.steps;
@@ -167,7 +167,7 @@ pv_status pv_runner_denoise(pv_runner *r, const float *t, const float *dt, int s
     pv_status st = on_step ? on_step(user, 0) : PV_OK;
     for (int at = 0; !st && at < steps; at += rows) {
         int n = steps - at < rows ? steps - at : rows;
-        st = fill_tables(r, t + at, dt + at, n, timing);
+        st = pv_runner_tables(r, t + at, dt + at, n, timing);
         pv_run run = {.stages = 1u << PV_STAGE_DENOISE, .n_steps = on_step ? 1 : n};
         for (; !st && run.first_step < n; run.first_step += run.n_steps) {
             st = pv_instance_run(r->inst, run, timing);

@@ -11,7 +11,8 @@ typedef struct pv_runner_params {
     const char *recipe; /* NULL: f32 */
     int steps;          /* rows of the time tables; more steps run in several rounds */
     uint64_t expand;    /* see pv_plan_params */
-    bool (*keep)(void *user, const char *tensor); /* probe: tensors to keep as outputs; NULL: none */
+    bool (*keep)(void *user, const char *tensor); /* probe: tensors of the model to keep as outputs; NULL: none */
+    bool (*hold)(void *user, const pv_tensor *t); /* see pv_plan_params */
     void *user;
 } pv_runner_params;
 
@@ -42,6 +43,9 @@ pv_status pv_runner_actions(pv_runner *r, float *x);                 /* as above
 
 /* Vision and prefix, as the inputs stand. */
 pv_status pv_runner_prefix(pv_runner *r, pv_run_timing *timing);
+
+/* The tables for n steps (at most those of the plan); what they hold already is not computed again. */
+pv_status pv_runner_tables(pv_runner *r, const float *t, const float *dt, int n, pv_run_timing *timing);
 
 /* Steps k = 0 .. steps - 1 at times t[k] with widths dt[k]; the tables are refilled only where they differ.
  * on_step, if given, is called before the first step and after each: (user, steps done). */

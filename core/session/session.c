@@ -71,6 +71,7 @@ struct pv_session {
     pv_model *model;
     pv_backend *backend;
     const pv_recipe *recipe;
+    uint64_t expand;
     shared *shared;
     pv_observer *observer;
     pv_session_params params;
@@ -100,7 +101,8 @@ static pv_status get_runner(pv_session *s, int views, int tokens, pv_runner **ou
         return PV_OK;
     pv_runner_params p = {.shape = {views, prompt_size(c, size), s->params.rope_bf16},
                           .recipe = s->recipe->name,
-                          .steps = s->params.max_steps};
+                          .steps = s->params.max_steps,
+                          .expand = s->expand};
     pv_runner *r = NULL;
     pv_status st = pv_runner_create(s->model, s->backend, &p, &r);
     pthread_mutex_lock(&shared_lock);
@@ -119,6 +121,12 @@ static pv_status get_runner(pv_session *s, int views, int tokens, pv_runner **ou
 
 pv_status pv_session_create(pv_model *m, pv_backend *be, const pv_session_params *params, pv_session **out)
 {
+    return pv_session_create_expanded(m, be, params, 0, out);
+}
+
+pv_status pv_session_create_expanded(pv_model *m, pv_backend *be, const pv_session_params *params, uint64_t expand,
+                                     pv_session **out)
+{
     if (!m || !be || !out)
         return pv_fail(PV_E_ARG, "pv_session_create: model, backend and out must be given");
     *out = NULL;
@@ -132,6 +140,7 @@ pv_status pv_session_create(pv_model *m, pv_backend *be, const pv_session_params
         s->params.max_steps = m->config.num_steps;
     s->model = m;
     s->backend = be;
+    s->expand = expand;
     size_t chunk = (size_t)m->config.horizon * (size_t)m->config.action_dim;
     if (!st)
         st = pv_recipe_find(s->params.recipe, &s->recipe);

@@ -5,6 +5,10 @@
 #include "observation.h"
 #include "runner.h"
 
+/* As pv_session_create, with plans that run the bodies of these composites in place of their kernels (pv_plan_params). */
+pv_status pv_session_create_expanded(pv_model *m, pv_backend *be, const pv_session_params *params, uint64_t expand,
+                                     pv_session **out);
+
 /* What the last observation became: pictures and token ids as the model saw them. */
 const pv_observer *pv_session_observer(const pv_session *s);
 

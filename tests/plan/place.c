@@ -166,6 +166,52 @@ static void nowhere(void)
     ready_drop(&r);
 }
 
+static bool hold_activations(void *user, const pv_tensor *t)
+{
+    *(int *)user += 1;
+    return strstr(t->name, ".mlp_") != NULL;
+}
+
+/* What is held can be read, has bytes of its own, and leaves the nodes as they are: fused ones stay fused. */
+static void held(void)
+{
+    mock m;
+    pv_config c;
+    pv_plan *plain = NULL, *holding = NULL;
+    int asked = 0, n_held = 0;
+    pv_graph *g = tiny(&c), *same = tiny(&c);
+    pv_backend *be = mock_claiming(&m, claims_all);
+    CHECK_OK(pv_plan_create(be, &g, &(pv_plan_params){.steps = 10}, &plain));
+    CHECK_OK(pv_plan_create(be, &same, &(pv_plan_params){.steps = 10, .hold = hold_activations, .hold_user = &asked}, &holding));
+    if (!plain || !holding)
+        return;
+    const pv_graph *a = plain->graph, *b = holding->graph;
+    size_t end = 0;
+    bool same_nodes = CHECK(a->n_nodes == b->n_nodes && asked >= b->n_nodes && count_op(b, PV_OP_LINEAR_GATED) > 0);
+    for (int i = 0; same_nodes && i < b->n_nodes; i++) {
+        same_nodes = CHECK(a->nodes[i]->op == b->nodes[i]->op && !strcmp(a->nodes[i]->name, b->nodes[i]->name));
+        if (!same_nodes)
+            break;
+        for (int k = 0; k < b->nodes[i]->n_out; k++) {
+            const pv_tensor *was = a->nodes[i]->out[k], *t = b->nodes[i]->out[k];
+            bool wanted = hold_activations(&asked, t);
+            CHECK(was->usage == t->usage || wanted);
+            CHECK(!wanted || (t->usage == PV_STATE && t->offset != PV_NOWHERE));
+            CHECK(!wanted || t->offset + pv_tensor_bytes(t) <= holding->program.bytes[PV_STATE]);
+            for (int j = 0; wanted && j < b->n_tensors; j++) {
+                const pv_tensor *o = b->tensors[j];
+                if (o != t && o->usage == PV_STATE && !o->base && o->offset != PV_NOWHERE)
+                    CHECK(o->offset >= t->offset + pv_tensor_bytes(t) || t->offset >= o->offset + pv_tensor_bytes(o));
+            }
+            n_held += wanted;
+            end += wanted ? pv_tensor_bytes(t) : 0;
+        }
+    }
+    CHECK(n_held > 5 && holding->program.bytes[PV_STATE] >= plain->program.bytes[PV_STATE] + end);
+    pv_plan_destroy(&plain);
+    pv_plan_destroy(&holding);
+}
+
 int main(void)
 {
     double worst = 1, sum = 0;
@@ -177,6 +223,7 @@ int main(void)
     printf("scratch over the most that lives at once, 150 random graphs: mean %.3f, worst %.3f\n", sum / 150, worst);
     versions();
     nowhere();
+    held();
 
     pv_config c;
     pv_plan *plan = NULL;
