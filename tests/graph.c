@@ -110,6 +110,76 @@ static void misfits(void)
     REFUSED("its rows are counted by an input i32[1]", in(g, "z", 4, 8, x));
 }
 
+/* A layer of the action expert with one input or attribute exchanged for one that does not fit. */
+static void misfits_of_a_layer(void)
+{
+    enum { COUNTED = 15, ONE_STATE, NO_STATE };
+    static const struct {
+        const char *words;
+        int at; /* input, with these sizes */
+        int64_t rows, width;
+        int heads, kv_heads, store, first;
+    } cases[] = {
+        {NULL, -1, 0, 0, 2, 1, 2, 0},
+        {"3 heads, 2 kv heads", -1, 0, 0, 3, 2, 0, 0},
+        {"0 heads", -1, 0, 0, 0, 1, 0, 0},
+        {"scale, shift and gate in one row, 'in1' is [1, 16]", 1, 1, 16, 2, 1, 0, 0},
+        {"scale, shift and gate in one row, 'in2' is [2, 24]", 2, 2, 24, 2, 1, 0, 0},
+        {"heads of even size", 3, 6, 8, 2, 1, 0, 0},
+        {"a weight [heads x head, width]", 3, 8, 9, 2, 1, 0, 0},
+        {"a weight [kv heads x head, width], 'in4'", 4, 8, 8, 2, 1, 0, 0},
+        {"a weight [kv heads x head, width], 'in5'", 5, 4, 7, 2, 1, 0, 0},
+        {"a weight [width, heads x head]", 6, 8, 4, 2, 1, 0, 0},
+        {"a weight [inner width, width]", 7, 12, 7, 2, 1, 0, 0},
+        {"shaped as that of the gate", 8, 13, 8, 2, 1, 0, 0},
+        {"a weight [width, inner width]", 9, 12, 8, 2, 1, 0, 0},
+        {"as wide as a head, 'in10' is [20, 8]", 10, 20, 8, 2, 1, 0, 0},
+        {"a cache [keys, kv heads x head]", 12, 9, 8, 2, 1, 0, 0},
+        {"v shaped as k", 13, 8, 4, 2, 1, 0, 0},
+        {"rows that fit the state", -1, 0, 0, 2, 1, 6, 0},
+        {"rows that fit the state", -1, 0, 0, 2, 1, -1, 0},
+        {"first key 9 of 9", -1, 0, 0, 2, 1, 0, 9},
+        {"first key -1 of 9", -1, 0, 0, 2, 1, 0, -1},
+        {"one i32 position for each row", 11, 1, 5, 2, 1, 0, 0},
+        {"a count i32[1]", 14, 1, 2, 2, 1, 0, 0},
+        {"all rows valid", COUNTED, 0, 0, 2, 1, 0, 0},
+        {"two states", ONE_STATE, 0, 0, 2, 1, 0, 0},
+        {"is no state", NO_STATE, 0, 0, 2, 1, 0, 0},
+    };
+    static const int64_t sizes[15][2] = {{4, 8},  {1, 24}, {1, 24}, {8, 8},  {4, 8}, {4, 8}, {8, 8}, {12, 8},
+                                         {12, 8}, {8, 12}, {20, 4}, {1, 4}, {9, 4}, {9, 4}, {1, 1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        pv_graph *g = pv_graph_create();
+        pv_tensor *x[15];
+        int special = cases[i].at;
+        for (int k = 0; k < 15; k++) {
+            char name[8];
+            snprintf(name, sizeof name, "in%d", k);
+            int64_t rows = k == special ? cases[i].rows : sizes[k][0], width = k == special ? cases[i].width : sizes[k][1];
+            if (k == 11 || k == 14)
+                x[k] = pv_input(g, name, PV_I32, 1, &width, NULL);
+            else if (k == 12 || (k == 13 && special != NO_STATE))
+                x[k] = pv_state(g, name, PV_F32, rows, width);
+            else
+                x[k] = in(g, name, rows, width, k == 0 && special == COUNTED ? count(g, "n") : NULL);
+        }
+        if (special == ONE_STATE)
+            x[13] = x[12];
+        const pv_attr attr = {.expert = {1e-6f, cases[i].heads, cases[i].kv_heads, cases[i].store, cases[i].first, 0.5f}};
+        pv_node *n = pv_node_add(g, "y", PV_OP_EXPERT_BLOCK, 15, x, &attr);
+        CHECK((n != NULL) == !cases[i].words);
+        if (n) {
+            CHECK(n->n_out == 3 && pv_row_count(n->out[0]) == 4 && pv_width(n->out[0]) == 8 && n->out[0]->usage == PV_SCRATCH);
+            CHECK(n->out[1]->base == x[12] && n->out[2]->base == x[13]);
+        } else {
+            CHECK(pv_graph_status(g) != PV_OK);
+            if (!CHECK_TEXT(cases[i].words))
+                printf("    case %d\n", (int)i);
+        }
+        pv_graph_destroy(&g);
+    }
+}
+
 static void dumps(void)
 {
     pv_graph *g = pv_graph_create();
@@ -130,6 +200,7 @@ int main(void)
     sticks();
     names();
     misfits();
+    misfits_of_a_layer();
     dumps();
     CHECK(pv_alloc_live() == 0);
     return test_done();

@@ -136,7 +136,7 @@ static void fill_input(const op_in *x, int fill, uint64_t seed, float garbage, v
 {
     int64_t n = op_elements(x);
     for (int64_t at = 0; at < n; at++) {
-        float v = number(x, fill, at, n, &seed);
+        float v = number(x, fill, at, n, &seed) * (x->amplitude > 0 ? x->amplitude : 1.0f);
         if (x->whole)
             ((int32_t *)bytes)[at] = x->whole[at];
         else
@@ -186,7 +186,8 @@ static pv_status build(const op_case *c, pv_backend *be, uint64_t expand, work *
     pv_tensor *in[PV_MAX_IN], *rows = NULL;
     for (int i = 0; i < op_n_in(c); i++) {
         const op_in *x = &c->in[i];
-        char name[8] = {'i', 'n', (char)('0' + i)};
+        char name[8];
+        snprintf(name, sizeof name, "in%d", i);
         if (x->counted && !rows) {
             rows = pv_input(g, "rows", PV_I32, 1, (int64_t[]){1}, NULL);
             w->n_rows = (int32_t)(x->rows < 0 ? 0 : x->rows);
@@ -472,6 +473,14 @@ static void bench(const op_case *c, work *w, const char *device)
     printf(": best of %d %.1f us, mean %.1f us\n", n, best * 1e3, (now_ms() - start) * 1e3 / n);
 }
 
+static bool garbage_in_state(const op_case *c)
+{
+    for (int i = 0; i < op_n_in(c); i++)
+        if (c->in[i].state && (c->in[i].rows || c->in[i].first))
+            return true;
+    return false;
+}
+
 static bool check_on(const op_case *c, const struct device *dev, uint64_t expand, const data *d, const op_truth *t,
                      int fill, bool rules, void **reference)
 {
@@ -482,7 +491,7 @@ static bool check_on(const op_case *c, const struct device *dev, uint64_t expand
     pv_status st = build(c, dev->be, expand, &w);
     bool free_product = !cpu && (c->op == PV_OP_LINEAR || c->op == PV_OP_LINEAR_GROUP || c->op == PV_OP_LINEAR_ADD ||
                                  c->op == PV_OP_LINEAR_GELU);
-    w.only = free_product ? t : NULL;
+    w.only = free_product || garbage_in_state(c) ? t : NULL;
     if (st == PV_E_NO_KERNEL && !cpu) {
         printf("  %s: %s\n", dev->name, pv_error_text());
         return true;

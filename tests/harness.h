@@ -27,7 +27,8 @@ typedef struct op_in {
     int64_t first, rows, cols; /* rows, cols 0: all of them; -1: none */
     int64_t period;            /* rows of one matrix, where that is not dim[n - 2] (sequences one after the other) */
     bool counted;              /* `rows` is told by a row count (pv_tensor.rows), the same for all counted inputs */
-    bool state;                /* a state, which the op may write */
+    bool state;                /* a state, which the op may write; garbage in it stays, unjudged */
+    float amplitude;           /* random numbers are within +-amplitude; 0: 1 */
     const int32_t *whole;      /* of i32 inputs: the numbers */
 } op_in;
 

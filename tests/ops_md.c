@@ -18,6 +18,8 @@ static const struct {
     {"range", "`first`, `size`"},
     {"patch", "`size`"},
     {"group", "`n`"},
+    {"expert", "`eps`, `heads`, `kv_heads` (of which `heads` is a multiple), `store` (the row of the caches that gets row 0), "
+               "`first` (the first key row that takes part), `scale`"},
     {"rope_store", "`heads`, `first` (row of the state)"},
 };
 

@@ -3,7 +3,8 @@
  * Bounds (op_truth): each of the n roundings in a sum is anywhere within 2^-24 of what has been added up, a standard
  * deviation of 0.58; together they walk randomly, and five standard deviations of n of them are 3 sqrt(n) (for few
  * terms n, the worst case, is less). 4 more for the products and what comes after. Where an error is magnified (a score
- * goes through exp), `size` has the factor. */
+ * goes through exp), `size` has the factor. Ops that are rounded on their way by what they mean have errors of their
+ * own kind: see `field`. */
 #include "harness.h"
 
 static int64_t width(const op_truth *t, int i)
@@ -514,6 +515,220 @@ static void patchify(op_truth *t)
                     int64_t patch = (i * down + y / p) * across + x / p, at = (ch * p + y % p) * p + x % p;
                     put(t, 0, patch * dim[1] * p * p + at, t->in[0][((i * dim[1] + ch) * dim[2] + y) * dim[3] + x], 0);
                 }
+}
+
+/* ---- a layer ---- */
+
+/* Numbers with the variance of their error. A layer is rounded to the dtype of its caches in eleven places, and a kernel may
+ * leave some of them out: an error is carried from place to place to first order, errors of different numbers being independent.
+ * The deviation found so is the one measured, so six of them are the bound: a wrong alarm in 1e8 numbers. What f32 does in an
+ * op counts as a fifth of the op's own bound. */
+typedef struct field {
+    int64_t rows, width;
+    double *v, *var;
+} field;
+
+static field field_of(int64_t rows, int64_t width)
+{
+    double *v = calloc((size_t)(2 * rows * width), sizeof *v);
+    return (field){rows, width, v, v + rows * width};
+}
+
+static field field_in(const op_truth *t, int i)
+{
+    field f = field_of(rows(t, i), width(t, i));
+    memcpy(f.v, t->in[i], sizeof *f.v * (size_t)(f.rows * f.width));
+    return f;
+}
+
+static double five_sigma(double bound)
+{
+    return bound * bound / 25;
+}
+
+/* Anywhere within half a unit in the last place. */
+static double of_rounding(double v, pv_dtype dtype)
+{
+    double half = v != 0 ? ldexp(1, ilogb(v) - (dtype == PV_BF16 ? 8 : dtype == PV_F16 ? 11 : 24)) : 0;
+    return half * half / 3;
+}
+
+static field rounded(field f, pv_dtype dtype)
+{
+    for (int64_t i = 0; i < f.rows * f.width; i++)
+        f.var[i] += of_rounding(f.v[i], dtype);
+    return f;
+}
+
+static field times(const op_truth *t, field x, int w)
+{
+    field y = field_of(x.rows, rows(t, w));
+    for (int64_t n = 0; n < y.width; n++)
+        for (int64_t r = 0; r < x.rows; r++) {
+            const double *a = t->in[w] + n * x.width, *v = x.v + r * x.width, *var = x.var + r * x.width;
+            double sum = 0, abs = 0, error = 0;
+            for (int64_t k = 0; k < x.width; k++) {
+                sum += a[k] * v[k];
+                abs += fabs(a[k] * v[k]);
+                error += a[k] * a[k] * var[k];
+            }
+            y.v[r * y.width + n] = sum;
+            y.var[r * y.width + n] = error + five_sigma(sum_steps(x.width) * 0x1p-24 * abs);
+        }
+    return y;
+}
+
+/* The mean square's own error comes from all of a row. */
+static field modulated(const op_truth *t, field x, int mod)
+{
+    field y = field_of(x.rows, x.width);
+    int64_t W = x.width;
+    for (int64_t r = 0; r < x.rows; r++) {
+        const double *v = x.v + r * W, *var = x.var + r * W;
+        double square = mean_of(v, W, 0, 2) + (double)t->c->attr.expert.eps, inverse = 1 / sqrt(square), common = 0;
+        for (int64_t i = 0; i < W; i++)
+            common += v[i] * v[i] * var[i] / ((double)(W * W) * square * square);
+        for (int64_t i = 0; i < W; i++) {
+            double h = v[i] * inverse, scale = 1 + t->in[mod][i], shift = t->in[mod][W + i];
+            double f32 = (4 + sum_steps(W)) * 0x1p-24 * (fabs(h) * (1 + fabs(t->in[mod][i])) + fabs(shift));
+            y.v[r * W + i] = h * scale + shift;
+            y.var[r * W + i] = scale * scale * (inverse * inverse * var[i] + h * h * common) + five_sigma(f32);
+        }
+    }
+    return y;
+}
+
+static field turned_field(const op_truth *t, field x, int n_heads)
+{
+    field y = field_of(x.rows, x.width);
+    int64_t head = x.width / n_heads, half = head / 2;
+    for (int64_t at = 0; at < x.rows * x.width; at++) {
+        const double *table = t->in[10] + (int64_t)t->in[11][at / x.width] * head;
+        int64_t k = at % head, a = k % half, other = k < half ? at + half : at - half;
+        double c = table[a], s = k < half ? -table[a + half] : table[a + half];
+        y.v[at] = x.v[at] * c + x.v[other] * s;
+        y.var[at] = x.var[at] * c * c + x.var[other] * s * s;
+        y.var[at] += five_sigma(3 * 0x1p-24 * (fabs(x.v[at] * c) + fabs(x.v[other] * s)));
+    }
+    return y;
+}
+
+/* The cache with the rows of x in it. */
+static field stored(const op_truth *t, int cache, field x)
+{
+    field f = field_in(t, cache);
+    size_t bytes = sizeof *f.v * (size_t)(x.rows * x.width);
+    memcpy(f.v + t->c->attr.expert.store * f.width, x.v, bytes);
+    memcpy(f.var + t->c->attr.expert.store * f.width, x.var, bytes);
+    return f;
+}
+
+/* One query on `keys` keys: o gets values and variances. What moves all scores alike moves no weight, so that errors that
+ * keys share matter little; weights may be rounded to `dtype` before they meet v. */
+static void look(const double *q, const double *q_var, field k, field v, int64_t at, int64_t keys, int64_t head, double scale,
+                 pv_dtype dtype, double *o, double *o_var)
+{
+    double *p = malloc(2 * sizeof *p * (size_t)(keys + 1)), *s_var = p + keys, top = -INFINITY, low = INFINITY, total = 0;
+    for (int64_t j = 0; j < keys; j++) {
+        const double *kv = k.v + at + j * k.width, *k_var = k.var + at + j * k.width;
+        double sum = 0, abs = 0, error = 0;
+        for (int64_t d = 0; d < head; d++) {
+            sum += q[d] * kv[d];
+            abs += fabs(q[d] * kv[d]);
+            error += q_var[d] * kv[d] * kv[d] + q[d] * q[d] * k_var[d];
+        }
+        p[j] = scale * sum;
+        s_var[j] = scale * scale * error + five_sigma(sum_steps(head) * 0x1p-24 * fabs(scale) * abs);
+        top = fmax(top, p[j]);
+        low = fmin(low, p[j]);
+    }
+    for (int64_t j = 0; j < keys; j++)
+        total += p[j] = exp(p[j] - top);
+    for (int64_t d = 0; d < head; d++) {
+        double abs = 0, error = 0;
+        o[d] = 0;
+        for (int64_t j = 0; j < keys; j++) {
+            o[d] += p[j] / total * v.v[at + j * v.width + d];
+            abs += fabs(p[j] / total * v.v[at + j * v.width + d]);
+        }
+        for (int64_t j = 0; j < keys; j++) {
+            double w = p[j] / total, x = v.v[at + j * v.width + d];
+            error += w * w * ((x - o[d]) * (x - o[d]) * s_var[j] + v.var[at + j * v.width + d]) + x * x * of_rounding(w, dtype);
+        }
+        o_var[d] = error + (keys ? five_sigma((4 + sum_steps(keys)) * 0x1p-24 * abs * (1 + top - low)) : 0);
+    }
+    free(p);
+}
+
+static field looked(const op_truth *t, field q, field k, field v)
+{
+    const pv_expert_attr *a = &t->c->attr.expert;
+    field o = field_of(q.rows, q.width);
+    int64_t head = q.width / a->heads, keys = k.rows - a->first;
+    if (t->in[14][0] < (double)keys)
+        keys = t->in[14][0] < 0 ? 0 : (int64_t)t->in[14][0];
+    for (int64_t at = 0; at < q.rows * q.width; at += head) {
+        int64_t kv_head = at % q.width / head / (a->heads / a->kv_heads);
+        look(q.v + at, q.var + at, k, v, a->first * k.width + kv_head * head, keys, head, (double)a->scale,
+             t->c->in[12].dtype, o.v + at, o.var + at);
+    }
+    return o;
+}
+
+static field onto(const op_truth *t, field x, field y, int mod)
+{
+    field z = field_of(x.rows, x.width);
+    for (int64_t at = 0; at < x.rows * x.width; at++) {
+        double gate = t->in[mod][2 * x.width + at % x.width];
+        z.v[at] = x.v[at] + y.v[at] * gate;
+        z.var[at] = x.var[at] + y.var[at] * gate * gate + five_sigma(2 * 0x1p-24 * (fabs(x.v[at]) + fabs(y.v[at] * gate)));
+    }
+    return z;
+}
+
+static field gated_by(field gate, field up)
+{
+    field y = field_of(gate.rows, gate.width);
+    for (int64_t at = 0; at < y.rows * y.width; at++) {
+        double x = gate.v[at], size, g = gelu_of(x, &size), c = sqrt(2 / acos(-1)), th = tanh(c * (x + 0.044715 * x * x * x));
+        double slope = 0.5 * (1 + th) + 0.5 * x * (1 - th * th) * c * (1 + 3 * 0.044715 * x * x);
+        y.v[at] = g * up.v[at];
+        y.var[at] = slope * slope * up.v[at] * up.v[at] * gate.var[at] + g * g * up.var[at];
+        y.var[at] += five_sigma(13 * 0x1p-24 * size * fabs(up.v[at]));
+    }
+    return y;
+}
+
+/* A field as a result, of which rows [first, first + n) are made and the others are as they were. */
+static void put_field(op_truth *t, int out, field f, int64_t first, int64_t n)
+{
+    for (int64_t at = 0; at < f.rows * f.width; at++) {
+        bool made = at / f.width >= first && at / f.width < first + n;
+        put(t, out, at, f.v[at], made ? 6 * sqrt(f.var[at]) * 0x1p24 : 0);
+    }
+}
+
+static void expert_block(op_truth *t)
+{
+    const pv_expert_attr *a = &t->c->attr.expert;
+    const pv_dtype d = t->c->in[12].dtype;
+    t->steps = 1;
+    field x = field_in(t, 0), h = rounded(modulated(t, x, 1), d);
+    field q_proj = rounded(times(t, h, 3), d), k_proj = rounded(times(t, h, 4), d), v = times(t, h, 5);
+    field q = rounded(turned_field(t, q_proj, a->heads), d), k = turned_field(t, k_proj, a->kv_heads);
+    field k_cache = stored(t, 12, k), v_cache = stored(t, 13, v);
+    put_field(t, 1, k_cache, a->store, k.rows); /* their last rounding is the judge's */
+    put_field(t, 2, v_cache, a->store, v.rows);
+    field k_read = stored(t, 12, rounded(k, d)), v_read = stored(t, 13, rounded(v, d));
+    field o = rounded(looked(t, q, k_read, v_read), d), attn_out = times(t, o, 6), x1 = onto(t, x, attn_out, 1);
+    field h2 = rounded(modulated(t, x1, 2), d);
+    field gate = rounded(times(t, h2, 7), d), up = rounded(times(t, h2, 8), d);
+    field act = rounded(gated_by(gate, up), d), mlp_out = times(t, act, 9), x2 = onto(t, x1, mlp_out, 2);
+    put_field(t, 0, x2, 0, x2.rows);
+    field all[] = {x,      h,  q_proj,   k_proj, v,  q,    k,  k_cache, v_cache, k_read, v_read,
+                   o, attn_out, x1, h2, gate, up, act, mlp_out, x2};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        free(all[i].v);
 }
 
 const op_oracle op_oracles[PV_OP_COUNT] = {

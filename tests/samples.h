@@ -105,6 +105,14 @@ static inline pv_node *sample(pv_graph *g, pv_op op)
         attr.norm.eps = 1e-6f;
         IN(x, sample_in(g, "y", 50, 64), sample_in(g, "mod", 1, 192), sample_in(g, "next", 1, 192));
         break;
+    case PV_OP_EXPERT_BLOCK:
+        attr.expert = (pv_expert_attr){.eps = 1e-6f, .heads = 8, .kv_heads = 1, .store = 0, .first = 0, .scale = 0.125f};
+        IN(x, sample_in(g, "mod", 1, 192), sample_in(g, "mod_mlp", 1, 192), sample_in(g, "w_q", 512, 64),
+           sample_in(g, "w_k", 64, 64), sample_in(g, "w_v", 64, 64), sample_in(g, "w_o", 64, 512), sample_in(g, "w_gate", 256, 64),
+           sample_in(g, "w_up", 256, 64), sample_in(g, "w_down", 64, 256), sample_in(g, "table", 300, 64),
+           sample_ints(g, "positions", 50), pv_state(g, "k", PV_F32, 250, 64), pv_state(g, "v", PV_F32, 250, 64),
+           sample_ints(g, "len", 1));
+        break;
     case PV_OP_LINEAR_GROUP:
         attr.group.n = 2;
         IN(x, sample_in(g, "w_1", 256, 64), sample_in(g, "w_2", 32, 64), sample_in(g, "b_1", 1, 256), sample_in(g, "b_2", 1, 32));

@@ -30,17 +30,35 @@ static pv_status linear(pv_runner *r, const pv_node *n, int weights, double *flo
     return st;
 }
 
-/* One of the two products of attention: every row meets every key it sees, over all heads. */
+/* One of the two products of attention: every row meets every key it sees, over all heads, `width` numbers in a row. */
+static pv_status meet(pv_runner *r, const pv_tensor *rows_as, int64_t width, int64_t most, const pv_tensor *len, double *flops)
+{
+    double rows, keys;
+    pv_status st = rows_of(r, rows_as, &rows);
+    if (!st)
+        st = valid(r, len, most, &keys);
+    if (!st)
+        *flops += 2 * rows * keys * (double)width;
+    return st;
+}
+
 static pv_status attention(pv_runner *r, const pv_node *n, const pv_tensor *rows_as, const pv_tensor *keys_as,
                            int len, double *flops)
 {
     const pv_attention_attr *a = &n->attr.attention;
-    double rows, keys;
-    pv_status st = rows_of(r, rows_as, &rows);
-    if (!st)
-        st = valid(r, n->n_in > len ? n->in[len] : NULL, keys_as->dim[0] / a->batch - a->first, &keys);
-    if (!st)
-        *flops += 2 * rows * keys * (double)pv_width(rows_as);
+    return meet(r, rows_as, pv_width(rows_as), keys_as->dim[0] / a->batch - a->first, n->n_in > len ? n->in[len] : NULL, flops);
+}
+
+/* Seven products with weights, and both of attention. */
+static pv_status expert_block(pv_runner *r, const pv_node *n, double *flops)
+{
+    const pv_tensor *x = n->in[0], *w_q = n->in[3], *k = n->in[12];
+    double rows;
+    pv_status st = rows_of(r, x, &rows);
+    for (int i = 3; !st && i < 10; i++)
+        *flops += 2 * rows * (double)pv_elements(n->in[i]);
+    for (int i = 0; !st && i < 2; i++)
+        st = meet(r, x, pv_row_count(w_q), pv_row_count(k) - n->attr.expert.first, n->in[14], flops);
     return st;
 }
 
@@ -63,6 +81,8 @@ static pv_status flops_of(pv_runner *r, const pv_node *n, double *flops)
     case PV_OP_ATTENTION:
         st = attention(r, n, n->in[0], n->in[1], 3, flops);
         return st ? st : attention(r, n, n->in[0], n->in[1], 3, flops);
+    case PV_OP_EXPERT_BLOCK:
+        return expert_block(r, n, flops);
     default:
         return PV_OK;
     }

@@ -1,6 +1,7 @@
 /* body.c - composites said in other ops: the definition of every fused op. No two arguments of one call make nodes: C leaves
  * their order open, and nodes stand in the order in which they are made.
- * Tensors born here are f32, whatever the recipe: they stand for a fused kernel's registers. */
+ * Tensors born here are f32, whatever the recipe: they stand for a fused kernel's registers. But a whole layer is no
+ * kernel's registers: where it is rounded is part of its meaning (expert_block). */
 #include "build.h"
 
 /* scale, shift or gate of a modulation row [3 width]. openpi gemma.py, RMSNorm with cond: chunk(3) in this order. */
@@ -70,4 +71,36 @@ void body_rope_store(pv_graph *g, const pv_node *n, pv_tensor **out)
     const pv_rope_store_attr *a = &n->attr.rope_store;
     pv_tensor *x = pv_rope(g, NULL, n->in[0], n->in[1], n->in[2], a->heads);
     out[0] = pv_store(g, NULL, n->in[3], x, a->first);
+}
+
+static pv_tensor *as(pv_tensor *t, pv_dtype dtype)
+{
+    if (t)
+        t->dtype = dtype;
+    return t;
+}
+
+/* What the products read and attention takes has the dtype of the caches, what goes onto the residual is f32. */
+void body_expert_block(pv_graph *g, const pv_node *n, pv_tensor **out)
+{
+    const pv_expert_attr *a = &n->attr.expert;
+    pv_tensor *const *in = n->in, *x = in[0], *mod = in[1], *mod_mlp = in[2], *table = in[10], *positions = in[11];
+    pv_dtype dtype = in[12]->dtype;
+    pv_attention_attr attention = {
+        .heads = a->heads, .kv_heads = a->kv_heads, .batch = 1, .first = a->first, .scale = a->scale};
+    pv_tensor *h = as(pv_ada_rms_norm(g, NULL, x, mod, a->eps), dtype);
+    pv_tensor *q = as(pv_linear(g, NULL, h, in[3], NULL), dtype);
+    pv_tensor *k = as(pv_linear(g, NULL, h, in[4], NULL), dtype);
+    pv_tensor *v = as(pv_linear(g, NULL, h, in[5], NULL), dtype);
+    q = as(pv_rope(g, NULL, q, table, positions, a->heads), dtype);
+    k = as(pv_rope(g, NULL, k, table, positions, a->kv_heads), dtype);
+    out[1] = pv_store(g, NULL, in[12], k, a->store);
+    out[2] = pv_store(g, NULL, in[13], v, a->store);
+    pv_tensor *o = as(pv_attention(g, NULL, q, out[1], out[2], in[14], attention), dtype);
+    x = pv_gated_residual(g, NULL, x, pv_linear(g, NULL, o, in[6], NULL), mod);
+    h = as(pv_ada_rms_norm(g, NULL, x, mod_mlp, a->eps), dtype);
+    pv_tensor *gate = as(pv_linear(g, NULL, h, in[7], NULL), dtype);
+    pv_tensor *up = as(pv_linear(g, NULL, h, in[8], NULL), dtype);
+    pv_tensor *act = as(pv_geglu(g, NULL, gate, up), dtype);
+    out[0] = pv_gated_residual(g, NULL, x, pv_linear(g, NULL, act, in[9], NULL), mod_mlp);
 }

@@ -73,6 +73,9 @@ static void put_attr(text *t, const pv_node *n)
         put(t, " heads=%d", a->rope.heads);
     else if (!strcmp(kind, "rope_store"))
         put(t, " heads=%d first=%lld", a->rope_store.heads, (long long)a->rope_store.first);
+    else if (!strcmp(kind, "expert"))
+        put(t, " eps=%g heads=%d/%d store=%lld first=%lld scale=%g", (double)a->expert.eps, a->expert.heads,
+            a->expert.kv_heads, (long long)a->expert.store, (long long)a->expert.first, (double)a->expert.scale);
     else if (!strcmp(kind, "scale"))
         put(t, " factor=%g", (double)a->scale.factor);
     else if (!strcmp(kind, "range"))

@@ -15,7 +15,7 @@
 #include "op.h"
 
 #define PV_MAX_DIMS 4
-#define PV_MAX_IN   9
+#define PV_MAX_IN   15
 #define PV_MAX_OUT  4
 #define PV_NOWHERE  SIZE_MAX
 

@@ -299,6 +299,60 @@ pv_status infer_store(pv_graph *g, pv_node *n)
     return st ? st : version(g, n, n->in[0]);
 }
 
+/* Sizes of the weights follow from x (width), w_q (head) and w_gate (how wide the layer is inside). */
+pv_status infer_expert_block(pv_graph *g, pv_node *n)
+{
+    const pv_expert_attr *a = &n->attr.expert;
+    pv_tensor *const *in = n->in;
+    if (a->heads < 1 || a->kv_heads < 1 || a->heads % a->kv_heads)
+        return pv_graph_fail(g, PV_E_ARG, "expert_block '%s': %d heads, %d kv heads", n->name, a->heads, a->kv_heads);
+    if (in[0]->n_dims != 2 || in[0]->rows)
+        return misfit(g, n, "one matrix, all rows valid", in[0]);
+    if (in[3]->n_dims != 2 || in[3]->dim[0] % (2 * (int64_t)a->heads))
+        return misfit(g, n, "a weight [heads x head, width], heads of even size", in[3]);
+    int64_t rows = in[0]->dim[0], width = in[0]->dim[1], q = in[3]->dim[0], head = q / a->heads, kv = head * a->kv_heads;
+    int64_t inner = pv_row_count(in[7]), keys = pv_row_count(in[12]);
+    const struct {
+        int at;
+        int64_t rows, width;
+        const char *want;
+    } matrices[] = {{3, q, width, "a weight [heads x head, width]"},
+                    {4, kv, width, "a weight [kv heads x head, width]"},
+                    {5, kv, width, "a weight [kv heads x head, width]"},
+                    {6, width, q, "a weight [width, heads x head]"},
+                    {7, inner, width, "a weight [inner width, width]"},
+                    {8, inner, width, "a weight shaped as that of the gate"},
+                    {9, width, inner, "a weight [width, inner width]"},
+                    {10, pv_row_count(in[10]), head, "a table f32 [positions, cos | sin] as wide as a head"},
+                    {12, keys, kv, "a cache [keys, kv heads x head]"},
+                    {13, keys, kv, "v shaped as k"}};
+    for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++) {
+        const pv_tensor *t = in[matrices[i].at];
+        if (t->n_dims != 2 || t->dim[0] != matrices[i].rows || t->dim[1] != matrices[i].width)
+            return misfit(g, n, matrices[i].want, t);
+    }
+    for (int i = 1; i < 3; i++)
+        if (!is_vector(in[i], 3 * width))
+            return misfit(g, n, "scale, shift and gate in one row", in[i]);
+    if (in[10]->dtype != PV_F32)
+        return misfit(g, n, "a table f32 [positions, cos | sin] as wide as a head", in[10]);
+    if (in[11]->dtype != PV_I32 || pv_elements(in[11]) != rows)
+        return misfit(g, n, "one i32 position for each row", in[11]);
+    if (a->store < 0 || a->store > keys - rows)
+        return misfit(g, n, "rows that fit the state", in[0]);
+    if (a->first < 0 || a->first >= keys)
+        return pv_graph_fail(g, PV_E_ARG, "expert_block '%s': first key %lld of %lld", n->name, (long long)a->first,
+                             (long long)keys);
+    if (!is_count(in[14]))
+        return misfit(g, n, "a count i32[1]", in[14]);
+    if (in[12] == in[13])
+        return misfit(g, n, "two states, one for k and one for v", in[13]);
+    pv_status st = same(g, n);
+    if (!st)
+        st = version(g, n, in[12]);
+    return st ? st : version(g, n, in[13]);
+}
+
 static pv_status infer_pair(pv_graph *g, pv_node *n)
 {
     const pv_tensor *x = n->in[0], *y = n->in[1];

@@ -15,6 +15,7 @@ void body_linear_gelu(struct pv_graph *g, const struct pv_node *n, struct pv_ten
 void body_linear_gated(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 void body_gated_norm(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 void body_rope_store(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
+void body_expert_block(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 
 const pv_op_info pv_ops[PV_OP_COUNT] = {
 #define OP(ENUM, name, min_in, max_in, attr, flags, body, meaning)                                           \

@@ -45,6 +45,12 @@ typedef struct pv_rope_store_attr {
     int heads;
     int64_t first;
 } pv_rope_store_attr;
+typedef struct pv_expert_attr {
+    float eps;
+    int heads, kv_heads;  /* heads is a multiple of kv_heads */
+    int64_t store, first; /* the row of the caches that gets row 0; the first key row that takes part */
+    float scale;
+} pv_expert_attr;
 
 typedef union pv_attr {
     pv_none_attr none;
@@ -56,6 +62,7 @@ typedef union pv_attr {
     pv_patch_attr patch;
     pv_group_attr group;
     pv_rope_store_attr rope_store;
+    pv_expert_attr expert;
 } pv_attr;
 
 #define PV_OP_ROW_WISE 1u

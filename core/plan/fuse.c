@@ -1,4 +1,5 @@
 /* fuse.c - rules across op borders: one list for all backends, each applied only where the backend claims the result.
+ * (The largest, pv_fuse_expert, has a file of its own.)
  * Every result is an op with a body, so a rule is proved by running the graph before and after on the CPU. */
 #include "plan.h"
 
@@ -196,9 +197,13 @@ static bool group_linears(pv_graph *g, const pv_backend *be, int at)
 void pv_fuse(pv_graph *g, const pv_backend *be)
 {
     static bool (*const rules[])(pv_graph *, const pv_backend *, int) = {
-        absorb_cast, store_rope, onto_residual, through_gelu, group_linears, norm_of_residual};
+        pv_fuse_expert, absorb_cast, store_rope, onto_residual, through_gelu, group_linears, norm_of_residual};
     for (size_t r = 0; r < sizeof rules / sizeof *rules; r++)
-        for (int i = 0; !g->status && i < g->n_nodes; i++)
-            if (rules[r](g, be, i) && i)
-                i--; /* a node before `i` is gone, or another rule may meet this one: look again */
+        for (int i = 0; !g->status && i < g->n_nodes; i++) {
+            int before = g->n_nodes;
+            if (rules[r](g, be, i)) { /* nodes before `i` are gone, or another rule may meet this one: look again */
+                int gone = before - g->n_nodes;
+                i -= gone < i ? gone : i;
+            }
+        }
 }

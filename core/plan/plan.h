@@ -49,6 +49,9 @@ void pv_fuse(pv_graph *g, const pv_backend *be);                   /* rules acro
 void pv_lower(pv_graph *g, const pv_backend *be, uint64_t expand); /* claim or expand */
 void pv_place(pv_graph *g, size_t bytes[PV_USAGE_COUNT]);          /* offsets in the buffers */
 
+/* fuse_expert.c, a rule of pv_fuse: node `at` ends a layer of the action expert, and the layer becomes one node. */
+bool pv_fuse_expert(pv_graph *g, const pv_backend *be, int at);
+
 /* Nodes that read `t`, counted by inputs. */
 int pv_consumers(const pv_graph *g, const pv_tensor *t);
 

@@ -11,5 +11,6 @@ int test_rope(void);
 int test_elementwise(void);
 int test_layout(void);
 int test_embed(void);
+int test_expert(void);
 
 #endif

@@ -26,11 +26,17 @@ static bool no_gelu(const pv_backend *be, const pv_node *n)
     return n->op != PV_OP_LINEAR_GELU;
 }
 
+/* What is left for the other rules where layers of the expert are not taken whole. */
+static bool no_layers(const pv_backend *be, const pv_node *n)
+{
+    (void)be;
+    return n->op != PV_OP_EXPERT_BLOCK;
+}
+
 /* Gated residuals apart from their products: then the norm behind one can be made with it. */
 static bool no_gated_products(const pv_backend *be, const pv_node *n)
 {
-    (void)be;
-    return n->op != PV_OP_LINEAR_GATED;
+    return no_layers(be, n) && n->op != PV_OP_LINEAR_GATED;
 }
 
 /* A transformer block with everything the rules look for. */
@@ -238,11 +244,108 @@ static void same_bytes_apart(void)
     }
 }
 
-/* The whole policy, for a backend that claims everything or, `gated_norms`, all but gated products. */
-static void same_bytes_in_the_model(bool gated_norms)
+/* A layer of the expert as the model writes it. `spoil` says what keeps it from being one node: 1 to 17 say something
+ * else than the op does, 18 to 20 stand in the way, 21 on (spoil_tensors) are other dtypes and outputs. */
+#define SPOILS 31
+
+static pv_graph *expert_layer(int spoil)
+{
+    const int64_t rows = 4, width = 16, inner = 24, head = 8;
+    pv_graph *g = pv_graph_create();
+    pv_tensor *x = in(g, "x", rows, width), *len = pv_input(g, "len", PV_I32, 1, (int64_t[]){1}, NULL);
+    pv_tensor *pos = pv_input(g, "pos", PV_I32, 1, &rows, NULL), *pos2 = pv_input(g, "pos2", PV_I32, 1, &rows, NULL);
+    pv_tensor *table = in(g, "table", 20, head), *table2 = in(g, "table2", 20, head);
+    pv_tensor *mod = in(g, "mod", 1, 3 * width), *mod2 = in(g, "mod2", 1, 3 * width);
+    pv_tensor *ck = pv_state(g, "ck", PV_F32, 10, head), *cv = pv_state(g, "cv", PV_F32, 10, head);
+    pv_tensor *bias = spoil == 1 ? in(g, "bias", 1, width) : NULL;
+    pv_attention_attr a = {2, 1, spoil == 11 ? 2 : 1, 1, 0.35f};
+    g->stage = PV_STAGE_DENOISE;
+    pv_tensor *h = pv_ada_rms_norm(g, "attn_norm", x, spoil == 3 ? mod2 : mod, 1e-6f);
+    pv_tensor *other = spoil == 4 ? in(g, "other", rows, width) : h;
+    pv_tensor *q = pv_linear(g, "q_proj", h, in(g, "wq", 2 * head, width), NULL);
+    pv_tensor *k = pv_linear(g, "k_proj", other, in(g, "wk", head, width), NULL);
+    pv_tensor *v = pv_linear(g, "v", h, in(g, "wv", head, width), NULL);
+    q = pv_rope(g, "q", q, table, pos, 2);
+    if (spoil != 6)
+        k = pv_rope(g, "k", k, spoil == 2 ? table2 : table, spoil == 7 ? pos2 : pos, 1);
+    pv_tensor *k2 = pv_store(g, "k_cache", ck, k, 2), *v2 = pv_store(g, "v_cache", spoil == 5 ? k2 : cv, v, spoil == 8 ? 3 : 2);
+    pv_tensor *o = pv_attention(g, "attn", q, spoil == 9 ? v2 : k2, v2, spoil == 10 ? NULL : len, a);
+    o = pv_linear(g, "attn_out", o, in(g, "wo", width, 2 * head), bias);
+    pv_tensor *x1 = pv_gated_residual(g, "attn_sum", x, o, mod);
+    if (spoil == 12)
+        g->stage = PV_STAGE_SCHEDULE;
+    h = pv_ada_rms_norm(g, "mlp_norm", spoil == 13 ? x : x1, mod2, spoil == 14 ? 1e-5f : 1e-6f);
+    g->stage = PV_STAGE_DENOISE;
+    pv_tensor *gate = pv_linear(g, "gate", h, in(g, "wg", inner, width), NULL);
+    pv_tensor *up = pv_linear(g, "up", spoil == 15 ? x : h, in(g, "wu", inner, width), NULL);
+    pv_tensor *act = spoil == 16 ? pv_mul(g, "act", gate, up) : pv_geglu(g, "act", gate, up);
+    pv_tensor *down = pv_linear(g, "mlp_out", act, in(g, "wd", width, inner), NULL);
+    if (spoil == 18) /* a state that the layer reads, written before its last node */
+        keep(pv_store(g, "k_again", k2, in(g, "more", 1, head), 0));
+    if (spoil == 19)
+        keep(pv_gelu(g, "k_seen", k2)); /* what the layer stores, read before its last node */
+    keep(pv_gated_residual(g, "out", x1, down, spoil == 17 ? mod : mod2));
+    if (spoil == 20)
+        keep(pv_gelu(g, "second", act));
+    keep(k2);
+    keep(v2);
+    return g;
+}
+
+/* What a recipe, or somebody who wants to see a tensor, does to the layer. */
+static void spoil_tensors(pv_graph *g, int spoil)
+{
+    static const struct {
+        const char *name;
+        pv_dtype dtype;
+    } rounded[] = {{"attn_out", PV_BF16}, {"mlp_out", PV_BF16}, {"attn_sum", PV_BF16}, {"q_proj", PV_BF16}, {"act", PV_BF16},
+                   {"k_cache", PV_BF16},  {"v", PV_F16},        {"out", PV_BF16}};
+    static const char *const outputs[] = {"attn_sum", "q_proj", "gate"};
+    if (spoil > 20 && spoil <= 28)
+        ((pv_tensor *)pv_graph_find(g, rounded[spoil - 21].name))->dtype = rounded[spoil - 21].dtype;
+    if (spoil > 28)
+        keep(pv_graph_find(g, outputs[spoil - 29]));
+}
+
+static void layers(void)
+{
+    static mock m;
+    for (int spoil = 0; spoil <= SPOILS + 1; spoil++) {
+        pv_graph *g = expert_layer(spoil);
+        spoil_tensors(g, spoil <= SPOILS ? spoil : 0);
+        CHECK_OK(pv_graph_status(g));
+        pv_fuse(g, spoil > SPOILS ? mock_claiming(&m, no_layers) : everything());
+        CHECK_OK(pv_graph_status(g));
+        if (!CHECK(count_op(g, PV_OP_EXPERT_BLOCK) == !spoil))
+            printf("    spoil %d\n", spoil);
+        pv_graph_destroy(&g);
+    }
+    pv_graph *g = expert_layer(0);
+    pv_fuse(g, everything());
+    const pv_node *n = node_named(g, "out");
+    static const char *const inputs[] = {"x",  "mod", "mod2", "wq",    "wk",  "wv", "wo", "wg",
+                                         "wu", "wd",  "table", "pos", "ck", "cv", "len"};
+    if (CHECK(g->n_nodes == 1 && n && n->op == PV_OP_EXPERT_BLOCK && n->n_in == 15 && n->n_out == 3)) {
+        for (int i = 0; i < 15; i++)
+            if (!CHECK(!strcmp(n->in[i]->name, inputs[i])))
+                printf("    input %d\n", i);
+        const pv_expert_attr *a = &n->attr.expert;
+        CHECK(a->eps == 1e-6f && a->heads == 2 && a->kv_heads == 1 && a->store == 2 && a->first == 1 && a->scale == 0.35f);
+        CHECK(pv_graph_find(g, "k_cache") == n->out[1] && pv_graph_find(g, "v_cache") == n->out[2]);
+        for (int k = 0; k < 3; k++)
+            CHECK(n->out[k]->producer == n && n->out[k]->output);
+        CHECK(n->out[0]->usage == PV_SCRATCH && n->out[1]->base == n->in[12] && n->out[2]->base == n->in[13]);
+    }
+    pv_graph_destroy(&g);
+}
+
+/* The whole policy, for a backend that claims everything, or no `whole` layers, or no gated products either. */
+typedef enum claim { WHOLE_LAYERS, GATED_PRODUCTS, GATED_NORMS } claim;
+
+static void same_bytes_in_the_model(claim what)
 {
     mock m;
-    pv_backend *be = gated_norms ? mock_claiming(&m, no_gated_products) : everything();
+    pv_backend *be = mock_claiming(&m, what == WHOLE_LAYERS ? claims_all : what == GATED_PRODUCTS ? no_layers : no_gated_products);
     static const char *const recipes[] = {"f32", "bf16"};
     pv_config c;
     pv_graph *wanted = tiny(&c);
@@ -266,28 +369,27 @@ static void same_bytes_in_the_model(bool gated_norms)
     }
     pv_graph_destroy(&wanted);
 
-    pv_graph *g = tiny(&c);
-    pv_prune(g);
-    pv_hoist(g, 3);
-    int before = g->n_nodes;
-    pv_fuse(g, be);
-    CHECK((count_op(g, PV_OP_GATED_NORM) == 2 * c.expert.depth) == gated_norms);
-    printf("tiny Pi0.5: %d nodes, %d when fused\n", before, g->n_nodes);
-    CHECK(count_op(g, PV_OP_LINEAR_GATED) == (gated_norms ? 0 : 2 * c.expert.depth));
-    CHECK(count_op(g, PV_OP_ROPE_STORE) == 2 * c.gemma.depth);
-    pv_graph_destroy(&g);
-
-    g = tiny(&c); /* and in bf16 no rounding stands between what SigLIP's products fuse with */
-    pv_prune(g);
-    pv_hoist(g, 3);
-    pv_apply_recipe(g, recipe("bf16"));
-    pv_fuse(g, everything());
-    CHECK(count_op(g, PV_OP_LINEAR_GELU) == c.vision.depth);
-    CHECK(count_op(g, PV_OP_GELU) == 0 && count_op(g, PV_OP_CAST) == 0);
-    for (int i = 0; i < g->n_nodes; i++)
-        if (g->nodes[i]->op == PV_OP_LINEAR_GELU)
-            CHECK(g->nodes[i]->in[2]->dtype == PV_BF16 && g->nodes[i]->out[0]->dtype == PV_BF16);
-    pv_graph_destroy(&g);
+    for (int i = 0; i < 2; i++) {
+        pv_graph *g = tiny(&c);
+        pv_prune(g);
+        pv_hoist(g, 3);
+        pv_apply_recipe(g, recipe(recipes[i]));
+        int before = g->n_nodes;
+        pv_fuse(g, be);
+        printf("tiny Pi0.5, %s: %d nodes, %d when fused\n", recipes[i], before, g->n_nodes);
+        CHECK(count_op(g, PV_OP_EXPERT_BLOCK) == (what == WHOLE_LAYERS ? c.expert.depth : 0));
+        CHECK(count_op(g, PV_OP_GATED_NORM) == (what == GATED_NORMS ? 2 * c.expert.depth : 0));
+        CHECK(count_op(g, PV_OP_LINEAR_GATED) == (what == GATED_PRODUCTS ? 2 * c.expert.depth : 0));
+        CHECK(count_op(g, PV_OP_ROPE_STORE) == (what == WHOLE_LAYERS ? 1 : 2) * c.gemma.depth);
+        if (i) { /* in bf16 no rounding stands between what SigLIP's products fuse with */
+            CHECK(count_op(g, PV_OP_LINEAR_GELU) == c.vision.depth);
+            CHECK(count_op(g, PV_OP_GELU) == 0 && count_op(g, PV_OP_CAST) == 0);
+        }
+        for (int k = 0; i && k < g->n_nodes; k++)
+            if (g->nodes[k]->op == PV_OP_LINEAR_GELU)
+                CHECK(g->nodes[k]->in[2]->dtype == PV_BF16 && g->nodes[k]->out[0]->dtype == PV_BF16);
+        pv_graph_destroy(&g);
+    }
 }
 
 int main(void)
@@ -295,8 +397,10 @@ int main(void)
     fires();
     gelu_of_a_product();
     keeps_apart();
+    layers();
     same_bytes_apart();
-    same_bytes_in_the_model(false);
-    same_bytes_in_the_model(true);
+    same_bytes_in_the_model(WHOLE_LAYERS);
+    same_bytes_in_the_model(GATED_PRODUCTS);
+    same_bytes_in_the_model(GATED_NORMS);
     return test_done();
 }
