@@ -18,9 +18,11 @@ typedef struct cuda_device cuda_device; /* cuda.c: device properties, cuBLASLt h
 /* A node with its device addresses. */
 typedef struct cuda_call {
     const pv_node *node;
+    const struct cuda_call *then;   /* what the same launch is to do next (see `joins`); NULL: nothing more */
     void *in[PV_MAX_IN], *out[PV_MAX_OUT];
     const int32_t *rows[PV_MAX_IN]; /* where the valid row count of that input stands (device), NULL: all rows */
     void *work;                     /* `need` bytes, 256-aligned, shared by all nodes: nothing lives in it from node to node */
+    void *own;                      /* `own` bytes, shared by the op's nodes that ask for as many; what is in there stays. All bits 1 at first */
     cuda_device *device;
     cudaStream_t stream;
     int sms;       /* multiprocessors to fill */
@@ -31,11 +33,16 @@ typedef struct cuda_kernel {
     bool (*accepts)(const cuda_device *device, const pv_node *n); /* looks at dtypes and shapes */
     cudaError_t (*enqueue)(const cuda_call *c);
     size_t (*need)(const cuda_device *device, const pv_node *n); /* bytes of working memory; NULL: none */
+    size_t (*own)(const cuda_device *device, const pv_node *n);  /* bytes that stay; NULL: none */
+    /* Can `next`, which reads c's first result as its first input and is the only one to read it, be done in the same launch,
+     * which then need not write that result? NULL: never. */
+    bool (*joins)(const cuda_call *c, const cuda_call *next);
 } cuda_kernel;
 
 /* One entry an op; the table is in cuda.c. */
 extern const cuda_kernel cuda_linear,                                                       /* linear.c */
     cuda_attention,                                                                         /* attention.cu */
+    cuda_expert_block,                                                                      /* expert.cu */
     cuda_attention_scores, cuda_softmax, cuda_attention_values,                             /* scores.cu */
     cuda_rms_norm, cuda_layer_norm, cuda_ada_rms_norm, cuda_gated_norm,                                      /* norm.cu */
     cuda_rope, cuda_rope_store,                                                             /* rope.cu */

@@ -300,7 +300,7 @@ static cudaError_t enqueue(const cuda_call *c)
     return e;
 }
 
-const cuda_kernel cuda_linear = {accepts, enqueue, need};
+const cuda_kernel cuda_linear = {.accepts = accepts, .enqueue = enqueue, .need = need};
 
 /* ---- choosing ---- */
 

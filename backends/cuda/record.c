@@ -16,6 +16,7 @@ struct pv_recording {
     const pv_program *prog;
     cuda_call *calls; /* by node */
     void *work;
+    void **own; /* by node: the memory that this node was the first to ask for; NULL: none, or that of one before */
     int32_t *step; /* where the kernels read which step runs; NULL: none does */
     const pv_buffer *state;
     cudaGraphExec_t stage[PV_STAGE_COUNT], one_step; /* NULL: nothing to do */
@@ -39,7 +40,10 @@ void cuda_discard(pv_recording *r)
         if (r->one_step)
             cudaGraphExecDestroy(r->one_step);
         cudaFree(r->work);
+        for (int i = 0; r->own && i < r->prog->graph->n_nodes; i++)
+            cudaFree(r->own[i]);
     }
+    pv_free(r->own);
     pv_free(r->calls);
     pv_free(r);
 }
@@ -71,6 +75,28 @@ static size_t resolve(pv_recording *r, const pv_buffers *bufs)
         need = mine > need ? mine : need;
     }
     return need;
+}
+
+/* The memory that stays: nodes of an op that want as much of it have the same. */
+static pv_status give_own(pv_recording *r)
+{
+    cuda_device *d = r->d;
+    const pv_graph *g = r->prog->graph;
+    pv_status st = PV_OK;
+    for (int i = 0; !st && i < g->n_nodes; i++) {
+        const cuda_kernel *kernel = cuda_kernels[g->nodes[i]->op];
+        size_t bytes = kernel->own ? kernel->own(d, g->nodes[i]) : 0;
+        for (int j = 0; bytes && !r->calls[i].own && j < i; j++)
+            if (g->nodes[j]->op == g->nodes[i]->op && kernel->own(d, g->nodes[j]) == bytes)
+                r->calls[i].own = r->calls[j].own;
+        if (!bytes || r->calls[i].own)
+            continue;
+        st = cuda_memory(d, bytes, "what blocks exchange", &r->own[i]);
+        r->calls[i].own = r->own[i];
+        if (!st)
+            st = CUDA_CHECK(d, cudaMemsetAsync(r->own[i], 0xff, bytes, d->stream));
+    }
+    return st;
 }
 
 static pv_status enqueue(pv_recording *r, int i, cudaStream_t stream)
@@ -105,6 +131,34 @@ static void alias_rows(pv_recording *r, int step)
     }
 }
 
+/* Is `t` read by nobody but node `reader`, as its first input, and not wanted afterwards? */
+static bool only_for(const pv_graph *g, const pv_tensor *t, const pv_node *reader)
+{
+    int readers = 0;
+    for (int i = 0; i < g->n_nodes; i++)
+        for (int k = 0; k < g->nodes[i]->n_in; k++)
+            readers += g->nodes[i]->in[k] == t;
+    return readers == 1 && reader->in[0] == t && t->usage == PV_SCRATCH && !t->output;
+}
+
+/* Links node `i` with those behind it in the stage that the same launch can do; the last of them. */
+static int link_calls(pv_recording *r, int i, bool aliased)
+{
+    const pv_graph *g = r->prog->graph;
+    const cuda_kernel *kernel = cuda_kernels[g->nodes[i]->op];
+    int last = i;
+    for (int j = i + 1; kernel->joins && j < g->n_nodes && g->nodes[j]->stage == g->nodes[i]->stage; j++) {
+        if (aliased && picks_step(r, g->nodes[j]))
+            continue;
+        if (g->nodes[j]->op != g->nodes[i]->op || !only_for(g, g->nodes[last]->out[0], g->nodes[j]) ||
+            !kernel->joins(&r->calls[last], &r->calls[j]))
+            break;
+        r->calls[last].then = &r->calls[j];
+        last = j;
+    }
+    return last;
+}
+
 /* One pass over a stage, without the nodes that alias_rows made needless. events, if given: recorded before the first
  * and after each node, for timing. */
 static pv_status enqueue_stage(pv_recording *r, pv_stage stage, bool aliased, cudaStream_t stream,
@@ -117,7 +171,10 @@ static pv_status enqueue_stage(pv_recording *r, pv_stage stage, bool aliased, cu
     for (int i = 0; !st && i < g->n_nodes; i++) {
         if (g->nodes[i]->stage != stage || (aliased && picks_step(r, g->nodes[i])))
             continue;
+        int last = events ? i : link_calls(r, i, aliased); /* timed one by one */
+        r->calls[last].then = NULL;
         st = enqueue(r, i, stream);
+        i = last;
         if (!st && events)
             st = CUDA_CHECK(r->d, cudaEventRecordWithFlags(*events++, stream, cudaEventRecordExternal));
     }
@@ -196,14 +253,17 @@ pv_status cuda_record(pv_backend *be, const pv_program *prog, const pv_buffers *
     *r = (pv_recording){.d = d, .prog = prog, .state = bufs->buffer[PV_STATE]};
     r->step = prog->step && prog->step->offset != PV_NOWHERE ? address(bufs, prog->step) : NULL;
     r->calls = pv_alloc(sizeof *r->calls * (size_t)(prog->graph->n_nodes + 1));
+    r->own = pv_alloc_zero(sizeof *r->own * (size_t)(prog->graph->n_nodes + 1));
     cudaStream_t stream = NULL;
-    if (!r->calls)
+    if (!r->calls || !r->own)
         st = PV_E_MEMORY;
     size_t need = st ? 0 : resolve(r, bufs);
     if (need)
         st = cuda_memory(d, need, "the work of one op", &r->work);
     for (int i = 0; !st && i < prog->graph->n_nodes; i++)
         r->calls[i].work = r->work;
+    if (!st)
+        st = give_own(r);
     if (!st)
         st = CUDA_CHECK(d, cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     if (!st)

@@ -48,18 +48,44 @@ static size_t need(const cuda_device *device, const pv_node *n)
     return 4096;
 }
 
-const cuda_kernel cuda_attention = {accepts, enqueue, need}, cuda_attention_scores = {accepts, enqueue, NULL},
-                  cuda_softmax = {accepts, enqueue, NULL}, cuda_attention_values = {accepts, enqueue, NULL},
-                  cuda_rms_norm = {accepts, enqueue, NULL}, cuda_layer_norm = {accepts, enqueue, NULL},
-                  cuda_ada_rms_norm = {accepts, enqueue, NULL}, cuda_gated_norm = {accepts, enqueue, NULL},
-                  cuda_rope = {accepts, enqueue, NULL}, cuda_rope_store = {accepts, enqueue, NULL},
-                  cuda_add = {accepts, enqueue, NULL}, cuda_mul = {accepts, enqueue, NULL},
-                  cuda_scale = {accepts, enqueue, NULL}, cuda_gelu = {accepts, enqueue, NULL},
-                  cuda_silu = {accepts, enqueue, NULL}, cuda_axpy = {accepts, enqueue, NULL},
-                  cuda_gated_residual = {accepts, enqueue, NULL}, cuda_geglu = {accepts, enqueue, NULL},
-                  cuda_cast = {accepts, enqueue, NULL}, cuda_concat = {accepts, enqueue, NULL},
-                  cuda_slice = {accepts, enqueue, NULL}, cuda_row = {accepts, enqueue, NULL},
-                  cuda_store = {accepts, enqueue, NULL}, cuda_patchify = {accepts, enqueue, NULL};
+static size_t own(const cuda_device *device, const pv_node *n)
+{
+    (void)device, (void)n;
+    return 8192;
+}
+
+static bool joins(const cuda_call *c, const cuda_call *next)
+{
+    return c->in[10] == next->in[10];
+}
+
+/* Of all the layers that were joined. */
+static cudaError_t enqueue_layers(const cuda_call *c)
+{
+    cudaError_t e = cudaSuccess;
+    for (const cuda_call *at = c; at; at = at->then) {
+        check(at->own, 8192);
+        cuda_call one = *at;
+        one.stream = c->stream;
+        e = e == cudaSuccess ? enqueue(&one) : e;
+    }
+    return e;
+}
+
+const cuda_kernel cuda_expert_block = {
+    .accepts = accepts, .enqueue = enqueue_layers, .own = own, .joins = joins};
+const cuda_kernel cuda_attention = {.accepts = accepts, .enqueue = enqueue, .need = need}, cuda_attention_scores = {.accepts = accepts, .enqueue = enqueue},
+                  cuda_softmax = {.accepts = accepts, .enqueue = enqueue}, cuda_attention_values = {.accepts = accepts, .enqueue = enqueue},
+                  cuda_rms_norm = {.accepts = accepts, .enqueue = enqueue}, cuda_layer_norm = {.accepts = accepts, .enqueue = enqueue},
+                  cuda_ada_rms_norm = {.accepts = accepts, .enqueue = enqueue}, cuda_gated_norm = {.accepts = accepts, .enqueue = enqueue},
+                  cuda_rope = {.accepts = accepts, .enqueue = enqueue}, cuda_rope_store = {.accepts = accepts, .enqueue = enqueue},
+                  cuda_add = {.accepts = accepts, .enqueue = enqueue}, cuda_mul = {.accepts = accepts, .enqueue = enqueue},
+                  cuda_scale = {.accepts = accepts, .enqueue = enqueue}, cuda_gelu = {.accepts = accepts, .enqueue = enqueue},
+                  cuda_silu = {.accepts = accepts, .enqueue = enqueue}, cuda_axpy = {.accepts = accepts, .enqueue = enqueue},
+                  cuda_gated_residual = {.accepts = accepts, .enqueue = enqueue}, cuda_geglu = {.accepts = accepts, .enqueue = enqueue},
+                  cuda_cast = {.accepts = accepts, .enqueue = enqueue}, cuda_concat = {.accepts = accepts, .enqueue = enqueue},
+                  cuda_slice = {.accepts = accepts, .enqueue = enqueue}, cuda_row = {.accepts = accepts, .enqueue = enqueue},
+                  cuda_store = {.accepts = accepts, .enqueue = enqueue}, cuda_patchify = {.accepts = accepts, .enqueue = enqueue};
 
 cudaError_t cuda_set_step(int32_t *at, int32_t step, cudaStream_t stream)
 {

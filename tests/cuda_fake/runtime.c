@@ -341,6 +341,21 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcp
     return cudaSuccess;
 }
 
+cudaError_t cudaMemsetAsync(void *at, int value, size_t n, cudaStream_t stream)
+{
+    cudaError_t e = ENTER();
+    thing *s = e ? NULL : known(stream, STREAM);
+    if (!s)
+        return e ? e : answer(cudaErrorInvalidResourceHandle);
+    if (!fake_holds(at, n)) {
+        fake_misuse("bytes set outside of device memory");
+        return answer(cudaErrorInvalidValue);
+    }
+    memset(at, value, n);
+    s->busy = true;
+    return cudaSuccess;
+}
+
 /* ---- streams and events ---- */
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)

@@ -1,0 +1,72 @@
+/* exchange.cuh - words that one block hands to others while both run: the word itself says that it is there.
+ *
+ * A word that nobody has written yet holds NOTHING, a NaN that no arithmetic makes (results are the canonical NaN). The
+ * writer stores, the reader loads until no word is NOTHING: no flag, no counter, no barrier, and no order among stores is
+ * needed, since each word is tested by itself. Whoever reads alone puts NOTHING back; what several read, its writer clears
+ * when it writes the next generation into the other of two places (see expert.cu for why that is late enough).
+ * Needs blocks that all run at the same time: a cooperative launch. A reader that waits for longer than any
+ * computation takes ends the kernel with a trap, so that a fault is an error and not a hang. */
+#ifndef PV_CUDA_EXCHANGE_CUH
+#define PV_CUDA_EXCHANGE_CUH
+
+#include <stdint.h>
+
+#define NOTHING  0xffffffffu
+#define PATIENCE (1u << 26) /* loads of a word, each half a microsecond or more */
+
+static __device__ inline uint4 exchange_load4(const void *at)
+{
+    uint4 v;
+    asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(at)
+                 : "memory");
+    return v;
+}
+
+/* v[i] = the words at `at(i)`, for the i that are `wanted(i)` (else zeros), when all of a warp's are there. A whole warp calls. All
+ * loads are under way at the same time: one after the other, each would cost a round trip. Short on purpose: what
+ * stands in a kernel's loop must fit the instruction cache. */
+template <int N, class W, class A> static __device__ inline void exchange_wait4(uint4 (&v)[N], W wanted, A at)
+{
+    unsigned top, tries = 0;
+    do {
+        top = 0;
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            v[i] = wanted(i) ? exchange_load4(at(i)) : make_uint4(0, 0, 0, 0);
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            top = max(max(max(top, v[i].x), max(v[i].y, v[i].z)), v[i].w);
+        if (tries++ == PATIENCE)
+            __trap();
+    } while (__any_sync(~0u, top == NOTHING));
+}
+
+static __device__ inline void exchange_store4(void *at, uint32_t x, uint32_t y, uint32_t z, uint32_t w)
+{
+    asm volatile("st.relaxed.gpu.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(at), "r"(x), "r"(y), "r"(z), "r"(w)
+                 : "memory");
+}
+
+static __device__ inline void exchange_store4(void *at, const float (&v)[4])
+{
+    exchange_store4(at, __float_as_uint(v[0]), __float_as_uint(v[1]), __float_as_uint(v[2]), __float_as_uint(v[3]));
+}
+
+static __device__ inline void exchange_store2(void *at, uint32_t x, uint32_t y)
+{
+    asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1, %2};" ::"l"(at), "r"(x), "r"(y) : "memory");
+}
+
+static __device__ inline void exchange_store(void *at, uint32_t x)
+{
+    asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(at), "r"(x) : "memory");
+}
+
+static __device__ inline void exchange_clear4(void *at)
+{
+    exchange_store4(at, NOTHING, NOTHING, NOTHING, NOTHING);
+}
+
+#endif
