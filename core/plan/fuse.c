@@ -1,6 +1,6 @@
 /* fuse.c - rules across op borders: one list for all backends, each applied only where the backend claims the result.
- * (The largest, pv_fuse_expert, has a file of its own.)
- * Every result is an op with a body, so a rule is proved by running the graph before and after on the CPU. */
+ * Every result is an op with a body, so a rule is proved by running the graph before and after on the CPU.
+ * The rule for a whole layer of the action expert stands in fuse_expert.c. */
 #include "plan.h"
 
 #include <string.h>

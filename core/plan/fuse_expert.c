@@ -35,7 +35,7 @@ static bool reads(const pv_node *n, const pv_tensor *t)
 static pv_node *maker(layer *l, const pv_node *reader, int i, pv_op op, int n_in, pv_dtype dtype)
 {
     pv_node *p = reader ? reader->in[i]->producer : NULL;
-    if (!p || p->op != op || p->stage != l->stage || p->n_in != n_in || reader->in[i]->dtype != dtype || in_layer(l, p))
+    if (!p || p->op != op || p->stage != l->stage || p->n_in != n_in || reader->in[i]->dtype != dtype)
         return NULL;
     return l->node[l->n++] = p;
 }
@@ -68,10 +68,10 @@ static bool match(layer *l, pv_node *end, pv_node *f)
     fits &= attn_norm->attr.norm.eps == mlp_norm->attr.norm.eps;
     fits &= k_proj->in[0] == attn_norm->out[0] && v_proj->in[0] == attn_norm->out[0] && up->in[0] == mlp_norm->out[0];
     fits &= q->in[1] == k->in[1] && q->in[2] == k->in[2];
-    fits &= q->attr.rope.heads == a->heads && k->attr.rope.heads == a->kv_heads && a->batch == 1;
+    fits &= q->attr.rope.heads == a->heads && a->batch == 1; /* then those of k are as many as its heads, too */
     fits &= k_store->attr.range.first == v_store->attr.range.first;
     fits &= x->dtype == PV_F32 && mod->dtype == PV_F32 && mod_mlp->dtype == PV_F32 && end->out[0]->dtype == PV_F32;
-    fits &= x->n_dims == 2 && !x->rows && k_store->in[0] != v_store->in[0];
+    fits &= !x->rows && k_store->in[0] != v_store->in[0];
     *f = (pv_node){
         .op = PV_OP_EXPERT_BLOCK,
         .name = end->name,

@@ -1,6 +1,7 @@
 /* fuse.c - which rules fire for a backend that claims everything, which do not, and that bytes stay what they were:
  * the fused graph runs as its bodies on the CPU beside the graph as built. */
 #include "plans.h"
+#include "tests/faults.h"
 
 static pv_backend *everything(void)
 {
@@ -244,31 +245,34 @@ static void same_bytes_apart(void)
     }
 }
 
-/* A layer of the expert as the model writes it. `spoil` says what keeps it from being one node: 1 to 17 say something
- * else than the op does, 18 to 20 stand in the way, 21 on (spoil_tensors) are other dtypes and outputs. */
-#define SPOILS 31
+/* A layer of the expert as the model writes it. `spoil` says what keeps it from being one node: 18 to 20 stand in the way,
+ * others to 25 say something else than the op does, and from there on (spoil_tensors) are other dtypes and outputs. */
+#define SPOILS 39
 
 static pv_graph *expert_layer(int spoil)
 {
     const int64_t rows = 4, width = 16, inner = 24, head = 8;
     pv_graph *g = pv_graph_create();
-    pv_tensor *x = in(g, "x", rows, width), *len = pv_input(g, "len", PV_I32, 1, (int64_t[]){1}, NULL);
+    pv_tensor *len = pv_input(g, "len", PV_I32, 1, (int64_t[]){1}, NULL);
+    pv_tensor *x = spoil == 18 ? pv_state(g, "x", PV_F32, rows, width)
+                               : pv_input(g, "x", PV_F32, 2, (int64_t[]){rows, width}, spoil == 24 ? len : NULL);
     pv_tensor *pos = pv_input(g, "pos", PV_I32, 1, &rows, NULL), *pos2 = pv_input(g, "pos2", PV_I32, 1, &rows, NULL);
-    pv_tensor *table = in(g, "table", 20, head), *table2 = in(g, "table2", 20, head);
+    const int parts = spoil == 21 ? 2 : 1; /* of a head, that rope takes for heads */
+    pv_tensor *table = in(g, "table", 20, head / parts), *table2 = in(g, "table2", 20, head);
     pv_tensor *mod = in(g, "mod", 1, 3 * width), *mod2 = in(g, "mod2", 1, 3 * width);
     pv_tensor *ck = pv_state(g, "ck", PV_F32, 10, head), *cv = pv_state(g, "cv", PV_F32, 10, head);
     pv_tensor *bias = spoil == 1 ? in(g, "bias", 1, width) : NULL;
     pv_attention_attr a = {2, 1, spoil == 11 ? 2 : 1, 1, 0.35f};
     g->stage = PV_STAGE_DENOISE;
-    pv_tensor *h = pv_ada_rms_norm(g, "attn_norm", x, spoil == 3 ? mod2 : mod, 1e-6f);
-    pv_tensor *other = spoil == 4 ? in(g, "other", rows, width) : h;
+    pv_tensor *h = pv_ada_rms_norm(g, "attn_norm", spoil == 22 ? in(g, "x2", rows, width) : x, spoil == 3 ? mod2 : mod, 1e-6f);
+    pv_tensor *other = spoil == 4 || spoil == 23 ? in(g, "other", rows, width) : h;
     pv_tensor *q = pv_linear(g, "q_proj", h, in(g, "wq", 2 * head, width), NULL);
-    pv_tensor *k = pv_linear(g, "k_proj", other, in(g, "wk", head, width), NULL);
-    pv_tensor *v = pv_linear(g, "v", h, in(g, "wv", head, width), NULL);
-    q = pv_rope(g, "q", q, table, pos, 2);
+    pv_tensor *k = pv_linear(g, "k_proj", spoil == 4 ? other : h, in(g, "wk", head, width), NULL);
+    pv_tensor *v = pv_linear(g, "v", spoil == 23 ? other : h, in(g, "wv", head, width), NULL);
+    q = pv_rope(g, "q", q, table, pos, 2 * parts);
     if (spoil != 6)
-        k = pv_rope(g, "k", k, spoil == 2 ? table2 : table, spoil == 7 ? pos2 : pos, 1);
-    pv_tensor *k2 = pv_store(g, "k_cache", ck, k, 2), *v2 = pv_store(g, "v_cache", spoil == 5 ? k2 : cv, v, spoil == 8 ? 3 : 2);
+        k = pv_rope(g, "k", k, spoil == 2 ? table2 : table, spoil == 7 ? pos2 : pos, parts);
+    pv_tensor *k2 = pv_store(g, "k_cache", ck, k, 2), *v2 = pv_store(g, "v_cache", spoil == 5 ? k2 : spoil == 25 ? ck : cv, v, spoil == 8 ? 3 : 2);
     pv_tensor *o = pv_attention(g, "attn", q, spoil == 9 ? v2 : k2, v2, spoil == 10 ? NULL : len, a);
     o = pv_linear(g, "attn_out", o, in(g, "wo", width, 2 * head), bias);
     pv_tensor *x1 = pv_gated_residual(g, "attn_sum", x, o, mod);
@@ -281,7 +285,7 @@ static pv_graph *expert_layer(int spoil)
     pv_tensor *act = spoil == 16 ? pv_mul(g, "act", gate, up) : pv_geglu(g, "act", gate, up);
     pv_tensor *down = pv_linear(g, "mlp_out", act, in(g, "wd", width, inner), NULL);
     if (spoil == 18) /* a state that the layer reads, written before its last node */
-        keep(pv_store(g, "k_again", k2, in(g, "more", 1, head), 0));
+        keep(pv_store(g, "x_next", x, in(g, "more", 1, width), 0));
     if (spoil == 19)
         keep(pv_gelu(g, "k_seen", k2)); /* what the layer stores, read before its last node */
     keep(pv_gated_residual(g, "out", x1, down, spoil == 17 ? mod : mod2));
@@ -299,12 +303,13 @@ static void spoil_tensors(pv_graph *g, int spoil)
         const char *name;
         pv_dtype dtype;
     } rounded[] = {{"attn_out", PV_BF16}, {"mlp_out", PV_BF16}, {"attn_sum", PV_BF16}, {"q_proj", PV_BF16}, {"act", PV_BF16},
-                   {"k_cache", PV_BF16},  {"v", PV_F16},        {"out", PV_BF16}};
+                   {"k_cache", PV_BF16},  {"v", PV_F16},        {"out", PV_BF16},      {"x", PV_BF16},      {"mod", PV_BF16},
+                   {"mod2", PV_BF16}};
     static const char *const outputs[] = {"attn_sum", "q_proj", "gate"};
-    if (spoil > 20 && spoil <= 28)
-        ((pv_tensor *)pv_graph_find(g, rounded[spoil - 21].name))->dtype = rounded[spoil - 21].dtype;
-    if (spoil > 28)
-        keep(pv_graph_find(g, outputs[spoil - 29]));
+    if (spoil > 25 && spoil <= 36)
+        pv_graph_find(g, rounded[spoil - 26].name)->dtype = rounded[spoil - 26].dtype;
+    if (spoil > 36)
+        keep(pv_graph_find(g, outputs[spoil - 37]));
 }
 
 static void layers(void)
@@ -339,7 +344,27 @@ static void layers(void)
     pv_graph_destroy(&g);
 }
 
-/* The whole policy, for a backend that claims everything, or no `whole` layers, or no gated products either. */
+/* The node of the layer finds no memory: the graph fails, and stays as it was. */
+static void layer_without_memory(void)
+{
+    const pv_allocator failing = {sizeof failing, NULL, fault_alloc, fault_release};
+    CHECK_OK(pv_set_allocator(&failing));
+    pv_graph *g = expert_layer(0);
+    int before = g->n_nodes;
+    fault_countdown = 0;
+    while (pv_arena_alloc(&g->arena, 16)) /* what is left of the arena's last block */
+        ;
+    fault_countdown = 0;
+    pv_fuse(g, everything());
+    CHECK(fault_countdown < 0 && g->n_nodes == before);
+    CHECK_STATUS(pv_graph_status(g), PV_E_MEMORY);
+    fault_countdown = -1;
+    pv_graph_destroy(&g);
+    CHECK(pv_alloc_live() == 0);
+    CHECK_OK(pv_set_allocator(NULL));
+}
+
+/* The whole policy, for a backend that claims everything, or no whole layers, or no gated products either. */
 typedef enum claim { WHOLE_LAYERS, GATED_PRODUCTS, GATED_NORMS } claim;
 
 static void same_bytes_in_the_model(claim what)
@@ -394,6 +419,7 @@ static void same_bytes_in_the_model(claim what)
 
 int main(void)
 {
+    layer_without_memory();
     fires();
     gelu_of_a_product();
     keeps_apart();
