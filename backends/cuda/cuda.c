@@ -191,6 +191,8 @@ static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
     d->index = index;
     d->sms = prop.multiProcessorCount;
     d->dependent = prop.major >= 9;
+    const char *plain = getenv("PIVOT_CUDA_PLAIN");
+    d->wgmma = PV_CUDA_WGMMA && prop.major == 9 && prop.minor == 0 && !(plain && !strcmp(plain, "1"));
     st = start(d, &prop);
     if (st)
         close_backend(&d->base);

@@ -25,6 +25,7 @@ typedef struct cuda_call {
     cudaStream_t stream;
     int sms;       /* multiprocessors to fill */
     bool dependent; /* launch dependently on the kernel before: see cuda_begin in util.cuh */
+    bool wgmma;     /* kernels with Hopper's own tensor instructions may be launched: see wgmma.cuh */
 } cuda_call;
 
 typedef struct cuda_kernel {

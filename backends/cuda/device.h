@@ -17,6 +17,7 @@ struct cuda_device {
     pv_backend base;
     int index, sms;
     bool dependent; /* kernels may be launched dependently (Hopper and later) */
+    bool wgmma;     /* Hopper, code for it in this build, and not told otherwise by PIVOT_CUDA_PLAIN=1 */
     cudaStream_t stream;
     cublasLtHandle_t lt;
     struct cuda_product *products; /* linear.c: algorithms found so far */

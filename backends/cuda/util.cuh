@@ -211,11 +211,15 @@ static __device__ inline void cuda_put1(void *data, pv_dtype dtype, int64_t at, 
 
 /* ---- formulas: expf is the accurate one (2 ulp), never __expf ---- */
 
-/* 0.5 x (1 + tanh u) = x / (1 + e^(-2u)), which does not cancel for negative x. */
+/* 0.5 x (1 + tanh u) = x / (1 + e^(-2u)), which does not cancel for negative x; u = sqrt(2 / pi) (x + 0.044715 x^3). -2u is
+ * made as a power of 2, whose rounding is no more than that of u would be; the reciprocal of the least that is too large
+ * for one is 0. Few instructions: where it is done tens of millions of times, they would take longer than the bytes. */
 static __device__ inline float cuda_gelu_of(float x)
 {
-    float u = 0.7978845608f * (x + 0.044715f * x * x * x);
-    return x / (1.0f + expf(-2.0f * u));
+    float e, by;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(x * fmaf(x * x, -0.10294324f, -2.3022082f)));
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(by) : "f"(1.0f + e));
+    return x * by;
 }
 
 static __device__ inline float cuda_silu_of(float x)
