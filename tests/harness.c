@@ -481,7 +481,7 @@ static bool check_on(const op_case *c, const struct device *dev, uint64_t expand
     bool cpu = !strcmp(pv_backend_name(dev->be), "cpu");
     pv_status st = build(c, dev->be, expand, &w);
     bool free_product = !cpu && (c->op == PV_OP_LINEAR || c->op == PV_OP_LINEAR_GROUP || c->op == PV_OP_LINEAR_ADD ||
-                                 c->op == PV_OP_LINEAR_GELU);
+                                 c->op == PV_OP_LINEAR_GELU || c->op == PV_OP_LINEAR_GEGLU);
     w.only = free_product ? t : NULL;
     if (st == PV_E_NO_KERNEL && !cpu) {
         printf("  %s: %s\n", dev->name, pv_error_text());

@@ -18,6 +18,7 @@ static const struct {
     {"range", "`first`, `size`"},
     {"patch", "`size`"},
     {"group", "`n`"},
+    {"linear_geglu", "`between` (the dtype that both products are rounded to)"},
     {"rope_store", "`heads`, `first` (row of the state)"},
 };
 

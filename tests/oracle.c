@@ -427,6 +427,22 @@ static void linear_gelu(op_truth *t)
         }
 }
 
+/* Before GELU and product each sum is rounded: half a unit in the last place, wherever it falls. */
+static void linear_geglu(op_truth *t)
+{
+    static const int bits[PV_DTYPE_COUNT] = {[PV_F32] = 24, [PV_BF16] = 8, [PV_F16] = 11};
+    double sums = sum_steps(width(t, 0)), half = ldexp(1, -bits[t->c->attr.linear_geglu.between]);
+    t->steps = sums + 14;
+    for (int64_t r = 0, N = rows(t, 1); r < rows(t, 0); r++)
+        for (int64_t k = 0; op_valid_row(&t->c->in[0], r) && k < N; k++) {
+            double size[2], own, gate = product(t, 1, 0, r, k, &size[0]), up = product(t, 2, 0, r, k, &size[1]);
+            double y = gelu_of(gate, &own), in_steps = half * 0x1p24 / t->steps;
+            put(t, 0, r * N + k, y * up,
+                (1.13 * (size[0] + fabs(gate) * in_steps) + own) * fabs(up) * (1 + half) +
+                    fabs(y) * (size[1] + fabs(up) * in_steps));
+        }
+}
+
 static void gelu(op_truth *t)
 {
     each(t, 12, gelu_at); /* 5 roundings of the exponent, 2 ulp of exp, a sum and a quotient */

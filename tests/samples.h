@@ -109,6 +109,10 @@ static inline pv_node *sample(pv_graph *g, pv_op op)
         attr.group.n = 2;
         IN(x, sample_in(g, "w_1", 256, 64), sample_in(g, "w_2", 32, 64), sample_in(g, "b_1", 1, 256), sample_in(g, "b_2", 1, 32));
         break;
+    case PV_OP_LINEAR_GEGLU:
+        attr.linear_geglu.between = PV_BF16;
+        IN(x, sample_in(g, "w_gate", 256, 64), sample_in(g, "w_up", 256, 64));
+        break;
     case PV_OP_LINEAR_ADD:
         IN(x, sample_in(g, "w", 256, 64), sample_in(g, "residual", 50, 256), sample_in(g, "b", 1, 256));
         break;

@@ -226,15 +226,13 @@ static __global__ void __launch_bounds__(GROUPS *GROUP_SIZE, HEAD <= 80 ? 2 : 1)
     }
     int m = m0 + warp * 16 + lane / 4;
     int64_t line_cap = (int64_t)a.row_cap * a.group;
+    const flash_line to[2] = {cuda_line(a, z, m, line_cap, m < lines), cuda_line(a, z, m + 8, line_cap, m + 8 < lines)};
 #pragma unroll
     for (int n = 0; n < n_tiles; n++) {
         float4 p = hand[n * GROUP_SIZE];
         int column = n * 8 + lane % 4 * 2;
-        if (column < a.head && m < lines)
-            cuda_put_pair(a, z, m, column, o[n][0] * mine[0] + p.x * theirs[0], o[n][1] * mine[0] + p.y * theirs[0], line_cap);
-        if (column < a.head && m + 8 < lines)
-            cuda_put_pair(a, z, m + 8, column, o[n][2] * mine[1] + p.z * theirs[1], o[n][3] * mine[1] + p.w * theirs[1],
-                       line_cap);
+        cuda_put_pair(to[0], column, a.head, o[n][0] * mine[0] + p.x * theirs[0], o[n][1] * mine[0] + p.y * theirs[0]);
+        cuda_put_pair(to[1], column, a.head, o[n][2] * mine[1] + p.z * theirs[1], o[n][3] * mine[1] + p.w * theirs[1]);
     }
     for (int r = 0; r < 2; r++)
         if (a.splits > 1 && lane % 4 == 0 && m + 8 * r < lines)
@@ -270,7 +268,7 @@ static __global__ void combine(flash_args a, int64_t all_lines)
         }
     float by = sum != 0.0f ? 1.0f / sum : 0.0f;
     a.splits = 1;
-    cuda_put_pair(a, z, m, column, x * by, y * by, line_cap);
+    cuda_put_pair(cuda_line(a, z, m, line_cap, true), column, a.head, x * by, y * by);
 }
 
 /* ---- head 256 where shared memory is large: warps share lines ---- */
@@ -481,13 +479,12 @@ static __global__ void __launch_bounds__(GROUPS *WIDE_SIZE, 1) flash_wide(flash_
                 w[0] /= all;
                 w[1] /= all;
             }
+            const flash_line to = cuda_line(a, z, m, line_cap, m < lines);
 #pragma unroll
             for (int n = 0; n < 4; n++) {
                 const float2 p = *((const float2 *)&mem->hand[i * 4 + n][thread] + r);
                 int at = warp * 32 + n * 8 + lane % 4 * 2;
-                if (at < a.head && m < lines)
-                    cuda_put_pair(a, z, m, at, o[i][n][2 * r] * w[0] + p.x * w[1], o[i][n][2 * r + 1] * w[0] + p.y * w[1],
-                               line_cap);
+                cuda_put_pair(to, at, a.head, o[i][n][2 * r] * w[0] + p.x * w[1], o[i][n][2 * r + 1] * w[0] + p.y * w[1]);
             }
             if (a.splits > 1 && warp == 0 && lane % 4 == 0 && m < lines)
                 a.part_sums[((int64_t)blockIdx.y * gridDim.z + z) * line_cap + m] = make_float2(most, all);
@@ -679,10 +676,9 @@ static __global__ void __launch_bounds__(FEW_THREADS, 1) flash_few(flash_args a)
     float by = sum != 0.0f ? 1.0f / sum : 0.0f;
     int m = m0 + line;
     a.splits = 1;
-    if (m < lines && at < a.head) {
-        cuda_put_pair(a, z, m, at, x[0] * by, x[1] * by, 0);
-        cuda_put_pair(a, z, m, at + 2, x[2] * by, x[3] * by, 0);
-    }
+    const flash_line to = cuda_line(a, z, m, 0, m < lines);
+    cuda_put_pair(to, at, a.head, x[0] * by, x[1] * by);
+    cuda_put_pair(to, at + 2, a.head, x[2] * by, x[3] * by);
 #endif
 }
 

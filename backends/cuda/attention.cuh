@@ -19,21 +19,31 @@ typedef struct flash_args {
     bool out_f32;
 } flash_args;
 
-/* Two neighbours of the result at line m: divided into `out`, or as they are into the part of this split. */
-static __device__ inline void cuda_put_pair(const flash_args &a, int z, int m, int column, float x, float y,
-                                            int64_t lines)
+/* Where line m of the result begins: divided in `out`, or as it is in the part of this split. Made once a line, and without
+ * branches where it is used: what is written out for each number makes a kernel so long that it waits for its own code. */
+typedef struct flash_line {
+    char *at;
+    bool bf16, f32; /* neither: the line is not there */
+} flash_line;
+
+static __device__ inline flash_line cuda_line(const flash_args &a, int z, int m, int64_t lines, bool there)
 {
     if (a.splits > 1) {
-        int64_t at = (((int64_t)blockIdx.y * gridDim.z + z) * lines + m) * a.head + column;
-        *(float2 *)(a.part + at) = make_float2(x, y);
-        return;
+        int64_t at = (((int64_t)blockIdx.y * gridDim.z + z) * lines + m) * a.head;
+        return {(char *)(a.part + at), false, there};
     }
     int row = z / a.kv_heads * a.row_cap + m / a.group, head = z % a.kv_heads * a.group + m % a.group;
-    int64_t at = ((int64_t)row * a.kv_heads * a.group + head) * a.head + column;
-    if (a.out_f32)
-        *(float2 *)((float *)a.out + at) = make_float2(x, y);
-    else
-        *(uint32_t *)((bf16 *)a.out + at) = cuda_pack_bf16(x, y);
+    int64_t at = ((int64_t)row * a.kv_heads * a.group + head) * a.head;
+    return {(char *)a.out + at * (a.out_f32 ? 4 : 2), there && !a.out_f32, there && a.out_f32};
+}
+
+/* Two neighbours, the first at `column`. */
+static __device__ inline void cuda_put_pair(const flash_line &to, int column, int head, float x, float y)
+{
+    if (to.bf16 && column < head)
+        asm volatile("st.global.b32 [%0], %1;" ::"l"(to.at + column * 2), "r"(cuda_pack_bf16(x, y)) : "memory");
+    if (to.f32 && column < head)
+        asm volatile("st.global.v2.f32 [%0], {%1, %2};" ::"l"(to.at + column * 4), "f"(x), "f"(y) : "memory");
 }
 
 /* The share of a partial sum with maximum m in one whose maximum is `top`. No keys: m is -inf, and `top` may be. */

@@ -28,28 +28,31 @@ template <int N> static __device__ inline void pack(uint32_t (&p)[N / 8][4], con
 }
 
 /* Scores to weights, for the two lines of a thread: `top` and `sum` run along, `scale` is what older sums are worth now.
- * `left`: keys from the thread's first on. */
+ * `left`: keys from the thread's first on. factor > 0. */
 template <int N>
 static __device__ inline void weigh(float (&s)[N], float factor, int left, float (&top)[2], float (&sum)[2],
                                     float (&scale)[2])
 {
-    float most[2] = {top[0], top[1]};
+    if (left < N * 2 - 6) {
 #pragma unroll
-    for (int i = 0; i < N; i++) {
-        s[i] = i / 4 * 8 + i % 2 < left ? s[i] * factor : -INFINITY;
-        most[i / 2 % 2] = fmaxf(most[i / 2 % 2], s[i]);
+        for (int i = 0; i < N; i++)
+            s[i] = i / 4 * 8 + i % 2 < left ? s[i] : -INFINITY;
     }
+    float most[2] = {s[0], s[2]};
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        most[i / 2 % 2] = fmaxf(most[i / 2 % 2], s[i]);
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         most[r] = fmaxf(most[r], __shfl_xor_sync(~0u, most[r], 1));
-        most[r] = fmaxf(most[r], __shfl_xor_sync(~0u, most[r], 2));
+        most[r] = fmaxf(top[r], factor * fmaxf(most[r], __shfl_xor_sync(~0u, most[r], 2)));
         scale[r] = cuda_share(top[r], most[r]);
         top[r] = most[r];
         sum[r] *= scale[r];
     }
 #pragma unroll
     for (int i = 0; i < N; i++) {
-        s[i] = cuda_exp2(s[i] - top[i / 2 % 2]);
+        s[i] = cuda_exp2(fmaf(s[i], factor, -top[i / 2 % 2]));
         sum[i / 2 % 2] += s[i];
     }
 }
@@ -272,16 +275,22 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(flash_args a)
                 }
             }
             m += warp * 16 + lane / 4;
+            const flash_line to[2] = {cuda_line(a, z, m, 0, m < lines), cuda_line(a, z, m + 8, 0, m + 8 < lines)};
 #pragma unroll
-            for (int i = 0; i < HAND_LINE; i++) {
-                float4 v = cuda_cluster_get4(there + i * GROUP * (uint32_t)sizeof(float4));
-                int column = i * 8 + lane % 4 * 2;
-                if (column < a.head && m < lines)
-                    cuda_put_pair(a, z, m, column, o[4 * i] * mine[0] + v.x * theirs[0],
-                                  o[4 * i + 1] * mine[0] + v.y * theirs[0], 0);
-                if (column < a.head && m + 8 < lines)
-                    cuda_put_pair(a, z, m + 8, column, o[4 * i + 2] * mine[1] + v.z * theirs[1],
-                                  o[4 * i + 3] * mine[1] + v.w * theirs[1], 0);
+            for (int i = 0; i < HAND_LINE; i += 8) { /* eight reads under way */
+                float4 v[8];
+#pragma unroll
+                for (int k = 0; k < 8; k++)
+                    v[k] = cuda_cluster_get4(there + (i + k) * GROUP * (uint32_t)sizeof(float4));
+#pragma unroll
+                for (int k = 0; k < 8; k++) {
+                    const float *mine_at = o + 4 * (i + k);
+                    int column = (i + k) * 8 + lane % 4 * 2;
+                    cuda_put_pair(to[0], column, a.head, mine_at[0] * mine[0] + v[k].x * theirs[0],
+                                  mine_at[1] * mine[0] + v[k].y * theirs[0]);
+                    cuda_put_pair(to[1], column, a.head, mine_at[2] * mine[1] + v[k].z * theirs[1],
+                                  mine_at[3] * mine[1] + v[k].w * theirs[1]);
+                }
             }
         }
         cuda_cluster_barrier(); /* nobody reads this block's memory any more */
@@ -315,19 +324,33 @@ static __global__ void __launch_bounds__(GROUP, 2) picture(flash_args a)
     int64_t kv_at = ((int64_t)(z / a.kv_heads) * a.key_rows + a.first) * kv_width + z % a.kv_heads * a.head;
     const bf16 *q = a.q + ((int64_t)(z / a.kv_heads) * a.row_cap * a.kv_heads + z % a.kv_heads) * a.group * a.head;
 
-#pragma unroll
-    for (int i = thread; i < LINES * CHUNKS; i += GROUP) {
-        int line = i / CHUNKS, chunk = i % CHUNKS, at = m + line;
+    /* A thread's next piece is GROUP further: so many lines and chunks. */
+    constexpr int line_step = GROUP / CHUNKS, chunk_step = GROUP % CHUNKS;
+    const int first_line = thread / CHUNKS, first_chunk = thread % CHUNKS;
+    int line = first_line, chunk = first_chunk;
+    auto step = [&]() {
+        line += line_step;
+        chunk += chunk_step;
+        if (chunk >= CHUNKS) {
+            chunk -= CHUNKS;
+            line++;
+        }
+    };
+#pragma unroll 1
+    for (; line < LINES; step()) {
+        int at = m + line;
         bool there = at < lines && chunk * 8 < a.head;
         const bf16 *from = q + ((int64_t)(at / a.group) * a.kv_heads * a.group + at % a.group) * a.head + chunk * 8;
         cuda_copy16(&mem->q[chunk][line * 8], there ? from : q, there);
     }
     auto fetch = [&](bf16(*to)[(SMALL_KEYS + 1) * 8], const bf16 *from) {
-#pragma unroll
-        for (int i = thread; i < SMALL_KEYS * CHUNKS; i += GROUP) {
-            int key = i / CHUNKS, chunk = i % CHUNKS;
-            bool there = key < len && chunk * 8 < a.head;
-            cuda_copy16(&to[chunk][key * 8], there ? from + kv_at + key * kv_width + chunk * 8 : from, there);
+        line = first_line;
+        chunk = first_chunk;
+        from += kv_at;
+#pragma unroll 4
+        for (int i = 0; i < SMALL_KEYS * CHUNKS / GROUP; i++, step()) {
+            bool there = line < len && chunk * 8 < a.head;
+            cuda_copy16(&to[chunk][line * 8], there ? from + line * kv_width + chunk * 8 : from, there);
         }
         cuda_copy_commit();
     };
@@ -369,11 +392,11 @@ static __global__ void __launch_bounds__(GROUP, 2) picture(flash_args a)
         sum[r] += __shfl_xor_sync(~0u, sum[r], 1);
         sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
         float by = len ? 1.0f / sum[r] : 0.0f; /* no keys: 0 */
+        const flash_line to = cuda_line(a, z, m + 8 * r, 0, m + 8 * r < lines);
 #pragma unroll
         for (int i = 0; i < CHUNKS; i++) {
             int column = i * 8 + lane % 4 * 2;
-            if (column < a.head && m + 8 * r < lines)
-                cuda_put_pair(a, z, m + 8 * r, column, o[4 * i + 2 * r] * by, o[4 * i + 2 * r + 1] * by, 0);
+            cuda_put_pair(to, column, a.head, o[4 * i + 2 * r] * by, o[4 * i + 2 * r + 1] * by);
         }
     }
 #endif
@@ -414,7 +437,7 @@ cudaError_t cuda_attention_wgmma(const cuda_call *c, const flash_args &args, boo
     int64_t lines = (int64_t)a.row_cap * a.group, matrices = c->node->attr.attention.batch * (int64_t)a.kv_heads;
     bool small = a.head > 48 && a.head <= SMALL_HEAD && a.key_cap > SMALL_KEYS / 2 && a.key_cap <= SMALL_KEYS;
     bool large = a.head > 128 && 4 * matrices * cuda_ceil(lines, 2 * LINES) >= c->sms;
-    *done = c->wgmma && lines && (small || large);
+    *done = c->wgmma && lines && a.scale > 0 && (small || large);
     a.splits = 1;
     if (!*done)
         return cudaSuccess;

@@ -16,6 +16,7 @@ const cuda_kernel *const cuda_kernels[PV_OP_COUNT] = {
     [PV_OP_LINEAR_ADD] = &cuda_linear,
     [PV_OP_LINEAR_GELU] = &cuda_linear,
     [PV_OP_LINEAR_GROUP] = &cuda_linear,
+    [PV_OP_LINEAR_GEGLU] = &cuda_linear,
     [PV_OP_ATTENTION] = &cuda_attention,
     [PV_OP_ATTENTION_SCORES] = &cuda_attention_scores,
     [PV_OP_SOFTMAX] = &cuda_softmax,

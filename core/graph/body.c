@@ -1,6 +1,7 @@
 /* body.c - composites said in other ops: the definition of every fused op. No two arguments of one call make nodes: C leaves
  * their order open, and nodes stand in the order in which they are made.
- * Tensors born here are f32, whatever the recipe: they stand for a fused kernel's registers. */
+ * Tensors born here are f32, whatever the recipe: they stand for a fused kernel's registers. But what linear_geglu rounds has
+ * the dtype that its attributes say. */
 #include "build.h"
 
 /* scale, shift or gate of a modulation row [3 width]. openpi gemma.py, RMSNorm with cond: chunk(3) in this order. */
@@ -46,6 +47,14 @@ void body_linear_add(pv_graph *g, const pv_node *n, pv_tensor **out)
 {
     pv_tensor *y = pv_linear(g, NULL, n->in[0], n->in[1], n->n_in > 3 ? n->in[3] : NULL);
     out[0] = pv_add(g, NULL, n->in[2], y);
+}
+
+void body_linear_geglu(pv_graph *g, const pv_node *n, pv_tensor **out)
+{
+    pv_tensor *gate = pv_linear(g, NULL, n->in[0], n->in[1], NULL), *up = pv_linear(g, NULL, n->in[0], n->in[2], NULL);
+    if (gate && up)
+        gate->dtype = up->dtype = n->attr.linear_geglu.between;
+    out[0] = pv_geglu(g, NULL, gate, up);
 }
 
 void body_linear_gelu(pv_graph *g, const pv_node *n, pv_tensor **out)

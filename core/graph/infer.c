@@ -126,6 +126,22 @@ pv_status infer_linear_group(pv_graph *g, pv_node *n)
     return g->status;
 }
 
+pv_status infer_linear_geglu(pv_graph *g, pv_node *n)
+{
+    pv_dtype between = n->attr.linear_geglu.between;
+    if (between != PV_F32 && between != PV_BF16 && between != PV_F16)
+        return pv_graph_fail(g, PV_E_ARG, "linear_geglu '%s': gate and up as %s, expected f32, bf16 or f16", n->name,
+                             pv_dtype_name(between));
+    for (int i = 1; i < 3; i++) {
+        pv_status st = check_linear(g, n, n->in[i], NULL);
+        if (st)
+            return st;
+    }
+    if (n->in[1]->dim[0] != n->in[2]->dim[0])
+        return misfit(g, n, "as many outputs as the first weight has", n->in[2]);
+    return with_width(g, n, n->in[1]->dim[0]);
+}
+
 static pv_status infer_linear_onto(pv_graph *g, pv_node *n, const pv_tensor *b)
 {
     const pv_tensor *residual = n->in[2];

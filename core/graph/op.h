@@ -41,6 +41,9 @@ typedef struct pv_patch_attr {
 typedef struct pv_group_attr {
     int n; /* linears in the group */
 } pv_group_attr;
+typedef struct pv_linear_geglu_attr {
+    pv_dtype between; /* of gate and up */
+} pv_linear_geglu_attr;
 typedef struct pv_rope_store_attr {
     int heads;
     int64_t first;
@@ -55,6 +58,7 @@ typedef union pv_attr {
     pv_range_attr range;
     pv_patch_attr patch;
     pv_group_attr group;
+    pv_linear_geglu_attr linear_geglu;
     pv_rope_store_attr rope_store;
 } pv_attr;
 

@@ -161,6 +161,30 @@ static bool through_gelu(pv_graph *g, const pv_backend *be, int at)
     return replace(g, be, at, &f, linear);
 }
 
+/* gate and up with their GeGLU. Where they are rounded is part of the op, so they may have any dtype. */
+static bool geglu_of_products(pv_graph *g, const pv_backend *be, int at)
+{
+    pv_node *n = g->nodes[at], *product[2];
+    if (n->op != PV_OP_GEGLU || n->in[0]->dtype != n->in[1]->dtype)
+        return false;
+    for (int i = 0; i < 2; i++) {
+        product[i] = sole(g, n->in[i], n);
+        if (!product[i] || product[i]->op != PV_OP_LINEAR || product[i]->n_in != 2 || overtaken(g, product[i], at))
+            return false;
+    }
+    if (product[0]->in[0] != product[1]->in[0])
+        return false;
+    pv_node f = like(n, PV_OP_LINEAR_GEGLU);
+    f.attr.linear_geglu.between = n->in[0]->dtype;
+    f.in[f.n_in++] = product[0]->in[0];
+    f.in[f.n_in++] = product[0]->in[1];
+    f.in[f.n_in++] = product[1]->in[1];
+    if (!replace(g, be, at, &f, product[0]))
+        return false;
+    drop(g, index_of(g, product[1]));
+    return true;
+}
+
 /* Linears of one input: q, k, v; gate, up. They stand together, so nothing between them reads one's result. */
 static bool group_linears(pv_graph *g, const pv_backend *be, int at)
 {
@@ -196,7 +220,7 @@ static bool group_linears(pv_graph *g, const pv_backend *be, int at)
 void pv_fuse(pv_graph *g, const pv_backend *be)
 {
     static bool (*const rules[])(pv_graph *, const pv_backend *, int) = {
-        absorb_cast, store_rope, onto_residual, through_gelu, group_linears, norm_of_residual};
+        absorb_cast, store_rope, onto_residual, through_gelu, geglu_of_products, group_linears, norm_of_residual};
     for (size_t r = 0; r < sizeof rules / sizeof *rules; r++)
         for (int i = 0; !g->status && i < g->n_nodes; i++)
             if (rules[r](g, be, i) && i)

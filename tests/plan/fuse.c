@@ -134,6 +134,60 @@ static void gelu_of_a_product(void)
     ready_drop(&fused);
 }
 
+/* gate and up with GeGLU; `spoil` says what keeps them apart: 1 an output, 2 a second reader, 3 two dtypes, 4 another stage,
+ * 5 another input, 6 a bias, 7 a backend that does not claim it. */
+static bool no_products_of_geglu(const pv_backend *be, const pv_node *n)
+{
+    (void)be;
+    return n->op != PV_OP_LINEAR_GEGLU && n->op != PV_OP_LINEAR_GROUP;
+}
+
+static pv_graph *gate_and_up(int spoil, pv_dtype dtype)
+{
+    pv_graph *g = pv_graph_create();
+    pv_tensor *x = in(g, "x", 4, 8), *bias = spoil == 6 ? in(g, "b", 1, 24) : NULL;
+    pv_tensor *gate = pv_linear(g, "gate", x, in(g, "wg", 24, 8), NULL);
+    pv_tensor *up = pv_linear(g, "up", spoil == 5 ? in(g, "z", 4, 8) : x, in(g, "wu", 24, 8), bias);
+    gate->dtype = dtype;
+    up->dtype = spoil == 3 ? PV_F16 : dtype;
+    up->output = spoil == 1;
+    if (spoil == 2)
+        keep(pv_silu(g, "second", gate));
+    if (spoil == 4)
+        g->stage = PV_STAGE_PREFIX;
+    keep(pv_geglu(g, "act", gate, up));
+    return g;
+}
+
+static void geglu_of_a_product(void)
+{
+    static mock m;
+    for (int spoil = 0; spoil <= 7; spoil++) {
+        pv_graph *g = gate_and_up(spoil, PV_BF16);
+        CHECK_OK(pv_graph_status(g));
+        pv_fuse(g, spoil == 7 ? mock_claiming(&m, no_products_of_geglu) : everything());
+        if (!CHECK(count_op(g, PV_OP_LINEAR_GEGLU) == !spoil && count_op(g, PV_OP_GEGLU) == !!spoil))
+            printf("    spoil %d\n", spoil);
+        const pv_node *n = node_named(g, "act");
+        CHECK(spoil || (g->n_nodes == 1 && n && n->n_in == 3 && n->attr.linear_geglu.between == PV_BF16 &&
+                        !strcmp(n->in[1]->name, "wg") && !strcmp(n->in[2]->name, "wu")));
+        pv_graph_destroy(&g);
+    }
+    for (int narrow = 0; narrow < 2; narrow++) {
+        ready plain, fused;
+        if (ready_make(&plain, gate_and_up(0, narrow ? PV_BF16 : PV_F32), NULL, NULL, 1, NULL) &&
+            ready_make(&fused, gate_and_up(0, narrow ? PV_BF16 : PV_F32), everything(), NULL, 1, NULL)) {
+            ready_fill(&plain);
+            ready_fill(&fused);
+            ready_run(&plain, 1);
+            ready_run(&fused, 1);
+            same_bytes(&plain, &fused, "act");
+        }
+        ready_drop(&plain);
+        ready_drop(&fused);
+    }
+}
+
 /* rope and store; `spoil` says what keeps them apart: 1 an output, 2 a second reader, 3 a rounding, 4 another stage. */
 static int fused_stores(int spoil)
 {
@@ -294,6 +348,7 @@ int main(void)
 {
     fires();
     gelu_of_a_product();
+    geglu_of_a_product();
     keeps_apart();
     same_bytes_apart();
     same_bytes_in_the_model(false);
