@@ -8,12 +8,11 @@
  *   what is behind `len` is never read) into a ring of five tiles in the order of use. Scores of the next tile are computed while
  *   the weights of this one meet V, and the two warpgroups fill one another's gaps. At the end each block hands the
  *   half that the other finishes over through shared memory.
- *   `picture`, head up to 80 and up to 256 keys: a warpgroup a block, 64 lines; all keys and values at once in shared memory, all
- *   scores of a line in registers: a softmax in one pass.
+ *   `picture`, 256 keys of head 72: 64 lines a block, two warpgroups with half the keys each, all of them at once in shared
+ *   memory by the copy engine; all scores of a line in registers, so the softmax is one pass; the halves are added up at the end.
  * Bound: the tensor cores and shared memory; reads of K and V from the L2 cache. */
 #include "attention.cuh"
-#include "cluster.cuh"
-#include "wgmma.cuh"
+#include "tma.cuh"
 
 #define GROUP 128 /* threads of a warpgroup */
 
@@ -54,6 +53,24 @@ static __device__ inline void weigh(float (&s)[N], float factor, int left, float
     for (int i = 0; i < N; i++) {
         s[i] = cuda_exp2(fmaf(s[i], factor, -top[i / 2 % 2]));
         sum[i / 2 % 2] += s[i];
+    }
+}
+
+/* Two halves of the keys: what each result is worth in the whole, divided already. `other`: maximum and sum of the other half,
+ * for both lines. */
+static __device__ inline void merge(const float (&top)[2], const float (&sum)[2], const float4 &other, float (&mine)[2],
+                                    float (&theirs)[2])
+{
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        float other_top = r ? other.z : other.x, top_of_all = fmaxf(top[r], other_top);
+        mine[r] = cuda_share(top[r], top_of_all);
+        theirs[r] = cuda_share(other_top, top_of_all);
+        float all = sum[r] * mine[r] + (r ? other.w : other.y) * theirs[r];
+        if (all != 0.0f) { /* 0: there are no keys, and the result is 0 */
+            mine[r] /= all;
+            theirs[r] /= all;
+        }
     }
 }
 
@@ -263,17 +280,7 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(flash_args a)
             uint32_t there = cuda_cluster_shared(hand, 1 - part);
             float4 other = cuda_cluster_get4(there + HAND_LINE * GROUP * (uint32_t)sizeof(float4));
             float mine[2], theirs[2];
-#pragma unroll
-            for (int r = 0; r < 2; r++) {
-                float other_top = r ? other.z : other.x, all = fmaxf(top[r], other_top);
-                mine[r] = cuda_share(top[r], all);
-                theirs[r] = cuda_share(other_top, all);
-                sum[r] = sum[r] * mine[r] + (r ? other.w : other.y) * theirs[r];
-                if (sum[r] != 0.0f) { /* 0: there are no keys, and the result is 0 */
-                    mine[r] /= sum[r];
-                    theirs[r] /= sum[r];
-                }
-            }
+            merge(top, sum, other, mine, theirs);
             m += warp * 16 + lane / 4;
             const flash_line to[2] = {cuda_line(a, z, m, 0, m < lines), cuda_line(a, z, m + 8, 0, m + 8 < lines)};
 #pragma unroll
@@ -300,104 +307,123 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(flash_args a)
 
 /* ---- picture ---- */
 
-#define SMALL_HEAD 80
+#define SMALL_HEAD 72 /* 64 columns in lines of 128 bytes, and 8 in cores; another 8 of zeros where they are multiplied by k */
 #define SMALL_KEYS 256
-#define CHUNKS     (SMALL_HEAD / 8)
+#define HALF_KEYS  (SMALL_KEYS / 2) /* of a warpgroup */
 
-/* Columns 8 c .. 8 c + 7 of all lines side by side: cores of eight lines; 16 bytes more, so that a line's pieces lie in
- * different banks. */
+typedef struct picture_args {
+    CUtensorMap q, k, v, q_rest, k_rest, v_rest; /* columns 0 .. 63 and 64 .. 71 of a head; K and V half the keys */
+    flash_args a;
+} picture_args;
+
+/* From a block's shared memory, rounded up to 1024. */
 typedef struct picture_memory {
-    bf16 q[CHUNKS][(LINES + 1) * 8], k[CHUNKS][(SMALL_KEYS + 1) * 8], v[CHUNKS][(SMALL_KEYS + 1) * 8];
+    bf16 q[LINES][64], k[2][HALF_KEYS][64], v[2][HALF_KEYS][64];
+    bf16 q_rest[2][LINES][8], k_rest[2][2][HALF_KEYS][8], v_rest[2][HALF_KEYS][8];
+    float4 hand[SMALL_HEAD / 8 + 1][GROUP]; /* what the second warpgroup hands over */
+    uint64_t k_there[2], v_there[2];
 } picture_memory;
 
-static __global__ void __launch_bounds__(GROUP, 2) picture(flash_args a)
+#define PICTURE_BYTES (sizeof(picture_memory) + 1024)
+
+static __global__ void __launch_bounds__(2 * GROUP, 2) picture(const __grid_constant__ picture_args p)
 {
 #if CUDA_WGMMA
     cuda_begin();
     extern __shared__ __align__(16) unsigned char memory[];
-    picture_memory *mem = (picture_memory *)memory;
-    int thread = (int)threadIdx.x, lane = thread % 32, z = (int)blockIdx.z;
-    int lines = cuda_count(a.rows, a.row_cap) * a.group, m = (int)blockIdx.x * LINES;
-    if (m >= lines)
-        return;
-    int len = cuda_count(a.len, a.key_cap), kv_width = a.kv_heads * a.head;
-    int64_t kv_at = ((int64_t)(z / a.kv_heads) * a.key_rows + a.first) * kv_width + z % a.kv_heads * a.head;
-    const bf16 *q = a.q + ((int64_t)(z / a.kv_heads) * a.row_cap * a.kv_heads + z % a.kv_heads) * a.group * a.head;
+    picture_memory *mem = (picture_memory *)(memory + (1024 - cuda_shared(memory) % 1024) % 1024);
+    const flash_args &a = p.a;
+    int half = (int)threadIdx.x / GROUP, thread = (int)threadIdx.x % GROUP, lane = thread % 32, z = (int)blockIdx.z;
+    int m = (int)blockIdx.x * LINES;
+    uint32_t k_there = cuda_shared(mem->k_there), v_there = cuda_shared(mem->v_there);
 
-    /* A thread's next piece is GROUP further: so many lines and chunks. */
-    constexpr int line_step = GROUP / CHUNKS, chunk_step = GROUP % CHUNKS;
-    const int first_line = thread / CHUNKS, first_chunk = thread % CHUNKS;
-    int line = first_line, chunk = first_chunk;
-    auto step = [&]() {
-        line += line_step;
-        chunk += chunk_step;
-        if (chunk >= CHUNKS) {
-            chunk -= CHUNKS;
-            line++;
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < 2; i++) {
+            cuda_mbarrier_init(k_there + 8 * i, 1);
+            cuda_mbarrier_init(v_there + 8 * i, 1);
         }
-    };
-#pragma unroll 1
-    for (; line < LINES; step()) {
-        int at = m + line;
-        bool there = at < lines && chunk * 8 < a.head;
-        const bf16 *from = q + ((int64_t)(at / a.group) * a.kv_heads * a.group + at % a.group) * a.head + chunk * 8;
-        cuda_copy16(&mem->q[chunk][line * 8], there ? from : q, there);
     }
-    auto fetch = [&](bf16(*to)[(SMALL_KEYS + 1) * 8], const bf16 *from) {
-        line = first_line;
-        chunk = first_chunk;
-        from += kv_at;
-#pragma unroll 4
-        for (int i = 0; i < SMALL_KEYS * CHUNKS / GROUP; i++, step()) {
-            bool there = line < len && chunk * 8 < a.head;
-            cuda_copy16(&to[chunk][line * 8], there ? from + line * kv_width + chunk * 8 : from, there);
+    *(uint4 *)mem->k_rest[half][1][thread] = make_uint4(0, 0, 0, 0);
+    if (threadIdx.x < LINES)
+        *(uint4 *)mem->q_rest[1][thread] = make_uint4(0, 0, 0, 0);
+    cuda_shared_for_wgmma(); /* for the copy engine as well: the barriers */
+    __syncthreads();
+    if (thread == 0) { /* each half asks for its own, the first also for q, which both wait for */
+        int column = z % a.kv_heads * a.head, batch = z / a.kv_heads;
+        int row = batch * a.row_cap + m, key = batch * a.key_rows + a.first + half * HALF_KEYS;
+        uint32_t k_bar = k_there + 8 * half, v_bar = v_there + 8 * half;
+        cuda_expect_bytes(k_bar, HALF_KEYS * SMALL_HEAD * 2 + (half ? 0 : LINES * SMALL_HEAD * 2));
+        if (half == 0) {
+            cuda_box(cuda_shared(mem->q), &p.q, column, row, k_bar);
+            cuda_box(cuda_shared(mem->q_rest), &p.q_rest, column + 64, row, k_bar);
         }
-        cuda_copy_commit();
-    };
-    fetch(mem->k, a.k);
-    fetch(mem->v, a.v);
-    cuda_copy_wait<1>();
-    cuda_shared_for_wgmma();
-    __syncthreads(); /* q and k are there */
+        cuda_box(cuda_shared(mem->k[half]), &p.k, column, key, k_bar);
+        cuda_box(cuda_shared(mem->k_rest[half]), &p.k_rest, column + 64, key, k_bar);
+        cuda_expect_bytes(v_bar, HALF_KEYS * SMALL_HEAD * 2);
+        cuda_box(cuda_shared(mem->v[half]), &p.v, column, key, v_bar);
+        cuda_box(cuda_shared(mem->v_rest[half]), &p.v_rest, column + 64, key, v_bar);
+    }
+    __syncwarp();
 
-    const int q_lead = (int)sizeof mem->q[0], kv_lead = (int)sizeof mem->k[0];
-    const uint64_t q_at = cuda_operand_at(cuda_shared(mem->q), q_lead, 128, WGMMA_PLAIN);
-    const uint64_t k_at = cuda_operand_at(cuda_shared(mem->k), kv_lead, 128, WGMMA_PLAIN);
-    const uint64_t v_at = cuda_operand_at(cuda_shared(mem->v), 128, kv_lead, WGMMA_PLAIN);
-    float s[SMALL_KEYS / 2], o[SMALL_HEAD / 2], top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, scale[2];
+    float s[HALF_KEYS / 2], o[32], o_rest[4], top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, scale[2];
+    uint32_t w[HALF_KEYS / 16][4];
+    const uint64_t q_at = cuda_operand_at(cuda_shared(mem->q), 16, 1024, WGMMA_128);
+    const uint64_t k_at = cuda_operand_at(cuda_shared(mem->k[half]), 16, 1024, WGMMA_128);
+    const uint64_t v_at = cuda_operand_at(cuda_shared(mem->v[half]), 16, 1024, WGMMA_128);
+    const uint64_t q_rest = cuda_operand_at(cuda_shared(mem->q_rest), sizeof mem->q_rest[0], 128, WGMMA_PLAIN);
+    const uint64_t k_rest = cuda_operand_at(cuda_shared(mem->k_rest[half]), sizeof mem->k_rest[0][0], 128, WGMMA_PLAIN);
+    const uint64_t v_rest = cuda_operand_at(cuda_shared(mem->v_rest[half]), 128, 128, WGMMA_PLAIN);
+    cuda_mbarrier_wait(k_there, 0);
+    cuda_mbarrier_wait(k_there + 8 * half, 0);
     cuda_wgmma_begin();
 #pragma unroll
-    for (int d = 0; d < CHUNKS; d += 2)
-        cuda_wgmma<SMALL_KEYS>(s, q_at + (uint64_t)(d * q_lead >> 4), k_at + (uint64_t)(d * kv_lead >> 4), d != 0);
+    for (int d = 0; d < 4; d++)
+        cuda_wgmma<HALF_KEYS>(s, q_at + 2 * d, k_at + 2 * d, d != 0);
+    cuda_wgmma<HALF_KEYS>(s, q_rest, k_rest, true);
     cuda_wgmma_commit();
     cuda_wgmma_wait<0>();
     cuda_settle(s);
-    weigh(s, a.scale, len - lane % 4 * 2, top, sum, scale);
-    uint32_t p[SMALL_KEYS / 16][4];
-    pack(p, s);
-    cuda_copy_wait<0>();
-    cuda_shared_for_wgmma();
-    __syncthreads(); /* v is there */
+    weigh(s, a.scale, SMALL_KEYS, top, sum, scale);
+    pack(w, s);
+    cuda_mbarrier_wait(v_there + 8 * half, 0);
     cuda_wgmma_begin();
 #pragma unroll
-    for (int j = 0; j < SMALL_KEYS / 16; j++)
-        cuda_wgmma_of<SMALL_HEAD>(o, p[j], v_at + (uint64_t)(j * 256 >> 4), j != 0);
+    for (int j = 0; j < HALF_KEYS / 16; j++) {
+        cuda_wgmma_of<64>(o, w[j], v_at + j * (2048 >> 4), j != 0);
+        cuda_wgmma_of<8>(o_rest, w[j], v_rest + j * (256 >> 4), j != 0);
+    }
     cuda_wgmma_commit();
     cuda_wgmma_wait<0>();
     cuda_settle(o);
-
-    m += thread / 32 * 16 + lane / 4;
+    cuda_settle(o_rest);
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         sum[r] += __shfl_xor_sync(~0u, sum[r], 1);
         sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
-        float by = len ? 1.0f / sum[r] : 0.0f; /* no keys: 0 */
-        const flash_line to = cuda_line(a, z, m + 8 * r, 0, m + 8 * r < lines);
+    }
+
+    if (half) {
 #pragma unroll
-        for (int i = 0; i < CHUNKS; i++) {
-            int column = i * 8 + lane % 4 * 2;
-            cuda_put_pair(to, column, a.head, o[4 * i + 2 * r] * by, o[4 * i + 2 * r + 1] * by);
-        }
+        for (int i = 0; i < 8; i++)
+            mem->hand[i][thread] = make_float4(o[4 * i], o[4 * i + 1], o[4 * i + 2], o[4 * i + 3]);
+        mem->hand[8][thread] = make_float4(o_rest[0], o_rest[1], o_rest[2], o_rest[3]);
+        mem->hand[9][thread] = make_float4(top[0], sum[0], top[1], sum[1]);
+    }
+    __syncthreads();
+    if (half)
+        return;
+    float4 other = mem->hand[9][thread];
+    float mine[2], theirs[2];
+    merge(top, sum, other, mine, theirs);
+    m += thread / 32 * 16 + lane / 4;
+    const flash_line to[2] = {cuda_line(a, z, m, 0, m < a.row_cap), cuda_line(a, z, m + 8, 0, m + 8 < a.row_cap)};
+#pragma unroll
+    for (int i = 0; i < 9; i++) {
+        const float *x = i < 8 ? o + 4 * i : o_rest;
+        float4 v = mem->hand[i][thread];
+        int column = i * 8 + lane % 4 * 2;
+        cuda_put_pair(to[0], column, SMALL_HEAD, x[0] * mine[0] + v.x * theirs[0], x[1] * mine[0] + v.y * theirs[0]);
+        cuda_put_pair(to[1], column, SMALL_HEAD, x[2] * mine[1] + v.z * theirs[1], x[3] * mine[1] + v.w * theirs[1]);
     }
 #endif
 }
@@ -425,17 +451,31 @@ static cudaError_t stream_run(const cuda_call *c, const flash_args &a, int64_t l
 
 static cudaError_t picture_run(const cuda_call *c, const flash_args &a, int64_t lines, unsigned matrices)
 {
-    cudaError_t e = cudaFuncSetAttribute(picture, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)sizeof(picture_memory));
-    return e ? e : cuda_launch(c, picture, dim3(cuda_ceil(lines, LINES), 1, matrices), GROUP, sizeof(picture_memory), a);
+    picture_args p = {};
+    p.a = a;
+    const int64_t batch = c->node->attr.attention.batch, width = (int64_t)a.kv_heads * a.head;
+    cudaError_t e = cudaFuncSetAttribute(picture, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)PICTURE_BYTES);
+    const struct {
+        CUtensorMap *map;
+        const bf16 *data;
+        int64_t rows;
+        int box_rows, box_columns;
+    } maps[] = {{&p.q, a.q, batch * a.row_cap, LINES, 64},      {&p.q_rest, a.q, batch * a.row_cap, LINES, 8},
+                {&p.k, a.k, batch * a.key_rows, HALF_KEYS, 64}, {&p.k_rest, a.k, batch * a.key_rows, HALF_KEYS, 8},
+                {&p.v, a.v, batch * a.key_rows, HALF_KEYS, 64}, {&p.v_rest, a.v, batch * a.key_rows, HALF_KEYS, 8}};
+    for (const auto &m : maps)
+        if (e == cudaSuccess)
+            e = cuda_tensor_map(m.map, m.data, m.rows, width, m.box_rows, m.box_columns);
+    return e ? e : cuda_launch(c, picture, dim3(cuda_ceil(lines, LINES), 1, matrices), 2 * GROUP, PICTURE_BYTES, p);
 }
 
 /* `stream` splits keys in two alone: with few lines attention.cu, which splits them further, fills the device better. A
- * `picture` of few keys would compute more zeros than scores. */
+ * `picture` is as SigLIP has it, whole boxes of rows that all count. */
 cudaError_t cuda_attention_wgmma(const cuda_call *c, const flash_args &args, bool *done)
 {
     flash_args a = args;
     int64_t lines = (int64_t)a.row_cap * a.group, matrices = c->node->attr.attention.batch * (int64_t)a.kv_heads;
-    bool small = a.head > 48 && a.head <= SMALL_HEAD && a.key_cap > SMALL_KEYS / 2 && a.key_cap <= SMALL_KEYS;
+    bool small = a.head == SMALL_HEAD && a.group == 1 && a.key_cap == SMALL_KEYS && !a.rows && !a.len;
     bool large = a.head > 128 && 4 * matrices * cuda_ceil(lines, 2 * LINES) >= c->sms;
     *done = c->wgmma && lines && a.scale > 0 && (small || large);
     a.splits = 1;

@@ -17,7 +17,7 @@
 #define GROUP  128 /* threads of a warpgroup */
 #define BLOCK  (3 * GROUP)
 #define ROWS   128 /* of a tile */
-#define STEP   TMA_COLUMNS
+#define STEP   64
 #define BOX    32 /* rows of a weight in one copy */
 #define UNIT   64 /* columns that belong to one weight */
 #define STAGES 4
@@ -225,9 +225,9 @@ cudaError_t cuda_wide_products(const cuda_call *c, const cuda_wide *p)
 {
     wide_args a = {};
     int columns = 0;
-    cudaError_t e = cuda_tensor_map(&a.x, p->x, p->m, p->k, ROWS);
+    cudaError_t e = cuda_tensor_map(&a.x, p->x, p->m, p->k, ROWS, STEP);
     for (int i = 0; e == cudaSuccess && i < p->count; i++) {
-        e = cuda_tensor_map(&a.w[i], p->w[i], p->n[i], p->k, BOX);
+        e = cuda_tensor_map(&a.w[i], p->w[i], p->n[i], p->k, BOX, STEP);
         a.bias[i] = (const __nv_bfloat16 *)p->bias[i];
         a.y[i] = (__nv_bfloat16 *)p->y[i];
         a.units[i] = (int)(p->n[i] / UNIT);

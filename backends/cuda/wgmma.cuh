@@ -105,9 +105,16 @@ template <int N> static __device__ inline void cuda_registers_more(void)
 #define F8(i)                                                                                                          \
     "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]),        \
         "+f"(d[i + 7])
+#define D8 \
+    "%0, %1, %2, %3"
 #define D64 \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
     "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define D128 \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
+    "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, " \
+    "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, " \
+    "%62, %63"
 #define D192 \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
     "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, " \
@@ -122,9 +129,6 @@ template <int N> static __device__ inline void cuda_registers_more(void)
     "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, " \
     "%101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, " \
     "%117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
-#define D80 \
-    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
-    "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39"
 
 /* A and B by k. */
 template <int N> static __device__ inline void cuda_wgmma(float (&d)[N / 2], uint64_t a, uint64_t b, bool add);
@@ -136,6 +140,14 @@ template <> __device__ inline void cuda_wgmma<64>(float (&d)[32], uint64_t a, ui
     asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %34, 0;\n\t"
                  "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" D64 "}, %32, %33, p, 1, 1, 0, 0;\n\t}"
                  : F8(0), F8(8), F8(16), F8(24)
+                 : "l"(a), "l"(b), "r"((int)add));
+}
+
+template <> __device__ inline void cuda_wgmma<128>(float (&d)[64], uint64_t a, uint64_t b, bool add)
+{
+    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %66, 0;\n\t"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" D128 "}, %64, %65, p, 1, 1, 0, 0;\n\t}"
+                 : F8(0), F8(8), F8(16), F8(24), F8(32), F8(40), F8(48), F8(56)
                  : "l"(a), "l"(b), "r"((int)add));
 }
 
@@ -157,12 +169,21 @@ template <> __device__ inline void cuda_wgmma<256>(float (&d)[128], uint64_t a, 
                  : "l"(a), "l"(b), "r"((int)add));
 }
 
-template <> __device__ inline void cuda_wgmma_of<80>(float (&d)[40], const uint32_t (&a)[4], uint64_t b, bool add)
+template <> __device__ inline void cuda_wgmma_of<8>(float (&d)[4], const uint32_t (&a)[4], uint64_t b, bool add)
 {
-    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %45, 0;\n\t"
-                 "wgmma.mma_async.sync.aligned.m64n80k16.f32.bf16.bf16 {" D80 "},\n\t"
-                 "{%40, %41, %42, %43}, %44, p, 1, 1, 1;\n\t}"
-                 : F8(0), F8(8), F8(16), F8(24), F8(32)
+    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %9, 0;\n\t"
+                 "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {" D8 "},\n\t"
+                 "{%4, %5, %6, %7}, %8, p, 1, 1, 1;\n\t}"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)add));
+}
+
+template <> __device__ inline void cuda_wgmma_of<64>(float (&d)[32], const uint32_t (&a)[4], uint64_t b, bool add)
+{
+    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %37, 0;\n\t"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" D64 "},\n\t"
+                 "{%32, %33, %34, %35}, %36, p, 1, 1, 1;\n\t}"
+                 : F8(0), F8(8), F8(16), F8(24)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)add));
 }
 
@@ -178,7 +199,8 @@ template <> __device__ inline void cuda_wgmma_of<256>(float (&d)[128], const uin
 
 #undef F8
 #undef D64
-#undef D80
+#undef D8
+#undef D128
 #undef D192
 #undef D256
 

@@ -67,8 +67,10 @@ static void whole(void)
     const pv_attr pictures = {.attention = {16, 16, 3, 0, 0.12f}};
     CHECK_OP(ATTENTION, .attr = pictures, .in = {BF16(300, 16 * 72), BF16(300, 16 * 72), BF16(300, 16 * 72)},
              .out = {PV_BF16});
-    CHECK_OP(ATTENTION, .attr = pictures, .in = {BF16(588, 16 * 72), BF16(588, 16 * 72), BF16(588, 16 * 72)},
+    CHECK_OP(ATTENTION, .attr = pictures, .in = {BF16(768, 16 * 72), BF16(768, 16 * 72), BF16(768, 16 * 72)},
              .out = {PV_BF16}, .fills = 7);
+    const pv_attr alone = {.attention = {3, 3, 2, 4, 0.3f}}; /* fewer lines than a block takes, keys behind others */
+    CHECK_OP(ATTENTION, .attr = alone, .in = {BF16(140, 3 * 72), BF16(520, 3 * 72), BF16(520, 3 * 72)}, .out = {PV_F32});
     /* as many lines as a prefix has, of which some do not count; keys that end inside a tile, on its border, in the first */
     static const int64_t prefix[] = {1, 63, 64, 65, 192, 201};
     for (size_t i = 0; i < sizeof prefix / sizeof *prefix; i++)
