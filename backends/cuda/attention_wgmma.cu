@@ -9,7 +9,7 @@
  *   the weights of this one meet V, and the two warpgroups fill one another's gaps. At the end each block hands the
  *   half that the other finishes over through shared memory.
  *   `picture`, 256 keys of head 72: 64 lines a block, two warpgroups with half the keys each, all of them at once in shared
- *   memory by the copy engine; all scores of a line in registers, so the softmax is one pass; the halves are added up at the end.
+ *   memory, by the copy engine where lines are long; all scores of a line in registers, so the softmax is one pass; the halves are added up at the end.
  * Bound: the tensor cores and shared memory; reads of K and V from the L2 cache. */
 #include "attention.cuh"
 #include "tma.cuh"
@@ -312,7 +312,7 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(flash_args a)
 #define HALF_KEYS  (SMALL_KEYS / 2) /* of a warpgroup */
 
 typedef struct picture_args {
-    CUtensorMap q, k, v, q_rest, k_rest, v_rest; /* columns 0 .. 63 and 64 .. 71 of a head; K and V half the keys */
+    CUtensorMap q, k, v; /* columns 0 .. 63 of a head; K and V half the keys */
     flash_args a;
 } picture_args;
 
@@ -329,12 +329,12 @@ typedef struct picture_memory {
 static __global__ void __launch_bounds__(2 * GROUP, 2) picture(const __grid_constant__ picture_args p)
 {
 #if CUDA_WGMMA
-    cuda_begin();
     extern __shared__ __align__(16) unsigned char memory[];
     picture_memory *mem = (picture_memory *)(memory + (1024 - cuda_shared(memory) % 1024) % 1024);
     const flash_args &a = p.a;
     int half = (int)threadIdx.x / GROUP, thread = (int)threadIdx.x % GROUP, lane = thread % 32, z = (int)blockIdx.z;
-    int m = (int)blockIdx.x * LINES;
+    int m = (int)blockIdx.x * LINES, width = a.kv_heads * a.head, column = z % a.kv_heads * a.head;
+    int row = z / a.kv_heads * a.row_cap + m, key = z / a.kv_heads * a.key_rows + a.first + half * HALF_KEYS;
     uint32_t k_there = cuda_shared(mem->k_there), v_there = cuda_shared(mem->v_there);
 
     if (threadIdx.x == 0) {
@@ -342,28 +342,38 @@ static __global__ void __launch_bounds__(2 * GROUP, 2) picture(const __grid_cons
             cuda_mbarrier_init(k_there + 8 * i, 1);
             cuda_mbarrier_init(v_there + 8 * i, 1);
         }
+        cuda_map_ahead(&p.q);
+        cuda_map_ahead(&p.k);
+        cuda_map_ahead(&p.v);
     }
     *(uint4 *)mem->k_rest[half][1][thread] = make_uint4(0, 0, 0, 0);
     if (threadIdx.x < LINES)
         *(uint4 *)mem->q_rest[1][thread] = make_uint4(0, 0, 0, 0);
-    cuda_shared_for_wgmma(); /* for the copy engine as well: the barriers */
+    cuda_shared_for_wgmma(); /* and for the copy engine: the barriers */
     __syncthreads();
+    cuda_begin(); /* so far: its own shared memory, and its arguments */
     if (thread == 0) { /* each half asks for its own, the first also for q, which both wait for */
-        int column = z % a.kv_heads * a.head, batch = z / a.kv_heads;
-        int row = batch * a.row_cap + m, key = batch * a.key_rows + a.first + half * HALF_KEYS;
         uint32_t k_bar = k_there + 8 * half, v_bar = v_there + 8 * half;
-        cuda_expect_bytes(k_bar, HALF_KEYS * SMALL_HEAD * 2 + (half ? 0 : LINES * SMALL_HEAD * 2));
-        if (half == 0) {
+        cuda_expect_bytes(k_bar, HALF_KEYS * 128 + (half ? 0 : LINES * 128));
+        if (half == 0)
             cuda_box(cuda_shared(mem->q), &p.q, column, row, k_bar);
-            cuda_box(cuda_shared(mem->q_rest), &p.q_rest, column + 64, row, k_bar);
-        }
         cuda_box(cuda_shared(mem->k[half]), &p.k, column, key, k_bar);
-        cuda_box(cuda_shared(mem->k_rest[half]), &p.k_rest, column + 64, key, k_bar);
-        cuda_expect_bytes(v_bar, HALF_KEYS * SMALL_HEAD * 2);
+        cuda_expect_bytes(v_bar, HALF_KEYS * 128);
         cuda_box(cuda_shared(mem->v[half]), &p.v, column, key, v_bar);
-        cuda_box(cuda_shared(mem->v_rest[half]), &p.v_rest, column + 64, key, v_bar);
     }
     __syncwarp();
+    /* Boxes of lines as short as the rest of a head take the copy engine as long as whole ones: a thread a line. */
+    const int64_t rest = (int64_t)(key + thread) * width + column + 64;
+    if (threadIdx.x < LINES) {
+        bool there = m + thread < a.row_cap;
+        cuda_copy16(mem->q_rest[0][thread], there ? a.q + (int64_t)(row + thread) * width + column + 64 : a.q, there);
+    }
+    cuda_copy16(mem->k_rest[half][0][thread], a.k + rest, true);
+    cuda_copy16(mem->v_rest[half][thread], a.v + rest, true);
+    cuda_copy_commit();
+    cuda_copy_wait<0>();
+    cuda_shared_for_wgmma();
+    __syncthreads(); /* the rests are there */
 
     float s[HALF_KEYS / 2], o[32], o_rest[4], top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, scale[2];
     uint32_t w[HALF_KEYS / 16][4];
@@ -459,13 +469,13 @@ static cudaError_t picture_run(const cuda_call *c, const flash_args &a, int64_t 
         CUtensorMap *map;
         const bf16 *data;
         int64_t rows;
-        int box_rows, box_columns;
-    } maps[] = {{&p.q, a.q, batch * a.row_cap, LINES, 64},      {&p.q_rest, a.q, batch * a.row_cap, LINES, 8},
-                {&p.k, a.k, batch * a.key_rows, HALF_KEYS, 64}, {&p.k_rest, a.k, batch * a.key_rows, HALF_KEYS, 8},
-                {&p.v, a.v, batch * a.key_rows, HALF_KEYS, 64}, {&p.v_rest, a.v, batch * a.key_rows, HALF_KEYS, 8}};
+        int box_rows;
+    } maps[] = {{&p.q, a.q, batch * a.row_cap, LINES},
+                {&p.k, a.k, batch * a.key_rows, HALF_KEYS},
+                {&p.v, a.v, batch * a.key_rows, HALF_KEYS}};
     for (const auto &m : maps)
         if (e == cudaSuccess)
-            e = cuda_tensor_map(m.map, m.data, m.rows, width, m.box_rows, m.box_columns);
+            e = cuda_tensor_map(m.map, m.data, m.rows, width, m.box_rows);
     return e ? e : cuda_launch(c, picture, dim3(cuda_ceil(lines, LINES), 1, matrices), 2 * GROUP, PICTURE_BYTES, p);
 }
 

@@ -17,7 +17,7 @@
 #define GROUP  128 /* threads of a warpgroup */
 #define BLOCK  (3 * GROUP)
 #define ROWS   128 /* of a tile */
-#define STEP   64
+#define STEP   64 /* features: a box is as wide */
 #define BOX    32 /* rows of a weight in one copy */
 #define UNIT   64 /* columns that belong to one weight */
 #define STAGES 4
@@ -72,7 +72,6 @@ template <int N, bool GEGLU>
 static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ wide_args a)
 {
 #if CUDA_WGMMA
-    cuda_begin();
     constexpr int boxes = N / BOX / PAIR; /* of a weight, that this block copies for both */
     constexpr int x_bytes = ROWS * STEP * 2, w_bytes = N * STEP * 2;
     extern __shared__ __align__(16) unsigned char memory[];
@@ -88,8 +87,12 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
             cuda_mbarrier_init(empty + 8 * i, PAIR * 2 * GROUP / 32);
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        cuda_map_ahead(&a.x);
+        for (int i = 0; i < CUDA_WIDE_MOST && a.units[i]; i++)
+            cuda_map_ahead(&a.w[i]);
     }
     cuda_cluster_barrier();
+    cuda_begin(); /* so far: its own shared memory, and its arguments */
 
     int stage = 0;
     uint32_t parity = 0;
@@ -139,7 +142,17 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
         for (int tile = first; tile < a.tiles; tile += stride) {
             int row = (tile % a.row_pairs * PAIR + rank) * ROWS + role * 64 + warp * 16 + lane / 4;
             int column = tile / a.row_pairs, before = 0;
+            const int t = lane % 4;
             float d[N / 2];
+            uint32_t bias[N / 8]; /* asked for before the products, not to wait for it behind them */
+            if (!GEGLU) {
+#pragma unroll
+                for (int i = 0; i < N / 8; i++) {
+                    int at, part = owner(a, column * (N / UNIT) + i / (UNIT / 8), &at);
+                    bool there = at < a.units[part] && a.bias[part];
+                    bias[i] = there ? *(const uint32_t *)(a.bias[part] + at * UNIT + i % (UNIT / 8) * 8 + 2 * t) : 0;
+                }
+            }
             for (int k = 0; k < a.steps; k++) {
                 cuda_mbarrier_wait(full + 8 * stage, parity);
                 cuda_wgmma_begin();
@@ -159,22 +172,12 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
             used(before);
 
             /* Eight columns of a thread at a time. */
-            const int t = lane % 4;
 #pragma unroll
             for (int g = 0; g < (GEGLU ? N / 2 : N) / 32; g++) {
                 int at = 0, part = GEGLU ? 0 : owner(a, column * (N / UNIT) + g / 2, &at);
                 const bool there = GEGLU || at < a.units[part];
                 const int width = a.units[part] * UNIT;
                 at = GEGLU ? column * (N / 2) + g * 32 : at * UNIT + g % 2 * 32;
-                float bias[8] = {};
-                if (!GEGLU && there && a.bias[part]) {
-#pragma unroll
-                    for (int j = 0; j < 4; j++) {
-                        float2 b = __bfloat1622float2(*(const __nv_bfloat162 *)(a.bias[part] + at + 8 * j + 2 * t));
-                        bias[2 * j] = b.x;
-                        bias[2 * j + 1] = b.y;
-                    }
-                }
 #pragma unroll
                 for (int r = 0; r < 2; r++) {
                     uint32_t w[4];
@@ -185,7 +188,8 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
                             w[j] = cuda_pack_bf16(__fmul_rn(cuda_gelu_of(rounded(v[0])), rounded(v[N / 4])),
                                                   __fmul_rn(cuda_gelu_of(rounded(v[1])), rounded(v[N / 4 + 1])));
                         else
-                            w[j] = cuda_pack_bf16(v[0] + bias[2 * j], v[1] + bias[2 * j + 1]);
+                            w[j] = cuda_pack_bf16(v[0] + __uint_as_float(bias[4 * g + j] << 16),
+                                                  v[1] + __uint_as_float(bias[4 * g + j] & 0xffff0000));
                     }
                     uint4 all = gather(w[0], w[1], w[2], w[3], t);
                     if (there && row + 8 * r < a.m)
@@ -225,9 +229,9 @@ cudaError_t cuda_wide_products(const cuda_call *c, const cuda_wide *p)
 {
     wide_args a = {};
     int columns = 0;
-    cudaError_t e = cuda_tensor_map(&a.x, p->x, p->m, p->k, ROWS, STEP);
+    cudaError_t e = cuda_tensor_map(&a.x, p->x, p->m, p->k, ROWS);
     for (int i = 0; e == cudaSuccess && i < p->count; i++) {
-        e = cuda_tensor_map(&a.w[i], p->w[i], p->n[i], p->k, BOX, STEP);
+        e = cuda_tensor_map(&a.w[i], p->w[i], p->n[i], p->k, BOX);
         a.bias[i] = (const __nv_bfloat16 *)p->bias[i];
         a.y[i] = (__nv_bfloat16 *)p->y[i];
         a.units[i] = (int)(p->n[i] / UNIT);

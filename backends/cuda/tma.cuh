@@ -1,7 +1,7 @@
 /* tma.cuh - boxes of a matrix copied into shared memory by the copy engine of Hopper, whole tiles at a word from one thread.
  *
- * A matrix is told to it as a CUtensorMap: rows of bf16 numbers, boxes of some columns and rows. 64 columns: lines of 128
- * bytes as WGMMA_128 in wgmma.cuh has them, swizzled alike; 8: the cores of WGMMA_PLAIN. What a box has beyond the matrix is zero. With a mask of the cluster's blocks the box
+ * A matrix is told to it as a CUtensorMap: rows of bf16 numbers, boxes of 64 columns (128 bytes, the lines of WGMMA_128 in
+ * wgmma.cuh, swizzled alike) by some rows. What a box has beyond the matrix is zero. With a mask of the cluster's blocks the box
  * arrives at the same place in each of them, and each one's barrier is told. */
 #ifndef PV_CUDA_TMA_CUH
 #define PV_CUDA_TMA_CUH
@@ -15,12 +15,11 @@
 /* ---- host ---- */
 
 /* width in numbers, a multiple of 8; data on a multiple of 16 bytes; boxes of up to 256 rows. */
-static inline cudaError_t cuda_tensor_map(CUtensorMap *map, const void *data, int64_t rows, int64_t width, int box_rows,
-                                          int box_columns)
+static inline cudaError_t cuda_tensor_map(CUtensorMap *map, const void *data, int64_t rows, int64_t width, int box_rows)
 {
     static const cuuint32_t one[2] = {1, 1};
     const cuuint64_t size[2] = {(cuuint64_t)width, (cuuint64_t)rows}, step[1] = {(cuuint64_t)width * 2};
-    const cuuint32_t box[2] = {(cuuint32_t)box_columns, (cuuint32_t)box_rows};
+    const cuuint32_t box[2] = {64, (cuuint32_t)box_rows};
     void *function = NULL;
     cudaDriverEntryPointQueryResult found;
     cudaError_t e = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found);
@@ -28,13 +27,19 @@ static inline cudaError_t cuda_tensor_map(CUtensorMap *map, const void *data, in
         return e != cudaSuccess ? e : cudaErrorNotSupported;
     CUresult r = ((decltype(&cuTensorMapEncodeTiled))function)(
         map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)data, size, step, box, one, CU_TENSOR_MAP_INTERLEAVE_NONE,
-        box_columns == 64 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+        CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return r == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 /* ---- device ---- */
 
 #if CUDA_WGMMA
+
+/* Has the map brought near, before the first box. */
+static __device__ inline void cuda_map_ahead(const CUtensorMap *map)
+{
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
 
 /* This phase of the barrier also waits for so many bytes; counts as one arrival. */
 static __device__ inline void cuda_expect_bytes(uint32_t barrier, int bytes)
