@@ -147,10 +147,13 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
             uint32_t bias[N / 8]; /* asked for before the products, not to wait for it behind them */
             if (!GEGLU) {
 #pragma unroll
-                for (int i = 0; i < N / 8; i++) {
-                    int at, part = owner(a, column * (N / UNIT) + i / (UNIT / 8), &at);
+                for (int u = 0; u < N / UNIT; u++) {
+                    int at, part = owner(a, column * (N / UNIT) + u, &at);
+                    const uint32_t *from = (const uint32_t *)(a.bias[part] + at * UNIT) + t;
                     bool there = at < a.units[part] && a.bias[part];
-                    bias[i] = there ? *(const uint32_t *)(a.bias[part] + at * UNIT + i % (UNIT / 8) * 8 + 2 * t) : 0;
+#pragma unroll
+                    for (int i = 0; i < UNIT / 8; i++)
+                        bias[u * (UNIT / 8) + i] = there ? from[4 * i] : 0;
                 }
             }
             for (int k = 0; k < a.steps; k++) {
