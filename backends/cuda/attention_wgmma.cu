@@ -4,8 +4,9 @@
  *
  * Layout, counts, numerics: as in attention.cu; all orders are fixed.
  * Launch: `stream`, head up to 256: clusters of two blocks, 128 lines a cluster; each block takes half the tiles of 64
- *   keys. Two warpgroups hold 64 lines each, their result in registers; a third fetches K and V by cp.async (so that
- *   what is behind `len` is never read) into a ring of five tiles in the order of use. Scores of the next tile are computed while
+ *   keys. Two warpgroups hold 64 lines each, their result in registers; a third fetches K and V into a ring of five tiles in
+ *   the order of use, by the copy engine, or where a tile ends behind `len` or the head is below 256 by cp.async, so that nothing
+ *   behind is read. Scores of the next tile are computed while
  *   the weights of this one meet V, and the two warpgroups fill one another's gaps. At the end each block hands the
  *   half that the other finishes over through shared memory.
  *   `picture`, 256 keys of head 72: 64 lines a block, two warpgroups with half the keys each, all of them at once in shared
@@ -80,7 +81,6 @@ static __device__ inline void merge(const float (&top)[2], const float (&sum)[2]
 #define LINES     64 /* of a warpgroup */
 #define KEYS      64 /* of a tile */
 #define SLOTS     5  /* tiles of K and V in the ring */
-#define BEHIND    2  /* tiles that a producer leaves under way */
 #define TILE      (KEYS * HEAD * 2)
 #define SUB       (KEYS * 128) /* 64 columns of a tile: lines of 128 bytes */
 #define BLOCK     (3 * GROUP)
@@ -89,6 +89,11 @@ static __device__ inline void merge(const float (&top)[2], const float (&sum)[2]
 
 static_assert(LINES == KEYS, "q of a warpgroup is laid out as a tile");
 static_assert(TILE * SLOTS >= (HAND_LINE + 1) * GROUP * (int)sizeof(float4), "what is handed over fits the ring");
+
+typedef struct stream_args {
+    CUtensorMap k, v; /* where the head is HEAD */
+    flash_args a;
+} stream_args;
 
 /* From a block's shared memory, rounded up to 1024. */
 typedef struct stream_memory {
@@ -116,55 +121,63 @@ static __device__ inline void fetch_lines(uint32_t to, const bf16 *from, int64_t
 }
 #endif
 
-static __global__ void __launch_bounds__(BLOCK, 1) stream(flash_args a)
+static __global__ void __launch_bounds__(BLOCK, 1) stream(const __grid_constant__ stream_args p)
 {
 #if CUDA_WGMMA
-    cuda_begin();
+    const flash_args &a = p.a;
     extern __shared__ __align__(16) unsigned char memory[];
     int z = (int)blockIdx.z, part = (int)blockIdx.y, role = (int)threadIdx.x / GROUP, thread = (int)threadIdx.x % GROUP;
-    int lines = cuda_count(a.rows, a.row_cap) * a.group, m0 = (int)blockIdx.x * 2 * LINES;
-    if (m0 >= lines) /* the whole cluster */
-        return;
     stream_memory *mem = (stream_memory *)(memory + (1024 - cuda_shared(memory) % 1024) % 1024);
     uint32_t ring = cuda_shared(mem->ring), full = cuda_shared(mem->full), empty = cuda_shared(mem->empty);
-    int len = cuda_count(a.len, a.key_cap), tiles = (len + KEYS - 1) / KEYS;
-    int begin = tiles * part / 2, n = tiles * (part + 1) / 2 - begin;
-
-    if (threadIdx.x == 0)
+    if (threadIdx.x == 0) {
         for (int i = 0; i < SLOTS; i++) {
             cuda_mbarrier_init(full + 8 * i, GROUP / 32);
             cuda_mbarrier_init(empty + 8 * i, 2 * GROUP / 32);
         }
+        cuda_shared_for_wgmma(); /* for the copy engine */
+    }
     __syncthreads();
+    cuda_begin(); /* so far: its own shared memory */
+    int lines = cuda_count(a.rows, a.row_cap) * a.group, m0 = (int)blockIdx.x * 2 * LINES;
+    if (m0 >= lines) /* the whole cluster */
+        return;
+    int len = cuda_count(a.len, a.key_cap), tiles = (len + KEYS - 1) / KEYS;
+    int begin = tiles * part / 2, n = tiles * (part + 1) / 2 - begin;
 
     /* The ring holds, as they are used: K 0, K 1, V 0, K 2, V 1, .. V last. */
     if (role == 2) {
         cuda_registers_fewer<40>();
         int kv_width = a.kv_heads * a.head;
         int64_t kv_at = ((int64_t)(z / a.kv_heads) * a.key_rows + a.first) * kv_width + z % a.kv_heads * a.head;
-        int slot = 0, done = 0, items = 2 * n;
+        int slot = 0, items = 2 * n, column = z % a.kv_heads * a.head, row = z / a.kv_heads * a.key_rows + a.first;
         uint32_t parity = 1;
-        for (int i = 0; i < items + BEHIND; i++) {
-            if (i < items) {
-                bool is_k = i == 0 || (i % 2 && i != items - 1);
-                int t = begin + (is_k ? (i + 1) / 2 : (i - 1) / 2);
-                cuda_mbarrier_wait(empty + 8 * slot, parity);
-                fetch_lines(ring + slot * TILE, (is_k ? a.k : a.v) + kv_at + (int64_t)t * KEYS * kv_width, kv_width,
-                            len - t * KEYS, a.head, thread);
-                if (++slot == SLOTS) {
-                    slot = 0;
-                    parity ^= 1;
-                }
+        for (int i = 0; i < items; i++) {
+            bool is_k = i == 0 || (i % 2 && i != items - 1);
+            int t = begin + (is_k ? (i + 1) / 2 : (i - 1) / 2);
+            uint32_t to = ring + slot * TILE, barrier = full + 8 * slot;
+            bool whole = a.head == HEAD && (t + 1) * KEYS <= len;
+            cuda_mbarrier_wait(empty + 8 * slot, parity);
+            if (!whole) {
+                fetch_lines(to, (is_k ? a.k : a.v) + kv_at + (int64_t)t * KEYS * kv_width, kv_width, len - t * KEYS, a.head,
+                            thread);
+                cuda_copy_commit();
+                cuda_copy_wait<0>();
+                cuda_shared_for_wgmma();
+                __syncwarp();
             }
-            cuda_copy_commit();
-            if (i < BEHIND)
-                continue;
-            cuda_copy_wait<BEHIND>();
-            cuda_shared_for_wgmma();
+            if (whole && thread == 0) {
+                cuda_expect_bytes(barrier, TILE);
+#pragma unroll
+                for (int j = 0; j < HEAD / 64; j++)
+                    cuda_box(to + j * SUB, is_k ? &p.k : &p.v, column + 64 * j, row + t * KEYS, barrier);
+            } else if (thread % 32 == 0) {
+                cuda_mbarrier_arrive(barrier);
+            }
             __syncwarp();
-            if (thread % 32 == 0)
-                cuda_mbarrier_arrive(full + 8 * done);
-            done = done + 1 == SLOTS ? 0 : done + 1;
+            if (++slot == SLOTS) {
+                slot = 0;
+                parity ^= 1;
+            }
         }
         cuda_cluster_barrier();
         cuda_cluster_barrier();
@@ -189,7 +202,7 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(flash_args a)
         const uint64_t k_at = cuda_operand_at(ring, 16, 1024, WGMMA_128);
         const uint64_t v_at = cuda_operand_at(ring, SUB, 1024, WGMMA_128); /* lead: to the next 64 columns */
         float s[KEYS / 2], o[HEAD / 2], top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, scale[2];
-        uint32_t p[KEYS / 16][4];
+        uint32_t w[KEYS / 16][4];
         int slot = 0, left = len - begin * KEYS - lane % 4 * 2;
         uint32_t parity = 0;
 #pragma unroll
@@ -222,7 +235,7 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(flash_args a)
             cuda_wgmma_begin();
 #pragma unroll
             for (int j = 0; j < KEYS / 16; j++)
-                cuda_wgmma_of<HEAD>(o, p[j], tile + j * (2048 >> 4), true);
+                cuda_wgmma_of<HEAD>(o, w[j], tile + j * (2048 >> 4), true);
             cuda_wgmma_commit();
         };
 
@@ -233,7 +246,7 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(flash_args a)
             cuda_settle(s);
             free_slot(next());
             weigh(s, a.scale, left, top, sum, scale);
-            pack(p, s);
+            pack(w, s);
             for (int t = 1; t < n; t++) {
                 filled();
                 scores();
@@ -249,7 +262,7 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(flash_args a)
                 cuda_settle(o);
                 cuda_settle(s); /* or the weights might go where the last ones are being read */
                 free_slot(next());
-                pack(p, s);
+                pack(w, s);
                 if (__any_sync(~0u, scale[0] != 1.0f || scale[1] != 1.0f)) {
 #pragma unroll
                     for (int i = 0; i < HEAD / 2; i++)
@@ -442,7 +455,14 @@ static __global__ void __launch_bounds__(2 * GROUP, 2) picture(const __grid_cons
 
 static cudaError_t stream_run(const cuda_call *c, const flash_args &a, int64_t lines, unsigned matrices)
 {
+    stream_args p = {};
+    p.a = a;
+    const int64_t rows = (int64_t)c->node->attr.attention.batch * a.key_rows, width = (int64_t)a.kv_heads * a.head;
     cudaError_t e = cudaFuncSetAttribute(stream, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)STREAM_BYTES);
+    if (e == cudaSuccess && a.head == HEAD)
+        e = cuda_tensor_map(&p.k, a.k, rows, width, KEYS);
+    if (e == cudaSuccess && a.head == HEAD)
+        e = cuda_tensor_map(&p.v, a.v, rows, width, KEYS);
     cudaLaunchAttribute how[2] = {};
     how[0].id = cudaLaunchAttributeClusterDimension;
     how[0].val.clusterDim.x = how[0].val.clusterDim.z = 1;
@@ -456,7 +476,7 @@ static cudaError_t stream_run(const cuda_call *c, const flash_args &a, int64_t l
     config.stream = c->stream;
     config.attrs = how;
     config.numAttrs = c->dependent ? 2 : 1;
-    return e ? e : cudaLaunchKernelEx(&config, stream, a);
+    return e ? e : cudaLaunchKernelEx(&config, stream, p);
 }
 
 static cudaError_t picture_run(const cuda_call *c, const flash_args &a, int64_t lines, unsigned matrices)
