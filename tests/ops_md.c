@@ -19,6 +19,7 @@ static const struct {
     {"patch", "`size`"},
     {"group", "`n`"},
     {"linear_geglu", "`between` (the dtype that both products are rounded to)"},
+    {"rope_cache", "`heads` (of q), `kv_heads`, `first` (row of the states)"},
     {"rope_store", "`heads`, `first` (row of the state)"},
 };
 

@@ -64,6 +64,11 @@ static inline pv_node *sample(pv_graph *g, pv_op op)
         attr.rope_store = (pv_rope_store_attr){.heads = 4, .first = 50};
         IN(x, sample_in(g, "table", 300, 16), sample_ints(g, "positions", 50), pv_state(g, "cache", PV_F32, 250, 64));
         break;
+    case PV_OP_ROPE_CACHE:
+        attr.rope_cache = (pv_rope_cache_attr){.heads = 4, .kv_heads = 1, .first = 50};
+        IN(sample_in(g, "q", 50, 64), sample_in(g, "k", 50, 16), sample_in(g, "v", 50, 16), sample_in(g, "table", 300, 16),
+           sample_ints(g, "positions", 50), pv_state(g, "k_cache", PV_F32, 250, 16), pv_state(g, "v_cache", PV_F32, 250, 16));
+        break;
     case PV_OP_ADD:
     case PV_OP_MUL:
         IN(x, sample_in(g, "y", 1, 64));

@@ -27,6 +27,7 @@ const cuda_kernel *const cuda_kernels[PV_OP_COUNT] = {
     [PV_OP_GATED_NORM] = &cuda_gated_norm,
     [PV_OP_ROPE] = &cuda_rope,
     [PV_OP_ROPE_STORE] = &cuda_rope_store,
+    [PV_OP_ROPE_CACHE] = &cuda_rope_cache,
     [PV_OP_ADD] = &cuda_add,
     [PV_OP_MUL] = &cuda_mul,
     [PV_OP_SCALE] = &cuda_scale,

@@ -80,3 +80,12 @@ void body_rope_store(pv_graph *g, const pv_node *n, pv_tensor **out)
     pv_tensor *x = pv_rope(g, NULL, n->in[0], n->in[1], n->in[2], a->heads);
     out[0] = pv_store(g, NULL, n->in[3], x, a->first);
 }
+
+void body_rope_cache(pv_graph *g, const pv_node *n, pv_tensor **out)
+{
+    const pv_rope_cache_attr *a = &n->attr.rope_cache;
+    out[0] = pv_rope(g, NULL, n->in[0], n->in[3], n->in[4], a->heads);
+    pv_tensor *k = pv_rope(g, NULL, n->in[1], n->in[3], n->in[4], a->kv_heads);
+    out[1] = pv_store(g, NULL, n->in[5], k, a->first);
+    out[2] = pv_store(g, NULL, n->in[6], n->in[2], a->first);
+}

@@ -81,6 +81,9 @@ static void put_attr(text *t, const pv_node *n)
         put(t, " size=%d", a->patch.size);
     else if (!strcmp(kind, "linear_geglu"))
         put(t, " between=%s", pv_dtype_name(a->linear_geglu.between));
+    else if (!strcmp(kind, "rope_cache"))
+        put(t, " heads=%d kv_heads=%d first=%lld", a->rope_cache.heads, a->rope_cache.kv_heads,
+            (long long)a->rope_cache.first);
     else if (!strcmp(kind, "group"))
         put(t, " n=%d", a->group.n);
 }

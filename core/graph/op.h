@@ -49,6 +49,11 @@ typedef struct pv_rope_store_attr {
     int64_t first;
 } pv_rope_store_attr;
 
+typedef struct pv_rope_cache_attr {
+    int heads, kv_heads;
+    int64_t first;
+} pv_rope_cache_attr;
+
 typedef union pv_attr {
     pv_none_attr none;
     pv_norm_attr norm;
@@ -60,6 +65,7 @@ typedef union pv_attr {
     pv_group_attr group;
     pv_linear_geglu_attr linear_geglu;
     pv_rope_store_attr rope_store;
+    pv_rope_cache_attr rope_cache;
 } pv_attr;
 
 #define PV_OP_ROW_WISE 1u
