@@ -17,6 +17,8 @@
 
 #define GROUP 128 /* threads of a warpgroup */
 
+#if CUDA_WGMMA
+
 /* The weights of a thread's scores become A of the next product: 16 keys of the warp's 16 lines. */
 template <int N> static __device__ inline void pack(uint32_t (&p)[N / 8][4], const float (&s)[N])
 {
@@ -74,6 +76,8 @@ static __device__ inline void merge(const float (&top)[2], const float (&sum)[2]
         }
     }
 }
+
+#endif
 
 /* ---- stream ---- */
 

@@ -4,10 +4,11 @@
  *
  * Computes: y_i = x w_i^T (+ b_i), or y_0 = gelu(x w_0^T) (x w_1^T) with both factors rounded to bf16 first, as they would be
  *   apart. x [M, K], w_i [N_i, K], b_i [N_i], y_i [M, N_i], all bf16. Every row up to the capacity.
- * Launch: clusters of two blocks with a tile each, 128 rows by 192 columns (256: 128 of gate, 128 of up); the two have the
- *   same columns and share what they read of the weights. As many clusters as the device holds, which go through all tiles, rows
- *   first, so that a weight is read from memory once. In a block two warpgroups multiply, 64 rows each; one thread keeps
- *   the copy engine busy, four steps of 64 features ahead, across tiles.
+ * Launch: clusters of two blocks with a tile each, 128 rows by 192 columns (256: 128 of gate, 128 of up). The two have the
+ *   same columns and each reads half of the weights' tile for both; where row tiles do not go in pairs, they have the same
+ *   rows and share x. As many clusters as the device holds go through all tiles, rows first, so that a weight is read from
+ *   memory once. In a block two warpgroups multiply, 64 rows each; one warp keeps the copy engine busy, four steps of 64
+ *   features ahead, across tiles.
  * Numerics: f32 sums in the order of k, one rounding (GeGLU: as said). Fixed order.
  * Bound: the tensor cores. */
 #include "small.h"
@@ -28,8 +29,13 @@ typedef struct wide_args {
     const __nv_bfloat16 *bias[CUDA_WIDE_MOST];
     __nv_bfloat16 *y[CUDA_WIDE_MOST];
     int units[CUDA_WIDE_MOST]; /* of each weight */
-    int m, steps, row_pairs, tiles;
+    int m, steps, row_groups, tiles; /* row groups: pairs of row tiles, or row tiles where x is shared */
+    bool share_x;
 } wide_args;
+
+typedef struct place {
+    int row, column; /* tiles */
+} place;
 
 template <int N> struct wide_memory {
     unsigned char x[STAGES][ROWS * STEP * 2], w[STAGES][N * STEP * 2];
@@ -46,6 +52,12 @@ static __device__ inline int owner(const wide_args &a, int u, int *own)
         u -= a.units[i++];
     *own = u;
     return i;
+}
+
+static __device__ inline place place_of(const wide_args &a, int tile, int rank)
+{
+    int group = tile % a.row_groups, column = tile / a.row_groups;
+    return {a.share_x ? group : group * PAIR + rank, a.share_x ? column * PAIR + rank : column};
 }
 
 /* Four threads of a row hold pairs of columns of four times eight: after, each holds eight columns in a row. */
@@ -72,7 +84,7 @@ template <int N, bool GEGLU>
 static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ wide_args a)
 {
 #if CUDA_WGMMA
-    constexpr int boxes = N / BOX / PAIR; /* of a weight, that this block copies for both */
+    constexpr int boxes = N / BOX; /* of weights in a tile */
     constexpr int x_bytes = ROWS * STEP * 2, w_bytes = N * STEP * 2;
     extern __shared__ __align__(16) unsigned char memory[];
     wide_memory<N> *mem = (wide_memory<N> *)(memory + (1024 - cuda_shared(memory) % 1024) % 1024);
@@ -104,27 +116,36 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
     };
     if (role == 2) {
         cuda_registers_fewer<40>();
-        if (thread == 0) {
+        if (thread < 32) {
+            /* A lane a box: first those of x, all of this block's or half of both blocks', then of the weights likewise. */
+            const int of_x = a.share_x ? 1 : 2, of_w = a.share_x ? boxes : boxes / PAIR;
+            const bool is_x = thread < of_x, mine = thread < of_x + of_w, for_both = is_x == a.share_x;
+            const int box = is_x ? thread + (a.share_x ? rank : 0) : thread - of_x + (a.share_x ? 0 : rank * of_w);
             for (int tile = first; tile < a.tiles; tile += stride) {
-                int row = (tile % a.row_pairs * PAIR + rank) * ROWS, column = tile / a.row_pairs;
-                for (int k = 0; k < a.steps; k++) {
-                    uint32_t barrier = full + 8 * stage;
-                    cuda_mbarrier_wait(empty + 8 * stage, parity ^ 1);
-                    cuda_expect_bytes(barrier, x_bytes + w_bytes);
-                    cuda_box(x_at + stage * x_bytes, &a.x, k * STEP, row, barrier);
-#pragma unroll
-                    for (int i = 0; i < boxes; i++) {
-                        int box = rank * boxes + i, part, at; /* box `at` of weight `part` */
-                        if (GEGLU) {
-                            part = rank;
-                            at = column * boxes + i;
-                        } else {
-                            part = owner(a, column * (N / UNIT) + box / (UNIT / BOX), &at);
-                            at = at * (UNIT / BOX) + box % (UNIT / BOX);
-                        }
-                        cuda_box_to_all(w_at + stage * w_bytes + box * (BOX * STEP * 2), &a.w[part], k * STEP, at * BOX,
-                                        barrier, (1 << PAIR) - 1);
+                place at_tile = place_of(a, tile, rank);
+                const CUtensorMap *map = &a.x;
+                int row = at_tile.row * ROWS + box * (ROWS / 2);
+                uint32_t to = x_at + box * (x_bytes / 2);
+                if (!is_x) {
+                    int part = box / (boxes / 2), at = at_tile.column * (boxes / 2) + box % (boxes / 2);
+                    if (!GEGLU) {
+                        part = owner(a, at_tile.column * (N / UNIT) + box / (UNIT / BOX), &at);
+                        at = at * (UNIT / BOX) + box % (UNIT / BOX);
                     }
+                    map = &a.w[mine ? part : 0];
+                    row = at * BOX;
+                    to = w_at + box * (BOX * STEP * 2);
+                }
+                for (int k = 0; k < a.steps; k++) {
+                    uint32_t barrier = full + 8 * stage, there = to + stage * (is_x ? x_bytes : w_bytes);
+                    cuda_mbarrier_wait(empty + 8 * stage, parity ^ 1);
+                    if (thread == 0)
+                        cuda_expect_bytes(barrier, x_bytes + w_bytes);
+                    __syncwarp();
+                    if (mine && for_both)
+                        cuda_box_to_all(there, map, k * STEP, row, barrier, (1 << PAIR) - 1);
+                    else if (mine)
+                        cuda_box(there, map, k * STEP, row, barrier);
                     next();
                 }
             }
@@ -140,8 +161,8 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
                 cuda_arrive_at(empty + 8 * which, lane);
         };
         for (int tile = first; tile < a.tiles; tile += stride) {
-            int row = (tile % a.row_pairs * PAIR + rank) * ROWS + role * 64 + warp * 16 + lane / 4;
-            int column = tile / a.row_pairs, before = 0;
+            place at_tile = place_of(a, tile, rank);
+            int row = at_tile.row * ROWS + role * 64 + warp * 16 + lane / 4, column = at_tile.column, before = 0;
             const int t = lane % 4;
             float d[N / 2];
             uint32_t bias[N / 8]; /* asked for before the products, not to wait for it behind them */
@@ -178,9 +199,9 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
 #pragma unroll
             for (int g = 0; g < (GEGLU ? N / 2 : N) / 32; g++) {
                 int at = 0, part = GEGLU ? 0 : owner(a, column * (N / UNIT) + g / 2, &at);
-                const bool there = GEGLU || at < a.units[part];
                 const int width = a.units[part] * UNIT;
                 at = GEGLU ? column * (N / 2) + g * 32 : at * UNIT + g % 2 * 32;
+                const bool there = at < width;
 #pragma unroll
                 for (int r = 0; r < 2; r++) {
                     uint32_t w[4];
@@ -209,8 +230,11 @@ template <int N, bool GEGLU> static cudaError_t launch(const cuda_call *c, wide_
 {
     constexpr size_t bytes = sizeof(wide_memory<N>) + 1024;
     cudaError_t e = cudaFuncSetAttribute(wide<N, GEGLU>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
-    a.row_pairs = (a.m + PAIR * ROWS - 1) / (PAIR * ROWS);
-    a.tiles = a.row_pairs * ((columns + (GEGLU ? N / 2 : N) - 1) / (GEGLU ? N / 2 : N));
+    int rows = (a.m + ROWS - 1) / ROWS, of_tile = GEGLU ? N / 2 : N;
+    columns = (columns + of_tile - 1) / of_tile;
+    a.share_x = rows % PAIR != 0;
+    a.row_groups = a.share_x ? rows : rows / PAIR;
+    a.tiles = a.row_groups * (a.share_x ? (columns + PAIR - 1) / PAIR : columns);
     int clusters = a.tiles < c->sms / PAIR ? a.tiles : c->sms / PAIR;
     cudaLaunchAttribute how[2] = {};
     how[0].id = cudaLaunchAttributeClusterDimension;
@@ -232,7 +256,7 @@ cudaError_t cuda_wide_products(const cuda_call *c, const cuda_wide *p)
 {
     wide_args a = {};
     int columns = 0;
-    cudaError_t e = cuda_tensor_map(&a.x, p->x, p->m, p->k, ROWS);
+    cudaError_t e = cuda_tensor_map(&a.x, p->x, p->m, p->k, ROWS / 2);
     for (int i = 0; e == cudaSuccess && i < p->count; i++) {
         e = cuda_tensor_map(&a.w[i], p->w[i], p->n[i], p->k, BOX);
         a.bias[i] = (const __nv_bfloat16 *)p->bias[i];

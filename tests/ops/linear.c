@@ -94,6 +94,7 @@ int test_linear(void)
     CHECK_OP(LINEAR_GEGLU, .attr = narrow, .in = {BF16(9, 40), BF16(24, 40), F32(24, 40)}, .out = {PV_BF16});
     CHECK_OP(LINEAR_GEGLU, .attr = narrow, .in = {BF16(256, 128), BF16(384, 128), BF16(384, 128)}, .out = {PV_BF16});
     CHECK_OP(LINEAR_GEGLU, .attr = narrow, .in = {BF16(700, 328), BF16(2304, 328), BF16(2304, 328)}, .out = {PV_BF16});
+    CHECK_OP(LINEAR_GEGLU, .attr = narrow, .in = {BF16(300, 200), BF16(384, 200), BF16(384, 200)}, .out = {PV_BF16});
     CHECK_OP(LINEAR_GEGLU, .attr = narrow,
              .in = {{.dtype = PV_BF16, .dim = {200, 72}, .rows = 131, .counted = true}, BF16(128, 72), BF16(128, 72)},
              .out = {PV_BF16});
