@@ -43,19 +43,8 @@ template <int KIND, int V, bool HELD> static __global__ void __launch_bounds__(T
     int64_t row = (int64_t)blockIdx.x * a.width;
     int first = (int)threadIdx.x * V, step = (int)blockDim.x * V;
     float x[V] = {}, mean = 0;
-    cuda_bits<V> w_bits = {}, b_bits = {};
-    auto fetch_weights = [&](int i) {
-        if (a.w)
-            w_bits = cuda_fetch<V>(a.w, a.w_dtype, i);
-        if (KIND == LAYER)
-            b_bits = cuda_fetch<V>(a.b, a.b_dtype, i);
-        if (KIND == ADA)
-            b_bits = cuda_fetch<V>(a.w, a.w_dtype, a.width + i);
-    };
-    if (HELD && first < a.width) {
+    if (HELD && first < a.width)
         cuda_get<V>(x, a.x, a.x_dtype, row + first);
-        fetch_weights(first); /* under way beside the sums */
-    }
 
 #pragma unroll
     for (int pass = KIND == LAYER ? 0 : 1; pass < 2; pass++) {
@@ -75,10 +64,12 @@ template <int KIND, int V, bool HELD> static __global__ void __launch_bounds__(T
             float w[V], b[V], y[V];
             if (!HELD)
                 cuda_get<V>(x, a.x, a.x_dtype, row + i);
-            if (!HELD)
-                fetch_weights(i);
-            cuda_widen<V>(w, w_bits, a.w_dtype);
-            cuda_widen<V>(b, b_bits, KIND == ADA ? a.w_dtype : a.b_dtype);
+            if (a.w)
+                cuda_get<V>(w, a.w, a.w_dtype, i);
+            if (KIND == LAYER)
+                cuda_get<V>(b, a.b, a.b_dtype, i);
+            if (KIND == ADA)
+                cuda_get<V>(b, a.w, a.w_dtype, a.width + i);
 #pragma unroll
             for (int k = 0; k < V; k++) {
                 float h = __fmul_rn(x[k] - mean, sum);
