@@ -1,17 +1,16 @@
-/* attention_wgmma.cu - the whole of attention on Hopper's own tensor instructions: the same as attention.cu computes, for
- * the two shapes that take the time: many lines at head sizes above 128, and pictures (SigLIP: a few hundred keys of a small
- * head).
+/* attention_wgmma.cu - the whole of attention on Hopper's own tensor instructions: what attention.cu computes, for the two
+ * shapes that take the time: many lines at head sizes above 128, and pictures (SigLIP).
  *
  * Layout, counts, numerics: as in attention.cu; all orders are fixed.
  * Launch: `stream`, head up to 256: clusters of two blocks, 128 lines a cluster; each block takes half the tiles of 64
- *   keys. Two warpgroups hold 64 lines each, their result in registers; a third fetches K and V into a ring of five tiles in
- *   the order of use, by the copy engine, or where a tile ends behind `len` or the head is below 256 by cp.async, so that nothing
- *   behind is read. Scores of the next tile are computed while
- *   the weights of this one meet V, and the two warpgroups fill one another's gaps. At the end each block hands the
- *   half that the other finishes over through shared memory.
+ *   keys. Two warpgroups hold 64 lines each, their result in registers; a third has K and V fetched into a ring of five
+ *   tiles in the order of use: by the copy engine, or, where a tile ends behind `len` or the head is below 256, by cp.async,
+ *   so that nothing behind is read. Scores of the next tile are computed while the weights of this one meet V, and the two
+ *   warpgroups fill one another's gaps. At the end each block hands over the half that the other finishes.
  *   `picture`, 256 keys of head 72: 64 lines a block, two warpgroups with half the keys each, all of them at once in shared
- *   memory, by the copy engine where lines are long; all scores of a line in registers, so the softmax is one pass; the halves are added up at the end.
- * Bound: the tensor cores and shared memory; reads of K and V from the L2 cache. */
+ *   memory, by the copy engine where lines are long. All scores of a line are in registers, so the softmax is one pass; the
+ *   halves are added up at the end.
+ * Bound: the tensor cores and shared memory; `picture`: latency. */
 #include "attention.cuh"
 #include "tma.cuh"
 
@@ -59,8 +58,8 @@ static __device__ inline void weigh(float (&s)[N], float factor, int left, float
     }
 }
 
-/* Two halves of the keys: what each result is worth in the whole, divided already. `other`: maximum and sum of the other half,
- * for both lines. */
+/* Two halves of the keys: what each result is worth in the whole, divided already. `other`: maximum and sum of the other
+ * half, for both lines. */
 static __device__ inline void merge(const float (&top)[2], const float (&sum)[2], const float4 &other, float (&mine)[2],
                                     float (&theirs)[2])
 {
@@ -119,7 +118,8 @@ static __device__ inline void fetch_lines(uint32_t to, const bf16 *from, int64_t
     for (int i = 0; i < KEYS; i += 4) {
         bool read = inside && line + i < there;
         uint32_t at = to + (uint32_t)(i * 128 + ((chunk ^ (line + i)) % 8 * 16));
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(read ? 16 : 0) : "memory");
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(read ? 16 : 0)
+                     : "memory");
         from += 4 * width;
     }
 }
@@ -162,8 +162,8 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(const __grid_constant_
             bool whole = a.head == HEAD && (t + 1) * KEYS <= len;
             cuda_mbarrier_wait(empty + 8 * slot, parity);
             if (!whole) {
-                fetch_lines(to, (is_k ? a.k : a.v) + kv_at + (int64_t)t * KEYS * kv_width, kv_width, len - t * KEYS, a.head,
-                            thread);
+                fetch_lines(to, (is_k ? a.k : a.v) + kv_at + (int64_t)t * KEYS * kv_width, kv_width, len - t * KEYS,
+                            a.head, thread);
                 cuda_copy_commit();
                 cuda_copy_wait<0>();
                 cuda_shared_for_wgmma();
@@ -189,13 +189,16 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(const __grid_constant_
         cuda_registers_more<232>();
         int lane = thread % 32, warp = thread / 32, m = m0 + role * LINES;
         {
-            const bf16 *q = a.q + ((int64_t)(z / a.kv_heads) * a.row_cap * a.kv_heads + z % a.kv_heads) * a.group * a.head;
+            const bf16 *q =
+                a.q + ((int64_t)(z / a.kv_heads) * a.row_cap * a.kv_heads + z % a.kv_heads) * a.group * a.head;
             int chunk = lane;
             for (int line = warp; line < LINES; line += 4) {
                 int at = m + line;
                 bool there = at < lines && chunk * 8 < a.head;
-                const bf16 *from = q + ((int64_t)(at / a.group) * a.kv_heads * a.group + at % a.group) * a.head + chunk * 8;
-                cuda_copy16(mem->q[role] + chunk / 8 * SUB + line * 128 + (chunk ^ line) % 8 * 16, there ? from : q, there);
+                const bf16 *from =
+                    q + ((int64_t)(at / a.group) * a.kv_heads * a.group + at % a.group) * a.head + chunk * 8;
+                cuda_copy16(mem->q[role] + chunk / 8 * SUB + line * 128 + (chunk ^ line) % 8 * 16, there ? from : q,
+                            there);
             }
             cuda_copy_commit();
             cuda_copy_wait<0>();
@@ -231,7 +234,8 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(const __grid_constant_
             cuda_wgmma_begin();
 #pragma unroll
             for (int d = 0; d < HEAD / 16; d++)
-                cuda_wgmma<KEYS>(s, q_at + d / 4 * (SUB >> 4) + d % 4 * 2, tile + d / 4 * (SUB >> 4) + d % 4 * 2, d != 0);
+                cuda_wgmma<KEYS>(s, q_at + d / 4 * (SUB >> 4) + d % 4 * 2, tile + d / 4 * (SUB >> 4) + d % 4 * 2,
+                                 d != 0);
             cuda_wgmma_commit();
         };
         auto values = [&]() {
@@ -324,7 +328,8 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(const __grid_constant_
 
 /* ---- picture ---- */
 
-#define SMALL_HEAD 72 /* 64 columns in lines of 128 bytes, and 8 in cores; another 8 of zeros where they are multiplied by k */
+/* 64 columns in lines of 128 bytes, and 8 in cores, with another 8 of zeros where products go along them. */
+#define SMALL_HEAD 72
 #define SMALL_KEYS 256
 #define HALF_KEYS  (SMALL_KEYS / 2) /* of a warpgroup */
 
@@ -368,7 +373,7 @@ static __global__ void __launch_bounds__(2 * GROUP, 2) picture(const __grid_cons
         *(uint4 *)mem->q_rest[1][thread] = make_uint4(0, 0, 0, 0);
     cuda_shared_for_wgmma(); /* and for the copy engine: the barriers */
     __syncthreads();
-    cuda_begin(); /* so far: its own shared memory, and its arguments */
+    cuda_begin();      /* so far: its own shared memory, and its arguments */
     if (thread == 0) { /* each half asks for its own, the first also for q, which both wait for */
         uint32_t k_bar = k_there + 8 * half, v_bar = v_there + 8 * half;
         cuda_expect_bytes(k_bar, HALF_KEYS * 128 + (half ? 0 : LINES * 128));

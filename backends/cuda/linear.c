@@ -1,6 +1,6 @@
-/* linear.c - y = x w^T (+ b), that onto a residual or through GELU, and several of one input at once: x [M, K], w [N, K] as
- * stored, b [N]; through cuBLASLt. What it has no form for and Hopper does well, linear_wgmma.cu does: other groups than two
- * alike, and gate and up with their GeGLU.
+/* linear.c - y = x w^T (+ b), that onto a residual or through GELU, and several of one input at once:
+ * x [M, K], w [N, K] as stored, b [N]; through cuBLASLt. What it has no form for and Hopper does well,
+ * linear_wgmma.cu does: other groups than two alike, and gate and up with their GeGLU.
  *
  * Every row up to the capacity is computed: what the rows behind the valid count hold stays in those rows.
  * Both operands bf16: tensor cores, f32 sums, y bf16 or f32. All else: f32 products of f32 numbers (never
@@ -18,13 +18,13 @@
 #include "base/memory.h"
 #include "device.h"
 
-#include <stdint.h>
 #include <string.h>
 
 #define CANDIDATES   32
 #define REPEATS      5
 #define HOPELESS     1.5f /* times the best so far: not run again */
 #define WIDE_ROWS    192 /* fewer leave most of a tile of our own kernel empty */
+#define WIDE_ROWS_MOST 65536 /* tiles are counted in 32 bits */
 #define WIDE_COLUMNS (1 << 24)
 #define LIBRARY_GELU true /* false: by our kernel, should tests/ops find the library's too far from tanh */
 #define WORKSPACE    ((size_t)32 << 20) /* for the library: what its documentation recommends on Hopper */
@@ -66,8 +66,8 @@ static bool is_wide(const cuda_device *d, const pv_node *n)
 {
     bool geglu = n->op == PV_OP_LINEAR_GEGLU;
     int count = geglu ? 2 : n->attr.group.n, unit = geglu ? 128 : 64;
-    bool ok = d->wgmma && count <= CUDA_WIDE_MOST && pv_elements(n->in[0]) / pv_width(n->in[0]) >= WIDE_ROWS &&
-              pv_elements(n->in[0]) / pv_width(n->in[0]) <= INT32_MAX / 2 && pv_width(n->in[0]) % 8 == 0;
+    int64_t m = pv_elements(n->in[0]) / pv_width(n->in[0]);
+    bool ok = d->wgmma && count <= CUDA_WIDE_MOST && m >= WIDE_ROWS && m <= WIDE_ROWS_MOST && pv_width(n->in[0]) % 8 == 0;
     for (int i = 0; ok && i < n->n_in; i++)
         ok = n->in[i]->dtype == PV_BF16;
     for (int i = 0; ok && i < n->n_out; i++)

@@ -1,14 +1,14 @@
-/* linear_wgmma.cu - products of one input with up to three weights on Hopper's own tensor instructions, for hundreds of rows:
- * what cuBLASLt does not do in one. Weights of different widths, each with its bias and its result (q, k, v); and gate
+/* linear_wgmma.cu - products of one input with up to three weights on Hopper's own tensor instructions, for hundreds of
+ * rows: what cuBLASLt does not do in one. Weights of different widths, each with its bias and its result (q, k, v); and gate
  * and up with GeGLU behind them, so that neither is ever in memory.
  *
- * Computes: y_i = x w_i^T (+ b_i), or y_0 = gelu(x w_0^T) (x w_1^T) with both factors rounded to bf16 first, as they would be
- *   apart. x [M, K], w_i [N_i, K], b_i [N_i], y_i [M, N_i], all bf16. Every row up to the capacity.
- * Launch: clusters of two blocks with a tile each, 128 rows by 192 columns (256: 128 of gate, 128 of up). The two have the
- *   same columns and each reads half of the weights' tile for both; where row tiles do not go in pairs, they have the same
- *   rows and share x. As many clusters as the device holds go through all tiles, rows first, so that a weight is read from
- *   memory once. In a block two warpgroups multiply, 64 rows each; one warp keeps the copy engine busy, four steps of 64
- *   features ahead, across tiles.
+ * Computes: y_i = x w_i^T (+ b_i), or y_0 = gelu(x w_0^T) (x w_1^T) with both factors rounded to bf16 first, as they would
+ *   be apart. x [M, K], w_i [N_i, K], b_i [N_i], y_i [M, N_i], all bf16. Every row up to the capacity.
+ * Launch: clusters of two blocks with a tile each, 128 rows by 192 columns (GeGLU: 128 of gate, 128 of up). The two have
+ *   the same columns and each reads half of the weights' tile for both; where row tiles do not go in pairs, they have the
+ *   same rows and share x. As many clusters as the device holds go through all tiles, rows first, so that a weight is read
+ *   from memory once. In a block two warpgroups multiply, 64 rows each; one warp keeps the copy engine busy, four steps of
+ *   64 features ahead, across tiles.
  * Numerics: f32 sums in the order of k, one rounding (GeGLU: as said). Fixed order.
  * Bound: the tensor cores. */
 #include "small.h"
@@ -18,9 +18,9 @@
 #define GROUP  128 /* threads of a warpgroup */
 #define BLOCK  (3 * GROUP)
 #define ROWS   128 /* of a tile */
-#define STEP   64 /* features: a box is as wide */
-#define BOX    32 /* rows of a weight in one copy */
-#define UNIT   64 /* columns that belong to one weight */
+#define STEP   64  /* features: a box is as wide */
+#define BOX    32  /* rows of a weight in one copy */
+#define UNIT   64  /* columns that belong to one weight */
 #define STAGES 4
 #define PAIR   2 /* blocks of a cluster */
 
@@ -28,7 +28,7 @@ typedef struct wide_args {
     CUtensorMap x, w[CUDA_WIDE_MOST];
     const __nv_bfloat16 *bias[CUDA_WIDE_MOST];
     __nv_bfloat16 *y[CUDA_WIDE_MOST];
-    int units[CUDA_WIDE_MOST]; /* of each weight */
+    int units[CUDA_WIDE_MOST];       /* of each weight */
     int m, steps, row_groups, tiles; /* row groups: pairs of row tiles, or row tiles where x is shared */
     bool share_x;
 } wide_args;
@@ -235,7 +235,7 @@ template <int N, bool GEGLU> static cudaError_t launch(const cuda_call *c, wide_
     a.share_x = rows % PAIR != 0;
     a.row_groups = a.share_x ? rows : rows / PAIR;
     a.tiles = a.row_groups * (a.share_x ? (columns + PAIR - 1) / PAIR : columns);
-    int clusters = a.tiles < c->sms / PAIR ? a.tiles : c->sms / PAIR;
+    int room = c->sms < PAIR ? 1 : c->sms / PAIR, clusters = a.tiles < room ? a.tiles : room;
     cudaLaunchAttribute how[2] = {};
     how[0].id = cudaLaunchAttributeClusterDimension;
     how[0].val.clusterDim.x = PAIR;

@@ -1,8 +1,9 @@
-/* tma.cuh - boxes of a matrix copied into shared memory by the copy engine of Hopper, whole tiles at a word from one thread.
+/* tma.cuh - boxes of a matrix copied into shared memory by the copy engine of Hopper, whole tiles at a word from one
+ * thread.
  *
- * A matrix is told to it as a CUtensorMap: rows of bf16 numbers, boxes of 64 columns (128 bytes, the lines of WGMMA_128 in
- * wgmma.cuh, swizzled alike) by some rows. What a box has beyond the matrix is zero. With a mask of the cluster's blocks the box
- * arrives at the same place in each of them, and each one's barrier is told. */
+ * A matrix is told to it as a CUtensorMap: rows of bf16 numbers, boxes of 64 columns (128 bytes: the lines of WGMMA_128 in
+ * wgmma.cuh, swizzled alike) by some rows. What a box has beyond the matrix is zero. With a mask of the cluster's blocks
+ * the box arrives at the same place in each of them, and each one's barrier is told. PTX manual, "tensor". */
 #ifndef PV_CUDA_TMA_CUH
 #define PV_CUDA_TMA_CUH
 
@@ -22,7 +23,8 @@ static inline cudaError_t cuda_tensor_map(CUtensorMap *map, const void *data, in
     const cuuint32_t box[2] = {64, (cuuint32_t)box_rows};
     void *function = NULL;
     cudaDriverEntryPointQueryResult found;
-    cudaError_t e = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found);
+    cudaError_t e =
+        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found);
     if (e != cudaSuccess || !function)
         return e != cudaSuccess ? e : cudaErrorNotSupported;
     CUresult r = ((decltype(&cuTensorMapEncodeTiled))function)(
@@ -49,14 +51,14 @@ static __device__ inline void cuda_expect_bytes(uint32_t barrier, int bytes)
 
 static __device__ inline void cuda_box(uint32_t to, const CUtensorMap *map, int column, int row, uint32_t barrier)
 {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
-                     to),
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], "
+                 "[%1, {%2, %3}], [%4];" ::"r"(to),
                  "l"(map), "r"(column), "r"(row), "r"(barrier)
                  : "memory");
 }
 
-static __device__ inline void cuda_box_to_all(uint32_t to, const CUtensorMap *map, int column, int row, uint32_t barrier,
-                                              uint16_t blocks)
+static __device__ inline void cuda_box_to_all(uint32_t to, const CUtensorMap *map, int column, int row,
+                                              uint32_t barrier, uint16_t blocks)
 {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
                  "[%1, {%2, %3}], [%4], %5;" ::"r"(to),
@@ -64,8 +66,9 @@ static __device__ inline void cuda_box_to_all(uint32_t to, const CUtensorMap *ma
                  : "memory");
 }
 
-/* An arrival at a barrier of the cluster's block `rank`, at the same place as `barrier` here. It orders no writes of this block's
- * (which would be a fence, and take longer than a step of a product): for those that have read what others wrote. */
+/* An arrival at a barrier of the cluster's block `rank`, at the same place as `barrier` here: for those that have read what
+ * others wrote. It orders no writes of this block's; one that does so for the cluster is a fence, and takes as long as a
+ * step of a product. */
 static __device__ inline void cuda_arrive_at(uint32_t barrier, int rank)
 {
     asm volatile("{\n\t.reg .b32 there;\n\tmapa.shared::cluster.u32 there, %0, %1;\n\t"

@@ -1,15 +1,17 @@
 /* wgmma.cuh - the tensor cores of Hopper: products that four warps (a warpgroup, which begins at a warp whose index is a
- * multiple of four) start together and that run beside them, with B, and A where it is not in registers, in shared memory.
- * In code for sm_90a alone (CUDA_WGMMA); elsewhere these do nothing, and kernels with them may not be launched.
+ * multiple of four) start together and that run beside them; B, and A where it is not in registers, in shared memory.
+ * In code for sm_90a alone (CUDA_WGMMA); elsewhere there is none of this, and kernels with it may not be launched.
  *
  * C [64, N] f32 of a warpgroup: warp w, lane 4 g + t; d[4 n + e] is row 16 w + g + e / 2 * 8, column 8 n + 2 t + e % 2.
  * A in registers: rows and columns of a warp as in mma.cuh.
- * In shared memory an operand is made of cores, 8 lines of 16 bytes (PTX manual, "matrix descriptor"):
- *   WGMMA_PLAIN  the lines of a core side by side, 128 bytes;
- *   WGMMA_128    lines of 128 bytes, eight of them an atom of 1024 bytes that is aligned to as much, where the 16 bytes at
- *                place c of line r are at c ^ r.
- * "By k": a line holds numbers that follow one another along k; else (the transposed operand) along rows of C^T or A.
- * Both have `lead` and `stride` in bytes; which means what is said where descriptors are made.
+ * In shared memory an operand is told by where it begins and two distances in bytes (PTX manual, "matrix descriptor"):
+ *   WGMMA_PLAIN  cores of 8 lines of 16 bytes, 128 bytes in a row.
+ *                lines along k (q, k, x, w): `lead` to the next 8 of k, `stride` to the next 8 lines;
+ *                lines along columns (v): `lead` to the next 8 of k, `stride` to the next 8 columns.
+ *   WGMMA_128    lines of 128 bytes, 8 of them an atom of 1024 bytes, aligned so, in which the 16 bytes at place c of line
+ *                r are at c ^ r.
+ *                lines along k: `stride` to the next 8 lines, 16 of k are 32 bytes on; lines along columns: `lead` to the
+ *                next 64 columns, `stride` to the next 8 of k.
  *
  * Registers of a product under way must not be touched; cuda_wgmma_wait says until when, cuda_settle tells the compiler. */
 #ifndef PV_CUDA_WGMMA_CUH
@@ -130,10 +132,11 @@ template <int N> static __device__ inline void cuda_registers_more(void)
     "%101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, " \
     "%117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 
-/* A and B by k. */
+/* A and B with lines along k. */
 template <int N> static __device__ inline void cuda_wgmma(float (&d)[N / 2], uint64_t a, uint64_t b, bool add);
-/* A in registers; B the other way: its lines follow one another along k. */
-template <int N> static __device__ inline void cuda_wgmma_of(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, bool add);
+/* A in registers, B with lines along columns. */
+template <int N>
+static __device__ inline void cuda_wgmma_of(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, bool add);
 
 template <> __device__ inline void cuda_wgmma<64>(float (&d)[32], uint64_t a, uint64_t b, bool add)
 {

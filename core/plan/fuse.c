@@ -251,7 +251,8 @@ static bool group_linears(pv_graph *g, const pv_backend *be, int at)
 void pv_fuse(pv_graph *g, const pv_backend *be)
 {
     static bool (*const rules[])(pv_graph *, const pv_backend *, int) = {
-        absorb_cast, store_rope, rope_and_caches, onto_residual, through_gelu, geglu_of_products, group_linears, norm_of_residual};
+        absorb_cast,       store_rope,    rope_and_caches, onto_residual, through_gelu,
+        geglu_of_products, group_linears, norm_of_residual};
     for (size_t r = 0; r < sizeof rules / sizeof *rules; r++)
         for (int i = 0; !g->status && i < g->n_nodes; i++)
             if (rules[r](g, be, i) && i)
