@@ -279,30 +279,45 @@ static void ada_rms_norm(op_truth *t)
 
 /* ---- positions ---- */
 
-static void turned(op_truth *t, int n_heads, int64_t first)
+/* Input x, by the table that is input `table`, into rows from `first` on of an output. */
+static void turned(op_truth *t, int out, int in, int table, int n_heads, int64_t first)
 {
-    int64_t W = width(t, 0), head = W / n_heads, half = head / 2;
+    int64_t W = width(t, in), head = W / n_heads, half = head / 2;
     t->steps = 3;
-    for (int64_t r = 0; r < rows(t, 0); r++) {
-        const double *x = t->in[0] + r * W, *table = t->in[1] + (int64_t)t->in[2][r] * head;
-        for (int64_t i = 0; op_valid_row(&t->c->in[0], r) && i < W; i++) {
+    for (int64_t r = 0; r < rows(t, in); r++) {
+        const double *x = t->in[in] + r * W, *angles = t->in[table] + (int64_t)t->in[table + 1][r] * head;
+        for (int64_t i = 0; op_valid_row(&t->c->in[in], r) && i < W; i++) {
             int64_t h = i / head * head, k = i % head, a = k % half;
-            double u = x[h + a], v = x[h + a + half], c = table[a], s = table[a + half];
+            double u = x[h + a], v = x[h + a + half], c = angles[a], s = angles[a + half];
             double y = k < half ? u * c - v * s : v * c + u * s;
-            put(t, 0, (first + r) * W + i, y, k < half ? fabs(u * c) + fabs(v * s) : fabs(v * c) + fabs(u * s));
+            put(t, out, (first + r) * W + i, y, k < half ? fabs(u * c) + fabs(v * s) : fabs(v * c) + fabs(u * s));
         }
     }
 }
 
 static void rope(op_truth *t)
 {
-    turned(t, t->c->attr.rope.heads, 0);
+    turned(t, 0, 0, 1, t->c->attr.rope.heads, 0);
 }
 
 static void rope_store(op_truth *t)
 {
     copy(t, 0, t->in[3], op_elements(&t->c->in[3]));
-    turned(t, t->c->attr.rope_store.heads, t->c->attr.rope_store.first);
+    turned(t, 0, 0, 1, t->c->attr.rope_store.heads, t->c->attr.rope_store.first);
+}
+
+static void rope_cache(op_truth *t)
+{
+    const pv_rope_cache_attr *a = &t->c->attr.rope_cache;
+    int64_t W = width(t, 2);
+    for (int i = 1; i < 3; i++)
+        for (int64_t at = 0; at < op_elements(&t->c->in[4 + i]); at++)
+            put(t, i, at, t->in[4 + i][at], 0);
+    turned(t, 0, 0, 3, a->heads, 0);
+    turned(t, 1, 1, 3, a->kv_heads, a->first);
+    for (int64_t at = 0; at < op_elements(&t->c->in[2]); at++)
+        if (op_valid_row(&t->c->in[2], at / W))
+            put(t, 2, a->first * W + at, t->in[2][at], 0);
 }
 
 /* ---- element by element ---- */
@@ -425,6 +440,22 @@ static void linear_gelu(op_truth *t)
         for (int64_t k = 0; op_valid_row(&t->c->in[0], r) && k < N; k++) {
             double size, own, x = product(t, 1, has(t, 2) ? 2 : 0, r, k, &size), y = gelu_of(x, &own);
             put(t, 0, r * N + k, y, 1.13 * size + own);
+        }
+}
+
+/* Before GELU and product each sum is rounded: half a unit in the last place, wherever it falls. */
+static void linear_geglu(op_truth *t)
+{
+    static const int bits[PV_DTYPE_COUNT] = {[PV_F32] = 24, [PV_BF16] = 8, [PV_F16] = 11};
+    double sums = sum_steps(width(t, 0)), half = ldexp(1, -bits[t->c->attr.linear_geglu.between]);
+    t->steps = sums + 14;
+    for (int64_t r = 0, N = rows(t, 1); r < rows(t, 0); r++)
+        for (int64_t k = 0; op_valid_row(&t->c->in[0], r) && k < N; k++) {
+            double size[2], own, gate = product(t, 1, 0, r, k, &size[0]), up = product(t, 2, 0, r, k, &size[1]);
+            double y = gelu_of(gate, &own), in_steps = half * 0x1p24 / t->steps;
+            put(t, 0, r * N + k, y * up,
+                (1.13 * (size[0] + fabs(gate) * in_steps) + own) * fabs(up) * (1 + half) +
+                    fabs(y) * (size[1] + fabs(up) * in_steps));
         }
 }
 

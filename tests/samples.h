@@ -64,6 +64,11 @@ static inline pv_node *sample(pv_graph *g, pv_op op)
         attr.rope_store = (pv_rope_store_attr){.heads = 4, .first = 50};
         IN(x, sample_in(g, "table", 300, 16), sample_ints(g, "positions", 50), pv_state(g, "cache", PV_F32, 250, 64));
         break;
+    case PV_OP_ROPE_CACHE:
+        attr.rope_cache = (pv_rope_cache_attr){.heads = 4, .kv_heads = 1, .first = 50};
+        IN(sample_in(g, "q", 50, 64), sample_in(g, "k", 50, 16), sample_in(g, "v", 50, 16), sample_in(g, "table", 300, 16),
+           sample_ints(g, "positions", 50), pv_state(g, "k_cache", PV_F32, 250, 16), pv_state(g, "v_cache", PV_F32, 250, 16));
+        break;
     case PV_OP_ADD:
     case PV_OP_MUL:
         IN(x, sample_in(g, "y", 1, 64));
@@ -116,6 +121,10 @@ static inline pv_node *sample(pv_graph *g, pv_op op)
     case PV_OP_LINEAR_GROUP:
         attr.group.n = 2;
         IN(x, sample_in(g, "w_1", 256, 64), sample_in(g, "w_2", 32, 64), sample_in(g, "b_1", 1, 256), sample_in(g, "b_2", 1, 32));
+        break;
+    case PV_OP_LINEAR_GEGLU:
+        attr.linear_geglu.between = PV_BF16;
+        IN(x, sample_in(g, "w_gate", 256, 64), sample_in(g, "w_up", 256, 64));
         break;
     case PV_OP_LINEAR_ADD:
         IN(x, sample_in(g, "w", 256, 64), sample_in(g, "residual", 50, 256), sample_in(g, "b", 1, 256));

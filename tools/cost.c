@@ -72,6 +72,8 @@ static pv_status flops_of(pv_runner *r, const pv_node *n, double *flops)
     case PV_OP_LINEAR_GELU:
     case PV_OP_LINEAR_GATED:
         return linear(r, n, 1, flops);
+    case PV_OP_LINEAR_GEGLU:
+        return linear(r, n, 2, flops);
     case PV_OP_LINEAR_GROUP:
         return linear(r, n, n->attr.group.n, flops);
     case PV_OP_ATTENTION_SCORES:

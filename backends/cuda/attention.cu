@@ -18,28 +18,13 @@
  *   (the sum that divides has them unrounded); one rounding on store. All orders are fixed: same input, same device, same
  *   bytes.
  * Bound: shared-memory reads; latency for the suffix. */
+#include "attention.cuh"
 #include "cluster.cuh"
-#include "mma.cuh"
-#include "util.cuh"
 
 #define LINES      64 /* of q in a block: 16 a warp */
 #define GROUPS     2
 #define GROUP_SIZE 128
 #define MAX_SPLITS 16
-
-typedef __nv_bfloat16 bf16;
-
-typedef struct flash_args {
-    const bf16 *q, *k, *v;
-    void *out;
-    float *part;       /* splits > 1: results not yet divided [splits][batch kv_heads][lines][head] */
-    float2 *part_sums; /* and their maximum and sum [splits][batch kv_heads][lines] */
-    const int32_t *rows, *len;
-    int row_cap, key_cap, key_rows, first; /* key_rows: of one sequence; key_cap: from `first` on */
-    int kv_heads, group, head, splits;
-    float scale; /* times log2(e) */
-    bool out_f32;
-} flash_args;
 
 /* ---- how a node is cut ---- */
 
@@ -80,28 +65,6 @@ static __device__ inline void fetch_tile(bf16 *to, const bf16 *from, int t, int 
         bool there = key < len && column < head;
         cuda_copy16(to + line * (HEAD + 8) + column, there ? from + key * line_width + column : from, there);
     }
-}
-
-/* Two neighbours of the result at line m: divided into `out`, or as they are into the part of this split. */
-static __device__ inline void write_pair(const flash_args &a, int z, int m, int column, float x, float y, int64_t lines)
-{
-    if (a.splits > 1) {
-        int64_t at = (((int64_t)blockIdx.y * gridDim.z + z) * lines + m) * a.head + column;
-        *(float2 *)(a.part + at) = make_float2(x, y);
-        return;
-    }
-    int row = z / a.kv_heads * a.row_cap + m / a.group, head = z % a.kv_heads * a.group + m % a.group;
-    int64_t at = ((int64_t)row * a.kv_heads * a.group + head) * a.head + column;
-    if (a.out_f32)
-        *(float2 *)((float *)a.out + at) = make_float2(x, y);
-    else
-        *(uint32_t *)((bf16 *)a.out + at) = cuda_pack_bf16(x, y);
-}
-
-/* The share of a partial sum with maximum m in one whose maximum is `top`. No keys: m is -inf, and `top` may be. */
-static __device__ inline float share(float m, float top)
-{
-    return m == top ? 1.0f : cuda_exp2(m - top);
 }
 
 template <int HEAD, int KEYS, int STAGES>
@@ -191,7 +154,7 @@ static __global__ void __launch_bounds__(GROUPS *GROUP_SIZE, HEAD <= 80 ? 2 : 1)
         for (int r = 0; r < 2; r++) {
             most[r] = fmaxf(most[r], __shfl_xor_sync(~0u, most[r], 1));
             most[r] = fmaxf(most[r], __shfl_xor_sync(~0u, most[r], 2));
-            scale[r] = share(top[r], most[r]);
+            scale[r] = cuda_share(top[r], most[r]);
             top[r] = most[r];
             sum[r] *= scale[r];
         }
@@ -252,8 +215,8 @@ static __global__ void __launch_bounds__(GROUPS *GROUP_SIZE, HEAD <= 80 ? 2 : 1)
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         float other_top = r ? other.z : other.x, all = fmaxf(top[r], other_top);
-        mine[r] = share(top[r], all);
-        theirs[r] = share(other_top, all);
+        mine[r] = cuda_share(top[r], all);
+        theirs[r] = cuda_share(other_top, all);
         top[r] = all;
         sum[r] = sum[r] * mine[r] + (r ? other.w : other.y) * theirs[r];
         if (a.splits == 1 && sum[r] != 0.0f) { /* 0: there are no keys, and the result is 0 */
@@ -263,15 +226,13 @@ static __global__ void __launch_bounds__(GROUPS *GROUP_SIZE, HEAD <= 80 ? 2 : 1)
     }
     int m = m0 + warp * 16 + lane / 4;
     int64_t line_cap = (int64_t)a.row_cap * a.group;
+    const flash_line to[2] = {cuda_line(a, z, m, line_cap, m < lines), cuda_line(a, z, m + 8, line_cap, m + 8 < lines)};
 #pragma unroll
     for (int n = 0; n < n_tiles; n++) {
         float4 p = hand[n * GROUP_SIZE];
         int column = n * 8 + lane % 4 * 2;
-        if (column < a.head && m < lines)
-            write_pair(a, z, m, column, o[n][0] * mine[0] + p.x * theirs[0], o[n][1] * mine[0] + p.y * theirs[0], line_cap);
-        if (column < a.head && m + 8 < lines)
-            write_pair(a, z, m + 8, column, o[n][2] * mine[1] + p.z * theirs[1], o[n][3] * mine[1] + p.w * theirs[1],
-                       line_cap);
+        cuda_put_pair(to[0], column, a.head, o[n][0] * mine[0] + p.x * theirs[0], o[n][1] * mine[0] + p.y * theirs[0]);
+        cuda_put_pair(to[1], column, a.head, o[n][2] * mine[1] + p.z * theirs[1], o[n][3] * mine[1] + p.w * theirs[1]);
     }
     for (int r = 0; r < 2; r++)
         if (a.splits > 1 && lane % 4 == 0 && m + 8 * r < lines)
@@ -300,14 +261,14 @@ static __global__ void combine(flash_args a, int64_t all_lines)
 #pragma unroll
     for (int s = 0; s < MAX_SPLITS; s++)
         if (s < a.splits) {
-            float w = share(sums[s].x, top);
+            float w = cuda_share(sums[s].x, top);
             sum += sums[s].y * w;
             x += part[s].x * w;
             y += part[s].y * w;
         }
     float by = sum != 0.0f ? 1.0f / sum : 0.0f;
     a.splits = 1;
-    write_pair(a, z, m, column, x * by, y * by, line_cap);
+    cuda_put_pair(cuda_line(a, z, m, line_cap, true), column, a.head, x * by, y * by);
 }
 
 /* ---- head 256 where shared memory is large: warps share lines ---- */
@@ -431,7 +392,7 @@ static __global__ void __launch_bounds__(GROUPS *WIDE_SIZE, 1) flash_wide(flash_
 #pragma unroll
                 for (int w = 0; w < WIDE_WARPS; w++)
                     most = fmaxf(most, g->most[w][line]);
-                float scale = share(top[i][r], most);
+                float scale = cuda_share(top[i][r], most);
                 top[i][r] = most;
                 float sum = 0;
 #pragma unroll
@@ -508,7 +469,7 @@ static __global__ void __launch_bounds__(GROUPS *WIDE_SIZE, 1) flash_wide(flash_
             float most = fmaxf(tops[0], tops[1]);
 #pragma unroll
             for (int k = 0; k < GROUPS; k++) {
-                w[k] = share(tops[k], most);
+                w[k] = cuda_share(tops[k], most);
 #pragma unroll
                 for (int part = 0; part < WIDE_WARPS; part++)
                     sums[k] += mem->sum[k][part][line];
@@ -518,13 +479,12 @@ static __global__ void __launch_bounds__(GROUPS *WIDE_SIZE, 1) flash_wide(flash_
                 w[0] /= all;
                 w[1] /= all;
             }
+            const flash_line to = cuda_line(a, z, m, line_cap, m < lines);
 #pragma unroll
             for (int n = 0; n < 4; n++) {
                 const float2 p = *((const float2 *)&mem->hand[i * 4 + n][thread] + r);
                 int at = warp * 32 + n * 8 + lane % 4 * 2;
-                if (at < a.head && m < lines)
-                    write_pair(a, z, m, at, o[i][n][2 * r] * w[0] + p.x * w[1], o[i][n][2 * r + 1] * w[0] + p.y * w[1],
-                               line_cap);
+                cuda_put_pair(to, at, a.head, o[i][n][2 * r] * w[0] + p.x * w[1], o[i][n][2 * r + 1] * w[0] + p.y * w[1]);
             }
             if (a.splits > 1 && warp == 0 && lane % 4 == 0 && m < lines)
                 a.part_sums[((int64_t)blockIdx.y * gridDim.z + z) * line_cap + m] = make_float2(most, all);
@@ -706,7 +666,7 @@ static __global__ void __launch_bounds__(FEW_THREADS, 1) flash_few(flash_args a)
     cuda_cluster_barrier(); /* nobody reads this block's memory any more */
 #pragma unroll
     for (int i = 0; i < FEW_SPLITS; i++) {
-        float w = share(all[i].x, top);
+        float w = cuda_share(all[i].x, top);
         sum += all[i].y * w;
         x[0] += parts[i].x * w;
         x[1] += parts[i].y * w;
@@ -716,10 +676,9 @@ static __global__ void __launch_bounds__(FEW_THREADS, 1) flash_few(flash_args a)
     float by = sum != 0.0f ? 1.0f / sum : 0.0f;
     int m = m0 + line;
     a.splits = 1;
-    if (m < lines && at < a.head) {
-        write_pair(a, z, m, at, x[0] * by, x[1] * by, 0);
-        write_pair(a, z, m, at + 2, x[2] * by, x[3] * by, 0);
-    }
+    const flash_line to = cuda_line(a, z, m, 0, m < lines);
+    cuda_put_pair(to, at, a.head, x[0] * by, x[1] * by);
+    cuda_put_pair(to, at + 2, a.head, x[2] * by, x[3] * by);
 #endif
 }
 
@@ -840,7 +799,10 @@ static cudaError_t run(const cuda_call *c)
 
     if (cut.lines && is_few(a, cut, c->sms))
         return launch_few(c, a, cut);
-    cudaError_t e;
+    bool done = false;
+    cudaError_t e = cuda_attention_wgmma(c, a, &done);
+    if (e || done)
+        return e;
     switch (cut.padded) {
     case 48:
         e = launch<48, 32, 2>(c, a, cut);

@@ -16,6 +16,7 @@ const cuda_kernel *const cuda_kernels[PV_OP_COUNT] = {
     [PV_OP_LINEAR_ADD] = &cuda_linear,
     [PV_OP_LINEAR_GELU] = &cuda_linear,
     [PV_OP_LINEAR_GROUP] = &cuda_linear,
+    [PV_OP_LINEAR_GEGLU] = &cuda_linear,
     [PV_OP_ATTENTION] = &cuda_attention,
     [PV_OP_ATTENTION_SCORES] = &cuda_attention_scores,
     [PV_OP_SOFTMAX] = &cuda_softmax,
@@ -26,6 +27,7 @@ const cuda_kernel *const cuda_kernels[PV_OP_COUNT] = {
     [PV_OP_GATED_NORM] = &cuda_gated_norm,
     [PV_OP_ROPE] = &cuda_rope,
     [PV_OP_ROPE_STORE] = &cuda_rope_store,
+    [PV_OP_ROPE_CACHE] = &cuda_rope_cache,
     [PV_OP_ADD] = &cuda_add,
     [PV_OP_MUL] = &cuda_mul,
     [PV_OP_SCALE] = &cuda_scale,
@@ -207,6 +209,8 @@ static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
     d->integrated = prop.integrated != 0;
     d->sms = prop.multiProcessorCount;
     d->dependent = prop.major >= 9;
+    const char *plain = getenv("PIVOT_CUDA_PLAIN");
+    d->wgmma = PV_CUDA_WGMMA && prop.major == 9 && prop.minor == 0 && !(plain && !strcmp(plain, "1"));
     st = start(d, &prop);
     if (st)
         close_backend(&d->base);

@@ -27,6 +27,7 @@ typedef struct cuda_call {
     cudaStream_t stream;
     int sms;       /* multiprocessors to fill */
     bool dependent; /* launch dependently on the kernel before: see cuda_begin in util.cuh */
+    bool wgmma;     /* kernels with Hopper's own tensor instructions may be launched: see wgmma.cuh */
 } cuda_call;
 
 typedef struct cuda_kernel {
@@ -45,7 +46,7 @@ extern const cuda_kernel cuda_linear,                                           
     cuda_expert_block,                                                                      /* expert.cu */
     cuda_attention_scores, cuda_softmax, cuda_attention_values,                             /* scores.cu */
     cuda_rms_norm, cuda_layer_norm, cuda_ada_rms_norm, cuda_gated_norm,                                      /* norm.cu */
-    cuda_rope, cuda_rope_store,                                                             /* rope.cu */
+    cuda_rope, cuda_rope_store, cuda_rope_cache,                                            /* rope.cu */
     cuda_add, cuda_mul, cuda_scale, cuda_gelu, cuda_silu, cuda_axpy, cuda_gated_residual, cuda_geglu, /* elementwise.cu */
     cuda_cast, cuda_concat, cuda_slice, cuda_row, cuda_store,                               /* layout.cu */
     cuda_patchify;                                                                          /* embed.cu */

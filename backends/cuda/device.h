@@ -18,6 +18,7 @@ struct cuda_device {
     int index, sms;
     bool integrated; /* its memory is the host's */
     bool dependent; /* kernels may be launched dependently (Hopper and later) */
+    bool wgmma;     /* Hopper, code for it in this build, and not told otherwise by PIVOT_CUDA_PLAIN=1 */
     cudaStream_t stream;
     cublasLtHandle_t lt;
     struct cuda_product *products; /* linear.c: algorithms found so far */

@@ -1,5 +1,6 @@
-/* linear.c - y = x w^T (+ b), that onto a residual or through GELU, and two of one input at once: x [M, K], w [N, K] as
- * stored, b [N]; through cuBLASLt.
+/* linear.c - y = x w^T (+ b), that onto a residual or through GELU, and several of one input at once:
+ * x [M, K], w [N, K] as stored, b [N]; through cuBLASLt. What it has no form for and Hopper does well,
+ * linear_wgmma.cu does: other groups than two alike, and gate and up with their GeGLU.
  *
  * Every row up to the capacity is computed: what the rows behind the valid count hold stays in those rows.
  * Both operands bf16: tensor cores, f32 sums, y bf16 or f32. All else: f32 products of f32 numbers (never
@@ -22,6 +23,9 @@
 #define CANDIDATES   32
 #define REPEATS      5
 #define HOPELESS     1.5f /* times the best so far: not run again */
+#define WIDE_ROWS    192 /* fewer leave most of a tile of our own kernel empty */
+#define WIDE_ROWS_MOST 65536 /* tiles are counted in 32 bits */
+#define WIDE_COLUMNS (1 << 24)
 #define LIBRARY_GELU true /* false: by our kernel, should tests/ops find the library's too far from tanh */
 #define WORKSPACE    ((size_t)32 << 20) /* for the library: what its documentation recommends on Hopper */
 
@@ -57,19 +61,42 @@ static int bias_of(const pv_node *n)
     return n->op != PV_OP_LINEAR_GROUP && n->n_in > at ? at : 0;
 }
 
+/* For our own kernel, where it has Hopper's tensor instructions and rows to fill tiles with: all bf16. */
+static bool is_wide(const cuda_device *d, const pv_node *n)
+{
+    bool geglu = n->op == PV_OP_LINEAR_GEGLU;
+    int count = geglu ? 2 : n->attr.group.n, unit = geglu ? 128 : 64;
+    int64_t m = pv_elements(n->in[0]) / pv_width(n->in[0]);
+    bool ok = d->wgmma && count <= CUDA_WIDE_MOST && m >= WIDE_ROWS && m <= WIDE_ROWS_MOST && pv_width(n->in[0]) % 8 == 0;
+    for (int i = 0; ok && i < n->n_in; i++)
+        ok = n->in[i]->dtype == PV_BF16;
+    for (int i = 0; ok && i < n->n_out; i++)
+        ok = n->out[i]->dtype == PV_BF16;
+    for (int i = 0; ok && i < count; i++)
+        ok = n->in[1 + i]->dim[0] % unit == 0 && n->in[1 + i]->dim[0] <= WIDE_COLUMNS;
+    return ok;
+}
+
 /* Two alike, without bias, that need nothing before or behind the product. */
-static bool accepts_group(const pv_node *n)
+static bool is_pair(const pv_node *n)
 {
     return n->n_in == 3 && n->n_out == 2 && n->in[0]->dtype == PV_BF16 && n->in[1]->dtype == PV_BF16 &&
            n->in[2]->dtype == PV_BF16 && n->in[1]->dim[0] == n->in[2]->dim[0] && n->out[0]->dtype == n->out[1]->dtype &&
            n->out[0]->dtype != PV_F16;
 }
 
+/* Is what we accept of it a product of linear_wgmma.cu? */
+static bool is_own(const pv_node *n)
+{
+    return n->op == PV_OP_LINEAR_GEGLU || (n->op == PV_OP_LINEAR_GROUP && !is_pair(n));
+}
+
 static bool accepts(const cuda_device *d, const pv_node *n)
 {
-    (void)d;
     if (n->op == PV_OP_LINEAR_GROUP)
-        return accepts_group(n);
+        return is_pair(n) || is_wide(d, n);
+    if (n->op == PV_OP_LINEAR_GEGLU)
+        return n->attr.linear_geglu.between == PV_BF16 && is_wide(d, n);
     bool ok = is_float(n->out[0]);
     for (int i = 0; ok && i < n->n_in; i++)
         ok = is_float(n->in[i]);
@@ -122,7 +149,7 @@ static parts parts_of(const pv_node *n)
 static size_t need(const cuda_device *d, const pv_node *n)
 {
     (void)d;
-    return parts_of(n).total;
+    return is_own(n) ? 0 : parts_of(n).total;
 }
 
 /* ---- the product in the library's words ---- */
@@ -251,6 +278,22 @@ static void take_both(const cuda_call *c, const shape *s, operands *o)
     o->y_step = ((char *)c->out[second] - (char *)o->y) / (int64_t)pv_dtype_bytes(s->out, 1);
 }
 
+static cudaError_t enqueue_own(const cuda_call *c)
+{
+    const pv_node *n = c->node;
+    bool geglu = n->op == PV_OP_LINEAR_GEGLU;
+    int count = geglu ? 2 : n->attr.group.n;
+    cuda_wide p = {.x = c->in[0], .k = pv_width(n->in[0]), .count = count, .geglu = geglu};
+    p.m = pv_elements(n->in[0]) / p.k;
+    for (int i = 0; i < count; i++) {
+        p.w[i] = c->in[1 + i];
+        p.n[i] = n->in[1 + i]->dim[0];
+        p.bias[i] = n->n_in > 1 + count ? c->in[1 + count + i] : NULL;
+        p.y[i] = geglu ? c->out[0] : c->out[i];
+    }
+    return cuda_wide_products(c, &p);
+}
+
 static cudaError_t enqueue_group(const cuda_call *c)
 {
     shape s = shape_of(c->node);
@@ -279,6 +322,8 @@ static cudaError_t enqueue_group(const cuda_call *c)
 static cudaError_t enqueue(const cuda_call *c)
 {
     const pv_node *n = c->node;
+    if (is_own(n))
+        return enqueue_own(c);
     if (n->op == PV_OP_LINEAR_GROUP)
         return enqueue_group(c);
     shape s = shape_of(n);
@@ -494,6 +539,8 @@ static pv_status prepare(const cuda_call *c, shape s)
 
 pv_status cuda_linear_prepare(const cuda_call *c)
 {
+    if (is_own(c->node))
+        return PV_OK;
     shape s = shape_of(c->node);
     if (s.batch == 2 && !in_order(c))
         s.batch = 1;

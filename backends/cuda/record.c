@@ -65,6 +65,7 @@ static size_t resolve(pv_recording *r, const pv_buffers *bufs)
         const cuda_kernel *kernel = cuda_kernels[n->op];
         cuda_call *c = &r->calls[i];
         *c = (cuda_call){.node = n, .device = r->d, .sms = r->d->sms, .dependent = r->d->dependent};
+        c->wgmma = r->d->wgmma;
         for (int k = 0; k < n->n_in; k++) {
             c->in[k] = address(bufs, n->in[k]);
             c->rows[k] = n->in[k]->rows ? address(bufs, n->in[k]->rows) : NULL;

@@ -1,7 +1,8 @@
 /* body.c - composites said in other ops: the definition of every fused op. No two arguments of one call make nodes: C leaves
  * their order open, and nodes stand in the order in which they are made.
  * Tensors born here are f32, whatever the recipe: they stand for a fused kernel's registers. But a whole layer is no
- * kernel's registers: where it is rounded is part of its meaning (expert_block). */
+ * kernel's registers: where it is rounded is part of its meaning (expert_block), and so it is where an attribute says to
+ * what (linear_geglu). */
 #include "build.h"
 
 /* scale, shift or gate of a modulation row [3 width]. openpi gemma.py, RMSNorm with cond: chunk(3) in this order. */
@@ -47,6 +48,14 @@ void body_linear_add(pv_graph *g, const pv_node *n, pv_tensor **out)
 {
     pv_tensor *y = pv_linear(g, NULL, n->in[0], n->in[1], n->n_in > 3 ? n->in[3] : NULL);
     out[0] = pv_add(g, NULL, n->in[2], y);
+}
+
+void body_linear_geglu(pv_graph *g, const pv_node *n, pv_tensor **out)
+{
+    pv_tensor *gate = pv_linear(g, NULL, n->in[0], n->in[1], NULL), *up = pv_linear(g, NULL, n->in[0], n->in[2], NULL);
+    if (gate && up)
+        gate->dtype = up->dtype = n->attr.linear_geglu.between;
+    out[0] = pv_geglu(g, NULL, gate, up);
 }
 
 void body_linear_gelu(pv_graph *g, const pv_node *n, pv_tensor **out)
@@ -103,4 +112,13 @@ void body_expert_block(pv_graph *g, const pv_node *n, pv_tensor **out)
     pv_tensor *up = as(pv_linear(g, NULL, h, in[8], NULL), dtype);
     pv_tensor *act = as(pv_geglu(g, NULL, gate, up), dtype);
     out[0] = pv_gated_residual(g, NULL, x, pv_linear(g, NULL, act, in[9], NULL), mod_mlp);
+}
+
+void body_rope_cache(pv_graph *g, const pv_node *n, pv_tensor **out)
+{
+    const pv_rope_cache_attr *a = &n->attr.rope_cache;
+    out[0] = pv_rope(g, NULL, n->in[0], n->in[3], n->in[4], a->heads);
+    pv_tensor *k = pv_rope(g, NULL, n->in[1], n->in[3], n->in[4], a->kv_heads);
+    out[1] = pv_store(g, NULL, n->in[5], k, a->first);
+    out[2] = pv_store(g, NULL, n->in[6], n->in[2], a->first);
 }

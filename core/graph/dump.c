@@ -82,6 +82,11 @@ static void put_attr(text *t, const pv_node *n)
         put(t, " first=%lld size=%lld", (long long)a->range.first, (long long)a->range.size);
     else if (!strcmp(kind, "patch"))
         put(t, " size=%d", a->patch.size);
+    else if (!strcmp(kind, "linear_geglu"))
+        put(t, " between=%s", pv_dtype_name(a->linear_geglu.between));
+    else if (!strcmp(kind, "rope_cache"))
+        put(t, " heads=%d kv_heads=%d first=%lld", a->rope_cache.heads, a->rope_cache.kv_heads,
+            (long long)a->rope_cache.first);
     else if (!strcmp(kind, "group"))
         put(t, " n=%d", a->group.n);
 }

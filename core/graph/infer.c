@@ -126,6 +126,22 @@ pv_status infer_linear_group(pv_graph *g, pv_node *n)
     return g->status;
 }
 
+pv_status infer_linear_geglu(pv_graph *g, pv_node *n)
+{
+    pv_dtype between = n->attr.linear_geglu.between;
+    if (between != PV_F32 && between != PV_BF16 && between != PV_F16)
+        return pv_graph_fail(g, PV_E_ARG, "linear_geglu '%s': gate and up as %s, expected f32, bf16 or f16", n->name,
+                             pv_dtype_name(between));
+    for (int i = 1; i < 3; i++) {
+        pv_status st = check_linear(g, n, n->in[i], NULL);
+        if (st)
+            return st;
+    }
+    if (n->in[1]->dim[0] != n->in[2]->dim[0])
+        return misfit(g, n, "as many outputs as the first weight has", n->in[2]);
+    return with_width(g, n, n->in[1]->dim[0]);
+}
+
 static pv_status infer_linear_onto(pv_graph *g, pv_node *n, const pv_tensor *b)
 {
     const pv_tensor *residual = n->in[2];
@@ -259,9 +275,9 @@ pv_status infer_gated_norm(pv_graph *g, pv_node *n)
     return st ? st : same(g, n);
 }
 
-static pv_status check_rope(pv_graph *g, const pv_node *n, int heads)
+static pv_status check_rope(pv_graph *g, const pv_node *n, const pv_tensor *x, int table_at, int heads)
 {
-    const pv_tensor *x = n->in[0], *table = n->in[1], *pos = n->in[2];
+    const pv_tensor *table = n->in[table_at], *pos = n->in[table_at + 1];
     if (heads < 1 || x->n_dims != 2 || pv_width(x) % (2 * heads))
         return misfit(g, n, "heads of even size side by side", x);
     if (table->n_dims != 2 || table->dim[1] != pv_width(x) / heads || table->dtype != PV_F32)
@@ -273,7 +289,7 @@ static pv_status check_rope(pv_graph *g, const pv_node *n, int heads)
 
 pv_status infer_rope(pv_graph *g, pv_node *n)
 {
-    pv_status st = check_rope(g, n, n->attr.rope.heads);
+    pv_status st = check_rope(g, n, n->in[0], 1, n->attr.rope.heads);
     return st ? st : same(g, n);
 }
 
@@ -287,10 +303,28 @@ static pv_status check_store(pv_graph *g, const pv_node *n, const pv_tensor *sta
 
 pv_status infer_rope_store(pv_graph *g, pv_node *n)
 {
-    pv_status st = check_rope(g, n, n->attr.rope_store.heads);
+    pv_status st = check_rope(g, n, n->in[0], 1, n->attr.rope_store.heads);
     if (!st)
         st = check_store(g, n, n->in[3], n->in[0], n->attr.rope_store.first);
     return st ? st : version(g, n, n->in[3]);
+}
+
+pv_status infer_rope_cache(pv_graph *g, pv_node *n)
+{
+    const pv_rope_cache_attr *a = &n->attr.rope_cache;
+    pv_status st = check_rope(g, n, n->in[0], 3, a->heads);
+    if (!st)
+        st = check_rope(g, n, n->in[1], 3, a->kv_heads);
+    for (int i = 1; !st && i < 3; i++) {
+        st = n->in[i]->rows == n->in[0]->rows && n->in[i]->dim[0] == n->in[0]->dim[0]
+                 ? check_store(g, n, n->in[4 + i], n->in[i], a->first)
+                 : misfit(g, n, "as many rows as q has", n->in[i]);
+    }
+    if (!st)
+        st = same(g, n);
+    for (int i = 1; !st && i < 3; i++)
+        st = version(g, n, n->in[4 + i]);
+    return st;
 }
 
 pv_status infer_store(pv_graph *g, pv_node *n)

@@ -11,9 +11,11 @@ void body_gated_residual(struct pv_graph *g, const struct pv_node *n, struct pv_
 void body_geglu(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 void body_linear_group(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 void body_linear_add(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
+void body_linear_geglu(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 void body_linear_gelu(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 void body_linear_gated(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 void body_gated_norm(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
+void body_rope_cache(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 void body_rope_store(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 void body_expert_block(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 

@@ -41,6 +41,9 @@ typedef struct pv_patch_attr {
 typedef struct pv_group_attr {
     int n; /* linears in the group */
 } pv_group_attr;
+typedef struct pv_linear_geglu_attr {
+    pv_dtype between; /* of gate and up */
+} pv_linear_geglu_attr;
 typedef struct pv_rope_store_attr {
     int heads;
     int64_t first;
@@ -52,6 +55,11 @@ typedef struct pv_expert_attr {
     float scale;
 } pv_expert_attr;
 
+typedef struct pv_rope_cache_attr {
+    int heads, kv_heads;
+    int64_t first;
+} pv_rope_cache_attr;
+
 typedef union pv_attr {
     pv_none_attr none;
     pv_norm_attr norm;
@@ -61,8 +69,10 @@ typedef union pv_attr {
     pv_range_attr range;
     pv_patch_attr patch;
     pv_group_attr group;
+    pv_linear_geglu_attr linear_geglu;
     pv_rope_store_attr rope_store;
     pv_expert_attr expert;
+    pv_rope_cache_attr rope_cache;
 } pv_attr;
 
 #define PV_OP_ROW_WISE 1u

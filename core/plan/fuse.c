@@ -106,6 +106,37 @@ static bool store_rope(pv_graph *g, const pv_backend *be, int at)
     return replace(g, be, at, &f, rope);
 }
 
+/* rope(q), and k and v into their caches: three neighbours that go through the same rows. */
+static bool rope_and_caches(pv_graph *g, const pv_backend *be, int at)
+{
+    pv_node *v = g->nodes[at], *k = at > 1 ? g->nodes[at - 1] : NULL, *q = k ? g->nodes[at - 2] : NULL;
+    if (!k || v->op != PV_OP_STORE || k->op != PV_OP_ROPE_STORE || q->op != PV_OP_ROPE)
+        return false;
+    const pv_tensor *rows = q->in[0]->rows;
+    if (q->in[1] != k->in[1] || q->in[2] != k->in[2] || k->attr.rope_store.first != v->attr.range.first ||
+        k->stage != v->stage || q->stage != v->stage || k->in[0]->rows != rows || v->in[1]->rows != rows ||
+        v->in[1]->dim[0] != q->in[0]->dim[0] || v->in[1] == q->out[0] || k->in[0] == q->out[0] ||
+        v->in[0] == k->out[0] || v->in[1] == k->out[0] || overtaken(g, k, at))
+        return false;
+    pv_node f = like(q, PV_OP_ROPE_CACHE);
+    f.attr.rope_cache = (pv_rope_cache_attr){q->attr.rope.heads, k->attr.rope_store.heads, v->attr.range.first};
+    f.n_out = 3;
+    f.out[1] = k->out[0];
+    f.out[2] = v->out[0];
+    f.n_in = 7;
+    f.in[0] = q->in[0];
+    f.in[1] = k->in[0];
+    f.in[2] = v->in[1];
+    f.in[3] = q->in[1];
+    f.in[4] = q->in[2];
+    f.in[5] = k->in[3];
+    f.in[6] = v->in[0];
+    if (!replace(g, be, at, &f, q))
+        return false;
+    drop(g, index_of(g, k));
+    return true;
+}
+
 /* residual + linear, residual + linear gated. The linear's product is the second operand, as the model writes it. */
 static bool onto_residual(pv_graph *g, const pv_backend *be, int at)
 {
@@ -162,6 +193,30 @@ static bool through_gelu(pv_graph *g, const pv_backend *be, int at)
     return replace(g, be, at, &f, linear);
 }
 
+/* gate and up with their GeGLU. Where they are rounded is part of the op, so they may have any dtype. */
+static bool geglu_of_products(pv_graph *g, const pv_backend *be, int at)
+{
+    pv_node *n = g->nodes[at], *product[2];
+    if (n->op != PV_OP_GEGLU || n->in[0]->dtype != n->in[1]->dtype)
+        return false;
+    for (int i = 0; i < 2; i++) {
+        product[i] = sole(g, n->in[i], n);
+        if (!product[i] || product[i]->op != PV_OP_LINEAR || product[i]->n_in != 2 || overtaken(g, product[i], at))
+            return false;
+    }
+    if (product[0]->in[0] != product[1]->in[0])
+        return false;
+    pv_node f = like(n, PV_OP_LINEAR_GEGLU);
+    f.attr.linear_geglu.between = n->in[0]->dtype;
+    f.in[f.n_in++] = product[0]->in[0];
+    f.in[f.n_in++] = product[0]->in[1];
+    f.in[f.n_in++] = product[1]->in[1];
+    if (!replace(g, be, at, &f, product[0]))
+        return false;
+    drop(g, index_of(g, product[1]));
+    return true;
+}
+
 /* Linears of one input: q, k, v; gate, up. They stand together, so nothing between them reads one's result. */
 static bool group_linears(pv_graph *g, const pv_backend *be, int at)
 {
@@ -197,7 +252,8 @@ static bool group_linears(pv_graph *g, const pv_backend *be, int at)
 void pv_fuse(pv_graph *g, const pv_backend *be)
 {
     static bool (*const rules[])(pv_graph *, const pv_backend *, int) = {
-        pv_fuse_expert, absorb_cast, store_rope, onto_residual, through_gelu, group_linears, norm_of_residual};
+        pv_fuse_expert, absorb_cast,       store_rope,    rope_and_caches, onto_residual,
+        through_gelu,   geglu_of_products, group_linears, norm_of_residual};
     for (size_t r = 0; r < sizeof rules / sizeof *rules; r++)
         for (int i = 0; !g->status && i < g->n_nodes; i++) {
             int before = g->n_nodes;

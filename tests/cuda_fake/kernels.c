@@ -79,6 +79,7 @@ const cuda_kernel cuda_attention = {.accepts = accepts, .enqueue = enqueue, .nee
                   cuda_rms_norm = {.accepts = accepts, .enqueue = enqueue}, cuda_layer_norm = {.accepts = accepts, .enqueue = enqueue},
                   cuda_ada_rms_norm = {.accepts = accepts, .enqueue = enqueue}, cuda_gated_norm = {.accepts = accepts, .enqueue = enqueue},
                   cuda_rope = {.accepts = accepts, .enqueue = enqueue}, cuda_rope_store = {.accepts = accepts, .enqueue = enqueue},
+                  cuda_rope_cache = {.accepts = accepts, .enqueue = enqueue},
                   cuda_add = {.accepts = accepts, .enqueue = enqueue}, cuda_mul = {.accepts = accepts, .enqueue = enqueue},
                   cuda_scale = {.accepts = accepts, .enqueue = enqueue}, cuda_gelu = {.accepts = accepts, .enqueue = enqueue},
                   cuda_silu = {.accepts = accepts, .enqueue = enqueue}, cuda_axpy = {.accepts = accepts, .enqueue = enqueue},
@@ -122,6 +123,16 @@ cudaError_t cuda_plain_product(const cuda_plain *p, cudaStream_t stream)
     check(p->w, pv_dtype_bytes(p->in, (size_t)(p->n * p->k)));
     check(p->y, pv_dtype_bytes(p->out, (size_t)(p->m * p->n)));
     return bracketed(stream);
+}
+
+cudaError_t cuda_wide_products(const cuda_call *c, const cuda_wide *p)
+{
+    check(p->x, pv_dtype_bytes(PV_BF16, (size_t)(p->m * p->k)));
+    for (int i = 0; i < p->count; i++) {
+        check(p->w[i], pv_dtype_bytes(PV_BF16, (size_t)(p->n[i] * p->k)));
+        check(p->y[i], pv_dtype_bytes(PV_BF16, (size_t)(p->m * p->n[i])));
+    }
+    return launch(c->stream);
 }
 
 cudaError_t cuda_touch(const void *data, size_t bytes, cudaStream_t stream)

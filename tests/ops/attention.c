@@ -67,6 +67,21 @@ static void whole(void)
     const pv_attr pictures = {.attention = {16, 16, 3, 0, 0.12f}};
     CHECK_OP(ATTENTION, .attr = pictures, .in = {BF16(300, 16 * 72), BF16(300, 16 * 72), BF16(300, 16 * 72)},
              .out = {PV_BF16});
+    CHECK_OP(ATTENTION, .attr = pictures, .in = {BF16(768, 16 * 72), BF16(768, 16 * 72), BF16(768, 16 * 72)},
+             .out = {PV_BF16}, .fills = 7);
+    const pv_attr alone = {.attention = {3, 3, 2, 4, 0.3f}}; /* fewer lines than a block takes, keys behind others */
+    CHECK_OP(ATTENTION, .attr = alone, .in = {BF16(140, 3 * 72), BF16(520, 3 * 72), BF16(520, 3 * 72)}, .out = {PV_F32});
+    /* as many lines as a prefix has, of which some do not count; keys that end inside a tile, on its border, in the first */
+    static const int64_t prefix[] = {1, 63, 64, 65, 192, 201};
+    for (size_t i = 0; i < sizeof prefix / sizeof *prefix; i++)
+        for (int64_t head = 136; head <= 256; head += 120) {
+            const pv_attr one = {.attention = {8, 1, 1, 7, 0.07f}};
+            op_in keys = {.dtype = PV_BF16, .dim = {208, head}, .first = 7, .rows = 7 + prefix[i]};
+            CHECK_OP(ATTENTION, .attr = one,
+                     .in = {{.dtype = PV_BF16, .dim = {700, 8 * head}, .rows = 633, .counted = true}, keys, keys,
+                            COUNT((int32_t)prefix[i])},
+                     .out = {i % 2 ? PV_F32 : PV_BF16}, .fills = i == 5 ? 7 : 0);
+        }
 }
 
 /* Scores far apart, of both signs and beyond what one exp can tell: still a mean of v. */
@@ -104,7 +119,9 @@ int test_attention(void)
     CHECK(cached(PV_BF16, 8, 1, 256, 12, 1018, 50, 968));
     CHECK(cached(PV_BF16, 8, 1, 256, 50, 1018, 0, 1018)); /* a GPU splits the keys of few queries */
     CHECK(cached(PV_BF16, 8, 1, 256, 3, 1200, 0, 1200));
-    CHECK(cached(PV_BF16, 4, 4, 72, 70, 256, 0, 256));
+    CHECK(cached(PV_BF16, 4, 4, 72, 70, 256, 0, 256)); /* a picture */
+    CHECK(cached(PV_BF16, 4, 2, 56, 70, 260, 5, 255));
+    CHECK(cached(PV_BF16, 4, 4, 80, 64, 130, 0, 1));
     CHECK(cached(PV_BF16, 8, 1, 64, 12, 1018, 50, 968));
     CHECK(cached(PV_BF16, 8, 1, 248, 11, 1018, 50, 601));
 

@@ -79,6 +79,25 @@ int test_linear(void)
     CHECK_OP(LINEAR_GROUP, .in = {BF16(50, 1024), BF16(256, 1024), BF16(256, 1024)}, .attr.group.n = 2, .out = {PV_BF16, PV_BF16});
     CHECK_OP(LINEAR_GROUP, .in = {F32(9, 20), BF16(30, 20), BF16(7, 20), F32(30), F32(7)}, .attr.group.n = 2,
              .out = {PV_BF16, PV_BF16});
+    /* with tiles for Hopper's tensor instructions: parts of different widths, a border inside a tile, rows and features that fill
+     * none, an odd number of row tiles */
+    CHECK_OP(LINEAR_GROUP, .in = {BF16(256, 128), BF16(192, 128), BF16(192, 128), BF16(192, 128), BF16(192), BF16(192), BF16(192)},
+             .attr.group.n = 3, .out = {PV_BF16, PV_BF16, PV_BF16});
+    CHECK_OP(LINEAR_GROUP, .in = {BF16(300, 264), BF16(512, 264), BF16(64, 264), BF16(128, 264)}, .attr.group.n = 3,
+             .out = {PV_BF16, PV_BF16, PV_BF16});
+    CHECK_OP(LINEAR_GROUP, .in = {BF16(968, 72), BF16(1152, 72), BF16(64, 72), BF16(1152), BF16(64)}, .attr.group.n = 2,
+             .out = {PV_BF16, PV_BF16});
+    CHECK_OP(LINEAR_GROUP, .in = {{.dtype = PV_BF16, .dim = {200, 1160}, .rows = 130, .counted = true}, BF16(64, 1160),
+                                  BF16(128, 1160)}, .attr.group.n = 2, .out = {PV_BF16, PV_BF16});
+    const pv_attr narrow = {.linear_geglu.between = PV_BF16}, exact = {.linear_geglu.between = PV_F32};
+    CHECK_OP(LINEAR_GEGLU, .attr = exact, .in = {F32(50, 48), F32(33, 48), F32(33, 48)});
+    CHECK_OP(LINEAR_GEGLU, .attr = narrow, .in = {BF16(9, 40), BF16(24, 40), F32(24, 40)}, .out = {PV_BF16});
+    CHECK_OP(LINEAR_GEGLU, .attr = narrow, .in = {BF16(256, 128), BF16(384, 128), BF16(384, 128)}, .out = {PV_BF16});
+    CHECK_OP(LINEAR_GEGLU, .attr = narrow, .in = {BF16(700, 328), BF16(2304, 328), BF16(2304, 328)}, .out = {PV_BF16});
+    CHECK_OP(LINEAR_GEGLU, .attr = narrow, .in = {BF16(300, 200), BF16(384, 200), BF16(384, 200)}, .out = {PV_BF16});
+    CHECK_OP(LINEAR_GEGLU, .attr = narrow,
+             .in = {{.dtype = PV_BF16, .dim = {200, 72}, .rows = 131, .counted = true}, BF16(128, 72), BF16(128, 72)},
+             .out = {PV_BF16});
     CHECK_OP(LINEAR_ADD, .in = {F32(50, 48), F32(33, 48), F32(50, 33)});
     CHECK_OP(LINEAR_ADD, .in = {{.dim = {12, 8}, .rows = 5, .counted = true}, BF16(9, 8),
                                 {.dim = {12, 9}, .rows = 5, .counted = true}, F32(9)});

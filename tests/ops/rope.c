@@ -23,5 +23,24 @@ int test_rope(void)
         CHECK_OP(ROPE, .attr.rope.heads = 2, .in = {x, F32(21, heads[i]), mixed}, .out = {PV_BF16});
         CHECK_OP(ROPE_STORE, .attr = at5, .in = {x, F32(21, heads[i]), order, state});
     }
+
+    static const struct {
+        int heads, kv_heads;
+        int64_t head;
+    } shapes[] = {{3, 3, 10}, {4, 1, 16}, {8, 1, 256}, {4, 2, 24}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (int narrow = 0; narrow < 2; narrow++) {
+            pv_dtype dtype = narrow ? PV_BF16 : PV_F32;
+            const pv_attr cache = {.rope_cache = {shapes[i].heads, shapes[i].kv_heads, 4}};
+            int64_t head = shapes[i].head, wide = shapes[i].heads * head, slim = shapes[i].kv_heads * head;
+            op_in q = {.dtype = dtype, .dim = {10, wide}, .rows = 7, .counted = true};
+            op_in k = {.dtype = dtype, .dim = {10, slim}, .rows = 7, .counted = true};
+            op_in state = {.dtype = dtype, .dim = {15, slim}, .state = true};
+            CHECK_OP(ROPE_CACHE, .attr = cache, .in = {q, k, k, F32(21, head), mixed, state, state}, .out = {dtype});
+        }
+    const pv_attr all = {.rope_cache = {2, 1, 0}};
+    CHECK_OP(ROPE_CACHE, .attr = all,
+             .in = {F32(10, 32), BF16(10, 16), F32(10, 16), F32(21, 16), order, {.dim = {10, 16}, .state = true},
+                    {.dtype = PV_F16, .dim = {11, 16}, .state = true}}, .out = {PV_BF16});
     return test_done();
 }

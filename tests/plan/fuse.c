@@ -141,6 +141,60 @@ static void gelu_of_a_product(void)
     ready_drop(&fused);
 }
 
+/* gate and up with GeGLU; `spoil` says what keeps them apart: 1 an output, 2 a second reader, 3 two dtypes, 4 another stage,
+ * 5 another input, 6 a bias, 7 a backend that does not claim it. */
+static bool no_products_of_geglu(const pv_backend *be, const pv_node *n)
+{
+    (void)be;
+    return n->op != PV_OP_LINEAR_GEGLU && n->op != PV_OP_LINEAR_GROUP;
+}
+
+static pv_graph *gate_and_up(int spoil, pv_dtype dtype)
+{
+    pv_graph *g = pv_graph_create();
+    pv_tensor *x = in(g, "x", 4, 8), *bias = spoil == 6 ? in(g, "b", 1, 24) : NULL;
+    pv_tensor *gate = pv_linear(g, "gate", x, in(g, "wg", 24, 8), NULL);
+    pv_tensor *up = pv_linear(g, "up", spoil == 5 ? in(g, "z", 4, 8) : x, in(g, "wu", 24, 8), bias);
+    gate->dtype = dtype;
+    up->dtype = spoil == 3 ? PV_F16 : dtype;
+    up->output = spoil == 1;
+    if (spoil == 2)
+        keep(pv_silu(g, "second", gate));
+    if (spoil == 4)
+        g->stage = PV_STAGE_PREFIX;
+    keep(pv_geglu(g, "act", gate, up));
+    return g;
+}
+
+static void geglu_of_a_product(void)
+{
+    static mock m;
+    for (int spoil = 0; spoil <= 7; spoil++) {
+        pv_graph *g = gate_and_up(spoil, PV_BF16);
+        CHECK_OK(pv_graph_status(g));
+        pv_fuse(g, spoil == 7 ? mock_claiming(&m, no_products_of_geglu) : everything());
+        if (!CHECK(count_op(g, PV_OP_LINEAR_GEGLU) == !spoil && count_op(g, PV_OP_GEGLU) == !!spoil))
+            printf("    spoil %d\n", spoil);
+        const pv_node *n = node_named(g, "act");
+        CHECK(spoil || (g->n_nodes == 1 && n && n->n_in == 3 && n->attr.linear_geglu.between == PV_BF16 &&
+                        !strcmp(n->in[1]->name, "wg") && !strcmp(n->in[2]->name, "wu")));
+        pv_graph_destroy(&g);
+    }
+    for (int narrow = 0; narrow < 2; narrow++) {
+        ready plain, fused;
+        if (ready_make(&plain, gate_and_up(0, narrow ? PV_BF16 : PV_F32), NULL, NULL, 1, NULL) &&
+            ready_make(&fused, gate_and_up(0, narrow ? PV_BF16 : PV_F32), everything(), NULL, 1, NULL)) {
+            ready_fill(&plain);
+            ready_fill(&fused);
+            ready_run(&plain, 1);
+            ready_run(&fused, 1);
+            same_bytes(&plain, &fused, "act");
+        }
+        ready_drop(&plain);
+        ready_drop(&fused);
+    }
+}
+
 /* rope and store; `spoil` says what keeps them apart: 1 an output, 2 a second reader, 3 a rounding, 4 another stage. */
 static int fused_stores(int spoil)
 {
@@ -162,6 +216,61 @@ static int fused_stores(int spoil)
     int n = count_op(g, PV_OP_ROPE_STORE);
     pv_graph_destroy(&g);
     return n;
+}
+
+/* rope of q, and k and v into their caches; `spoil` says what keeps them apart: 1 another table, 2 another row of the cache,
+ * 3 another stage, 4 something between, 5 other rows, 6 a backend that does not claim it. */
+static bool no_rope_cache(const pv_backend *be, const pv_node *n)
+{
+    (void)be;
+    return n->op != PV_OP_ROPE_CACHE;
+}
+
+static pv_graph *into_caches(int spoil, pv_dtype dtype)
+{
+    pv_graph *g = pv_graph_create();
+    pv_tensor *pos = pv_input(g, "pos", PV_I32, 1, (int64_t[]){4}, NULL), *table = in(g, "table", 9, 8);
+    pv_tensor *q = pv_rope(g, "q_turned", in(g, "q", 4, 16), spoil == 1 ? in(g, "other", 9, 8) : table, pos, 2);
+    if (spoil == 4)
+        keep(pv_gelu(g, "between", q));
+    pv_tensor *k = pv_rope(g, "k_turned", in(g, "k", 4, 8), table, pos, 1);
+    keep(pv_store(g, "k_cache", pv_state(g, "ck", dtype, 9, 8), k, 3));
+    if (spoil == 3)
+        g->stage = PV_STAGE_PREFIX;
+    keep(pv_store(g, "v_cache", pv_state(g, "cv", dtype, 9, 8), in(g, "v", spoil == 5 ? 3 : 4, 8), spoil == 2 ? 2 : 3));
+    q->dtype = k->dtype = dtype;
+    keep(q);
+    return g;
+}
+
+static void caches_at_once(void)
+{
+    static mock m;
+    for (int spoil = 0; spoil <= 6; spoil++) {
+        pv_graph *g = into_caches(spoil, PV_BF16);
+        CHECK_OK(pv_graph_status(g));
+        pv_fuse(g, spoil == 6 ? mock_claiming(&m, no_rope_cache) : everything());
+        if (!CHECK(count_op(g, PV_OP_ROPE_CACHE) == !spoil && count_op(g, PV_OP_ROPE_STORE) == !!spoil))
+            printf("    spoil %d\n", spoil);
+        CHECK(spoil || (g->n_nodes == 1 && g->nodes[0]->n_out == 3 && g->nodes[0]->attr.rope_cache.heads == 2 &&
+                        g->nodes[0]->attr.rope_cache.kv_heads == 1 && g->nodes[0]->attr.rope_cache.first == 3));
+        pv_graph_destroy(&g);
+    }
+    for (int narrow = 0; narrow < 2; narrow++) {
+        ready plain, fused;
+        if (ready_make(&plain, into_caches(0, narrow ? PV_BF16 : PV_F32), NULL, NULL, 1, NULL) &&
+            ready_make(&fused, into_caches(0, narrow ? PV_BF16 : PV_F32), everything(), NULL, 1, NULL)) {
+            ready_fill(&plain);
+            ready_fill(&fused);
+            ready_run(&plain, 1);
+            ready_run(&fused, 1);
+            same_bytes(&plain, &fused, "q_turned");
+            same_bytes(&plain, &fused, "k_cache");
+            same_bytes(&plain, &fused, "v_cache");
+        }
+        ready_drop(&plain);
+        ready_drop(&fused);
+    }
 }
 
 static void keeps_apart(void)
@@ -405,7 +514,9 @@ static void same_bytes_in_the_model(claim what)
         CHECK(count_op(g, PV_OP_EXPERT_BLOCK) == (what == WHOLE_LAYERS ? c.expert.depth : 0));
         CHECK(count_op(g, PV_OP_GATED_NORM) == (what == GATED_NORMS ? 2 * c.expert.depth : 0));
         CHECK(count_op(g, PV_OP_LINEAR_GATED) == (what == GATED_PRODUCTS ? 2 * c.expert.depth : 0));
-        CHECK(count_op(g, PV_OP_ROPE_STORE) == (what == WHOLE_LAYERS ? 1 : 2) * c.gemma.depth);
+        /* the last layer of the prefix has no q */
+        CHECK(count_op(g, PV_OP_ROPE_STORE) == 1);
+        CHECK(count_op(g, PV_OP_ROPE_CACHE) == (what == WHOLE_LAYERS ? 1 : 2) * c.gemma.depth - 1);
         if (i) { /* in bf16 no rounding stands between what SigLIP's products fuse with */
             CHECK(count_op(g, PV_OP_LINEAR_GELU) == c.vision.depth);
             CHECK(count_op(g, PV_OP_GELU) == 0 && count_op(g, PV_OP_CAST) == 0);
@@ -422,6 +533,8 @@ int main(void)
     layer_without_memory();
     fires();
     gelu_of_a_product();
+    geglu_of_a_product();
+    caches_at_once();
     keeps_apart();
     layers();
     same_bytes_apart();
