@@ -11,6 +11,10 @@
 #define LEAST_MAJOR                                                                                          \
     8 /* compute capability 8.0: bf16 tensor cores and cp.async, on which every kernel is built */
 
+#ifndef PV_CUDA_WGMMA /* the build says so where it makes code for sm_90a: see wgmma.cuh */
+#define PV_CUDA_WGMMA 0
+#endif
+
 const cuda_kernel *const cuda_kernels[PV_OP_COUNT] = {
     [PV_OP_LINEAR] = &cuda_linear,
     [PV_OP_LINEAR_ADD] = &cuda_linear,
