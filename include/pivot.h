@@ -237,6 +237,7 @@ typedef struct pv_timing {
     int steps;
     bool truncated;     /* the prompt was cut */
     int state_outside;  /* numbers of the state outside q01..q99 */
+    double run_ms;      /* of total_ms: from the begin of the first stage to the end of the last, as the device's clock has it */
 } pv_timing;
 
 PV_API pv_status pv_session_timing(const pv_session *session, pv_timing *out);

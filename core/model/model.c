@@ -405,14 +405,14 @@ pv_status pv_model_embedding(pv_model *m, pv_progress_fn progress, void *user)
     return st;
 }
 
-pv_status pv_model_embed(const pv_model *m, const int32_t *ids, int n, float *dst)
+pv_status pv_model_embed(const pv_model *m, const int32_t *ids, int n, void *dst)
 {
-    size_t width = (size_t)m->config.gemma.width, row = pv_dtype_bytes(m->embedding_dtype, width);
+    size_t row = pv_dtype_bytes(m->embedding_dtype, (size_t)m->config.gemma.width);
     for (int i = 0; i < n; i++) {
         if (ids[i] < 0 || ids[i] >= m->config.vocab)
             return pv_fail(PV_E_ARG, "token %d of the prompt is %d; the vocabulary has 0 to %d", i, ids[i],
                            m->config.vocab - 1);
-        pv_to_f32(dst + (size_t)i * width, (const char *)m->embedding + (size_t)ids[i] * row, m->embedding_dtype, width);
+        memcpy((char *)dst + (size_t)i * row, (const char *)m->embedding + (size_t)ids[i] * row, row);
     }
     return PV_OK;
 }

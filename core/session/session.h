@@ -5,9 +5,6 @@
 #include "observation.h"
 #include "runner.h"
 
-/* What the last observation became: pictures and token ids as the model saw them. */
-const pv_observer *pv_session_observer(const pv_session *s);
-
 /* The plan at work for so many cameras and prompt tokens; NULL with the error's words. */
 pv_runner *pv_session_runner(pv_session *s, int views, int tokens);
 
