@@ -37,6 +37,34 @@ static void choosing(pv_backend *be)
     CHECK(none == NULL);
 }
 
+/* Writes that nobody waits for, many more than there is room for on their way; and inputs written from their own place. */
+static void in_a_row(pv_backend *be, unsigned char *a, unsigned char *b, size_t n)
+{
+    enum { PART = 3001, TIMES = 200 };
+    pv_buffer *buf = NULL;
+    for (int usage = PV_IO; usage <= PV_STATE; usage++) {
+        if (!CHECK_OK(be->vt->alloc(be, n, (pv_usage)usage, &buf)))
+            return;
+        unsigned char *place = be->vt->map(be, buf);
+        CHECK((place != NULL) == (usage == PV_IO));
+        memset(a, 0, n);
+        CHECK_OK(be->vt->write(be, buf, 0, a, n));
+        for (int i = 0; i < TIMES; i++) {
+            unsigned char part[PART];
+            size_t at = (size_t)i * 7919 % (n - PART);
+            memset(part, i + 1, sizeof part);
+            memset(a + at, i + 1, sizeof part);
+            if (place && i % 2)
+                memset(place + at, i + 1, sizeof part);
+            CHECK_OK(be->vt->write(be, buf, at, place && i % 2 ? place + at : part, sizeof part));
+            memset(part, 0, sizeof part); /* it was taken */
+        }
+        CHECK_OK(be->vt->read(be, buf, 0, b, n));
+        CHECK(!memcmp(a, b, n));
+        be->vt->release(be, buf);
+    }
+}
+
 static void memory(pv_backend *be)
 {
     enum { N = 100001 };
@@ -52,6 +80,7 @@ static void memory(pv_backend *be)
         CHECK(!memcmp(a, b, N));
         be->vt->release(be, buf);
     }
+    in_a_row(be, a, b, N);
     buf = NULL;
     CHECK_STATUS(be->vt->alloc(be, (size_t)1 << 46, PV_SCRATCH, &buf), PV_E_MEMORY);
     CHECK_TEXT("out of device memory: 70368744177664 bytes are needed for scratch");
@@ -64,16 +93,16 @@ static void memory(pv_backend *be)
 
 /* The running step's row of a table is added to a state: steps alone and in a row, and measuring nodes keeps
  * the result. */
-static void steps(pv_backend *be)
+static void steps(pv_backend *be, int width)
 {
-    enum { STEPS = 4, WIDTH = 8 };
+    enum { STEPS = 4 };
     pv_graph *g = pv_graph_create();
     pv_plan *plan = NULL;
     pv_instance *inst = NULL;
     g->stage = PV_STAGE_DENOISE;
-    pv_tensor *each = pv_input_per_step(g, "each", WIDTH),
+    pv_tensor *each = pv_input_per_step(g, "each", width),
               *one = pv_input(g, "one", PV_F32, 1, (int64_t[]){1}, NULL);
-    pv_tensor *x = pv_state(g, "x", PV_F32, 1, WIDTH);
+    pv_tensor *x = pv_state(g, "x", PV_F32, 1, width);
     pv_tensor *y = pv_axpy(g, "y", x, one, each);
     keep(y);
     CHECK_OK(pv_plan_create(be, &g, &(pv_plan_params){.steps = STEPS}, &plan));
@@ -81,35 +110,40 @@ static void steps(pv_backend *be)
         pv_plan_destroy(&plan);
         return;
     }
-    float table[STEPS][WIDTH], got[WIDTH], zero[WIDTH] = {0}, unit = 1;
+    size_t bytes = sizeof(float) * (size_t)width;
+    float *table = malloc(STEPS * bytes), *got = malloc(bytes), *came = malloc(bytes), *zero = calloc((size_t)width, sizeof *zero);
+    float unit = 1;
     for (int i = 0; i < STEPS; i++)
-        for (int k = 0; k < WIDTH; k++)
-            table[i][k] = (float)(1 << 4 * i) + (float)k / 16;
+        for (int k = 0; k < width; k++)
+            table[i * width + k] = (float)(1 << 4 * i) + (float)(k % 8) / 16;
     const pv_graph *planned = plan->graph;
     const pv_tensor *at = pv_graph_find(planned, "x");
-    CHECK_OK(pv_instance_write(inst, pv_graph_find(planned, "each"), 0, table, sizeof table));
+    CHECK_OK(pv_instance_write(inst, pv_graph_find(planned, "each"), 0, table, STEPS * bytes));
     CHECK_OK(pv_instance_write(inst, pv_graph_find(planned, "one"), 0, &unit, sizeof unit));
     for (int first = 0; first < STEPS; first++)
         for (int n = 0; n <= STEPS - first; n++) {
             double *node_ms = calloc((size_t)planned->n_nodes, sizeof *node_ms);
             pv_run_timing t = {.node_ms = first ? node_ms : NULL};
-            pv_run run = {.stages = 1u << PV_STAGE_DENOISE, .first_step = first, .n_steps = n};
-            CHECK_OK(pv_instance_write(inst, at, 0, zero, sizeof zero));
+            pv_run run = {.stages = 1u << PV_STAGE_DENOISE, .first_step = first, .n_steps = n, .result = at, .to = came};
+            CHECK_OK(pv_instance_write(inst, at, 0, zero, bytes));
             CHECK_OK(pv_instance_run(inst, run, &t));
-            CHECK_OK(pv_instance_read(inst, at, 0, got, sizeof got));
-            for (int k = 0; k < WIDTH; k++) {
+            CHECK_OK(pv_instance_read(inst, at, 0, got, bytes));
+            CHECK(!memcmp(got, came, bytes)); /* the run brought it along */
+            for (int k = 0; k < width; k++) {
                 float want = 0;
                 for (int i = first; i < first + n; i++)
-                    want += table[i][k];
+                    want += table[i * width + k];
                 CHECK(got[k] == want);
             }
             CHECK(!n || t.stage_ms[PV_STAGE_DENOISE] > 0);
+            CHECK(t.run_ms >= t.stage_ms[PV_STAGE_DENOISE]);
             double sum = 0;
             for (int i = 0; i < planned->n_nodes; i++)
                 sum += node_ms[i];
             CHECK((sum > 0) == (first && n));
             free(node_ms);
         }
+    free(table), free(got), free(came), free(zero);
     pv_instance_destroy(&inst);
     pv_plan_destroy(&plan);
 }
@@ -153,14 +187,15 @@ int main(int argc, char **argv)
     pv_backend *be = NULL;
     if (pv_backend_open("cuda", NULL, &be)) {
         no_device();
-        steps(cpu()); /* the process lives, and the test itself is right */
+        steps(cpu(), 8); /* the process lives, and the test itself is right */
         be = cpu();
         pv_backend_close(&be);
         return test_done();
     }
     choosing(be);
     memory(be);
-    steps(be);
+    steps(be, 8);
+    steps(be, 40000); /* a result of 160 KB */
     replays(be, "synth:tiny", "f32", 1000);
     replays(be, "synth:tiny", "bf16", 1000);
     if (argc > 1 && !strcmp(argv[1], "full"))

@@ -201,42 +201,86 @@ static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
 
 /* ---- memory ---- */
 
+#define WINDOW ((size_t)64 << 10) /* of state: a chunk of actions has 6 KB */
+
 static pv_status alloc(pv_backend *be, size_t bytes, pv_usage usage, pv_buffer **out)
 {
     static const char *const what[PV_USAGE_COUNT] = {"a weight", "constants", "inputs", "state", "scratch"};
     cuda_device *d = (cuda_device *)be;
-    pv_buffer *b = pv_alloc(sizeof *b);
+    pv_buffer *b = pv_alloc_zero(sizeof *b);
     if (!b)
         return PV_E_MEMORY;
-    void *data = NULL;
+    b->bytes = bytes;
+    b->window = usage == PV_STATE ? WINDOW : 0;
+    void *data = NULL, *host = NULL;
     pv_status st = cuda_enter(d);
     if (!st)
         st = cuda_memory(d, bytes, what[usage], &data);
+    if (!st && (usage == PV_IO || usage == PV_STATE))
+        st = cuda_host_memory(d, b->window ? b->window : bytes, what[usage], &host);
     if (st) {
+        if (data)
+            cudaFree(data);
         pv_free(b);
         return st;
     }
-    *b = (pv_buffer){bytes, data};
+    b->data = data;
+    b->host = host;
     *out = b;
     return PV_OK;
 }
 
 static void release(pv_backend *be, pv_buffer *b)
 {
-    if (cuda_usable((cuda_device *)be))
+    if (cuda_usable((cuda_device *)be)) {
         cudaFree(b->data);
+        if (b->host)
+            cudaFreeHost(b->host);
+    }
     pv_free(b);
 }
 
-/* The copy has been made when this returns: whether the runtime is done with pageable memory any earlier
- * depends on the platform. */
+static void *map(pv_backend *be, pv_buffer *b)
+{
+    (void)be;
+    return b->window ? NULL : b->host;
+}
+
+/* Puts what is to be written where it may stay until the device has fetched it; NULL: there is no such place. An input's may
+ * still be on its way when it is written once more before a run: then that comes behind it, and wins. */
+static pv_status stage(cuda_device *d, pv_buffer *b, size_t at, const void *src, size_t n, const void **from)
+{
+    pv_status st = PV_OK;
+    *from = NULL;
+    if (!b->host || (b->window && n > b->window))
+        return PV_OK;
+    char *place = b->host + at;
+    if (b->window) {
+        if (n > b->window - b->used) { /* all around once: what is in it is long gone, as runs have been waited for since */
+            st = CUDA_CHECK(d, cudaStreamSynchronize(d->stream));
+            b->used = 0;
+        }
+        place = b->host + b->used;
+        b->used += n;
+    }
+    if (src != place)
+        memcpy(place, src, n);
+    *from = place;
+    return st;
+}
+
+/* Without a place of our own the copy has been made when this returns: whether the runtime is done with pageable memory any
+ * earlier depends on the platform. */
 static pv_status write_bytes(pv_backend *be, pv_buffer *dst, size_t at, const void *src, size_t n)
 {
     cuda_device *d = (cuda_device *)be;
+    const void *from = NULL;
     pv_status st = cuda_enter(d);
     if (!st)
-        st = CUDA_CHECK(d, cudaMemcpyAsync(dst->data + at, src, n, cudaMemcpyHostToDevice, d->stream));
-    return st ? st : CUDA_CHECK(d, cudaStreamSynchronize(d->stream));
+        st = stage(d, dst, at, src, n, &from);
+    if (!st)
+        st = CUDA_CHECK(d, cudaMemcpyAsync(dst->data + at, from ? from : src, n, cudaMemcpyHostToDevice, d->stream));
+    return st || from ? st : CUDA_CHECK(d, cudaStreamSynchronize(d->stream));
 }
 
 static pv_status read_bytes(pv_backend *be, const pv_buffer *src, size_t at, void *dst, size_t n)
@@ -258,6 +302,7 @@ const pv_backend_vt cuda_backend = {
     .release = release,
     .write = write_bytes,
     .read = read_bytes,
+    .map = map,
     .claims = claims,
     .record = cuda_record,
     .submit = cuda_submit,

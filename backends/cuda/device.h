@@ -24,9 +24,13 @@ struct cuda_device {
     atomic_int broken; /* the error after which this process can no longer use the device; cudaSuccess */
 };
 
+/* Device memory, and page-locked memory of the host from which writes to it go on their way without anybody waiting: of
+ * inputs a place for each byte, of state a window that small writes take turns in, of all else none. */
 struct pv_buffer {
     size_t bytes;
     char *data;
+    char *host;
+    size_t window, used; /* bytes of the window; those that may still be on their way. 0: inputs */
 };
 
 extern const cuda_kernel *const cuda_kernels[PV_OP_COUNT]; /* NULL: not claimed */
@@ -45,6 +49,9 @@ bool cuda_usable(cuda_device *d);
  * for all else, and then, if the error stays, the device is marked broken. */
 pv_status cuda_check(cuda_device *d, cudaError_t error, const char *call);
 #define CUDA_CHECK(d, call) cuda_check((d), (call), #call)
+
+/* Page-locked host memory; cudaFreeHost. */
+pv_status cuda_host_memory(cuda_device *d, size_t bytes, const char *what, void **out);
 
 pv_status cuda_memory(cuda_device *d, size_t bytes, const char *what,
                       void **out); /* device memory; cudaFree */
