@@ -115,10 +115,9 @@ typedef struct pv_device_info {
     char library[128];      /* what computes: "OpenBLAS 0.3.21 SkylakeX" */
     uint64_t memory_bytes;  /* in all */
     bool unified;           /* the device's memory is the host's */
-    char driver[32];        /* version; empty: none, or not known */
+    char driver[32];        /* version; empty: none, or not known. This and what follows: of pv_backend_device alone */
     int clock_mhz, memory_clock_mhz, power_limit_watts; /* as they are now; 0: not known */
-    char power_mode[64];    /* as the system names it; empty: none, or not known */
-    char unknown[128];      /* why clocks and power are not known; empty: they are, or nobody asks */
+    char unknown[128];      /* which of them and why; empty: all are known, or the device has none to tell */
 } pv_device_info;
 
 PV_API pv_status pv_backend_device(const pv_backend *backend, pv_device_info *out);

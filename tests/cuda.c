@@ -25,6 +25,10 @@ static void choosing(pv_backend *be)
           !strcmp(first.library, mine.library));
     CHECK(*mine.name && !strncmp(mine.uuid, "GPU-", 4) && strlen(mine.uuid) == 40 && mine.memory_bytes > 0);
     printf("%s, %s, %s\n", mine.name, mine.uuid, mine.library);
+    printf("driver %s, %d MHz, memory %d MHz, %d W; not known: %s\n", mine.driver, mine.clock_mhz, mine.memory_clock_mhz,
+           mine.power_limit_watts, mine.unknown);
+    CHECK(*mine.unknown || (mine.clock_mhz > 0 && mine.memory_clock_mhz > 0 && mine.power_limit_watts > 0));
+    CHECK(*mine.unknown || *mine.driver);
     const char *const ways[] = {"0", mine.name, mine.uuid};
     for (int i = 0; i < 3; i++) {
         pv_backend *again = NULL;

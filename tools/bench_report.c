@@ -106,7 +106,6 @@ static void json_device(cJSON *json, const bench *b)
     cJSON_AddNumberToObject(o, "clock_mhz", d->clock_mhz);
     cJSON_AddNumberToObject(o, "memory_clock_mhz", d->memory_clock_mhz);
     cJSON_AddNumberToObject(o, "power_limit_watts", d->power_limit_watts);
-    cJSON_AddStringToObject(o, "power_mode", d->power_mode);
     cJSON_AddStringToObject(o, "unknown", d->unknown);
     if (b->sms)
         cJSON_AddNumberToObject(o, "sms", b->sms);
@@ -246,12 +245,10 @@ static void print_conditions(const bench *b)
             printf("%s%d MHz, memory %d MHz", comma, d->clock_mhz, d->memory_clock_mhz), comma = ", ";
         if (d->power_limit_watts)
             printf("%s%d W at most", comma, d->power_limit_watts), comma = ", ";
-        if (*d->power_mode)
-            printf("%spower mode %s", comma, d->power_mode), comma = ", ";
         if (b->sms)
             printf("%s%d multiprocessors of it", comma, b->sms), comma = ", ";
         if (*d->unknown)
-            printf("%sclocks and power not known: %s", comma, d->unknown);
+            printf("%snot known: %s", comma, d->unknown);
         putchar('\n');
     }
     if (b->rates.bytes_per_s > 0)

@@ -116,7 +116,10 @@ static pv_status devices(pv_device_info *out, int *n)
 static pv_status describe(pv_backend *be, pv_device_info *out)
 {
     struct cudaDeviceProp prop;
-    return look(((cuda_device *)be)->index, &prop, out);
+    pv_status st = look(((cuda_device *)be)->index, &prop, out);
+    if (!st)
+        cuda_conditions(out);
+    return st;
 }
 
 /* ---- opening ---- */

@@ -56,6 +56,9 @@ pv_status cuda_host_memory(cuda_device *d, size_t bytes, const char *what, void 
 pv_status cuda_memory(cuda_device *d, size_t bytes, const char *what,
                       void **out); /* device memory; cudaFree */
 
+/* nvml.c: driver, clocks and power of the device with this UUID, as they are now; or why not. */
+void cuda_conditions(pv_device_info *d);
+
 /* record.c */
 pv_status cuda_record(pv_backend *be, const pv_program *prog, const pv_buffers *bufs, pv_recording **out);
 pv_status cuda_submit(pv_recording *r, const pv_run *run);
