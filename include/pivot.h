@@ -97,6 +97,8 @@ typedef struct pv_backend_params {
     size_t size;
     const char *device; /* index, name or UUID as pv_devices tells; NULL: the first */
     int threads;        /* CPU: worker threads, 0: one for each core this process may use */
+    const char *cache;  /* folder for what is chosen by trying and worth keeping (CUDA: algorithms of products). "": none; NULL:
+                         * $PIVOT_CACHE, where that is set, else $XDG_CACHE_HOME/pivot, else ~/.cache/pivot, else none */
 } pv_backend_params;
 
 /* name: "cpu", "cuda". PV_E_UNAVAILABLE: no such backend, its file or driver is not installed, or no such device on this

@@ -33,7 +33,7 @@ static void *fault_malloc(size_t bytes)
 
 /* Runs `attempt` with the k-th allocation failing, for every k until one run meets no failure. Each run must
  * answer PV_E_MEMORY and leave nothing allocated; the last must answer PV_OK. `attempt` frees what it got. */
-static void fault_every(pv_status (*attempt)(void *), void *user, const char *what)
+static inline void fault_every(pv_status (*attempt)(void *), void *user, const char *what)
 {
     const pv_allocator failing = {sizeof failing, NULL, fault_alloc, fault_release};
     cJSON_Hooks hooks = {fault_malloc, free};

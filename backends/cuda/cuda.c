@@ -159,6 +159,7 @@ static void close_backend(pv_backend *be)
     if (d->stream)
         cudaStreamDestroy(d->stream);
     cudaGetLastError();
+    algos_close(&d->kept);
     pv_free(d->products);
     pv_free(d);
 }
@@ -182,6 +183,22 @@ static pv_status start(cuda_device *d, const struct cudaDeviceProp *prop)
     return lt ? pv_fail(PV_E_UNAVAILABLE, "cublasLtCreate: %s", cublasLtGetStatusString(lt)) : st;
 }
 
+/* All that an algorithm may depend on. The line of the kernel module has the driver's build, where there is such a file. */
+static void open_kept(cuda_device *d, const struct cudaDeviceProp *prop, const char *folder)
+{
+    char key[ALGOS_KEY], module[160] = "";
+    int driver = 0;
+    cudaDriverGetVersion(&driver);
+    FILE *f = fopen("/proc/driver/nvidia/version", "r");
+    if (f && fgets(module, sizeof module, f))
+        module[strcspn(module, "\n")] = 0;
+    if (f)
+        fclose(f);
+    snprintf(key, sizeof key, "%s, sm_%d%d, %d multiprocessors, driver %d (%s), cuBLASLt %zu", prop->name, prop->major,
+             prop->minor, d->sms, driver, module, cublasLtGetVersion());
+    algos_open(&d->kept, folder, key);
+}
+
 static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
 {
     int index = 0;
@@ -195,6 +212,8 @@ static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
     d->sms = prop.multiProcessorCount;
     d->dependent = prop.major >= 9;
     st = start(d, &prop);
+    if (!st)
+        open_kept(d, &prop, p->cache);
     if (st)
         close_backend(&d->base);
     else

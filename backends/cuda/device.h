@@ -7,6 +7,7 @@
 #ifndef PV_CUDA_DEVICE_H
 #define PV_CUDA_DEVICE_H
 
+#include "algos.h"
 #include "cuda.h"
 #include "small.h"
 
@@ -21,6 +22,7 @@ struct cuda_device {
     cublasLtHandle_t lt;
     struct cuda_product *products; /* linear.c: algorithms found so far */
     int n_products, cap_products;
+    algos kept; /* and what processes before this one found */
     atomic_int broken; /* the error after which this process can no longer use the device; cudaSuccess */
 };
 

@@ -229,6 +229,7 @@ pv_status cuda_record(pv_backend *be, const pv_program *prog, const pv_buffers *
         cudaStreamSynchronize(stream);
         cudaStreamDestroy(stream);
     }
+    algos_save(&d->kept); /* those that were found count, also where something else failed */
     if (st)
         cuda_discard(r);
     else
