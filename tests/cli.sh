@@ -307,6 +307,8 @@ cp bench.json out && is_json pivot.bench/1
 [ $? = 1 ] && grep -q 'no/bench.json' err && grep -q '^  total ' out
 result "bench says what it measured although the file cannot be written" $?
 expect 2 '--flops' bench synth:tiny --flops 0
+expect 2 '--sms' bench synth:tiny --sms 0
+expect 4 '20 multiprocessors: the cpu backend has none' bench synth:tiny --sms 20
 works '"time_ms"' bench synth:tiny --runs 1 --views 1 --prompt-tokens 3 --steps 2 --horizon 4 --ops --json
 is_json pivot.bench/1
 grep -qE '"prefix_tokens":[[:space:]]*19' out

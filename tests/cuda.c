@@ -185,6 +185,26 @@ static void replays(pv_backend *be, const char *model, const char *recipe, int t
     pv_model_free(&m);
 }
 
+/* On a part of the device: the policy runs there, again and again alike. */
+static void part(int all)
+{
+    pv_backend *be = NULL;
+    CHECK_STATUS(pv_backend_open("cuda", &(pv_backend_params){.sms = all + 1}, &be), PV_E_UNAVAILABLE);
+    CHECK_TEXT("multiprocessors are asked for");
+    if (pv_backend_open("cuda", &(pv_backend_params){.sms = 16}, &be)) {
+        printf("no part of this device: %s\n", pv_error_text());
+        return;
+    }
+    pv_device_info info = {0};
+    CHECK_OK(pv_backend_device(be, &info));
+    CHECK(info.sms >= 16 && info.sms < 32 && info.sms < all);
+    printf("%d of %d multiprocessors\n", info.sms, all);
+    steps(be, 8);
+    replays(be, "synth:tiny", "f32", 100);
+    replays(be, "synth:tiny", "bf16", 100);
+    pv_backend_close(&be);
+}
+
 /* With the argument `full`, 1,000 runs of the full-size model in bf16 as well. */
 int main(int argc, char **argv)
 {
@@ -204,6 +224,10 @@ int main(int argc, char **argv)
     replays(be, "synth:tiny", "bf16", 1000);
     if (argc > 1 && !strcmp(argv[1], "full"))
         replays(be, "synth:full", "bf16", 1000);
+    pv_device_info info = {0};
+    CHECK_OK(pv_backend_device(be, &info));
     pv_backend_close(&be);
+    if (info.sms > 16)
+        part(info.sms);
     return test_done();
 }

@@ -181,6 +181,7 @@ static int parse(bench *b, int argc, char **argv)
         {"steps", "N", "denoising steps (default: the model's)", CLI_INT, &b->steps, 1, PV_MAX_STEPS},
         {"runs", "N", "timed inferences (default: 5)", CLI_INT, &b->runs, 1, 1000000},
         {"warmup", "N", "inferences before them (default: 1)", CLI_INT, &b->warmup, 0, 1000000},
+        {"sms", "N", "multiprocessors of a CUDA device to run on, no others (default: all)", CLI_INT, &b->common.sms, 1, 100000},
         {"ops", NULL, "a table of time and floor by op, with GFLOP/s of the products", CLI_FLAG, &b->ops},
         {"same-prompt", NULL, "the same prompt in all runs; else each has another, of as many tokens", CLI_FLAG, &b->same_prompt},
         {"bandwidth", "GB/S", "bytes a second for the floor (default: measured with a copy)", CLI_NUMBER, &b->bandwidth, 1e-3, 1e6},

@@ -12,7 +12,7 @@ enum { OBSERVE, VISION, PREFIX, DENOISE, RUN, HOST, TOTAL, N_TIMES };
 
 typedef struct bench {
     cli_options common;
-    int views, tokens, steps, runs, warmup, sms;
+    int views, tokens, steps, runs, warmup;
     bool ops, same_prompt;
     double bandwidth, flops; /* GB/s and TFLOP/s, as given; 0: measured */
     pv_model *model;

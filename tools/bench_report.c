@@ -107,8 +107,8 @@ static void json_device(cJSON *json, const bench *b)
     cJSON_AddNumberToObject(o, "memory_clock_mhz", d->memory_clock_mhz);
     cJSON_AddNumberToObject(o, "power_limit_watts", d->power_limit_watts);
     cJSON_AddStringToObject(o, "unknown", d->unknown);
-    if (b->sms)
-        cJSON_AddNumberToObject(o, "sms", b->sms);
+    cJSON_AddNumberToObject(o, "sms", d->sms);
+    cJSON_AddNumberToObject(o, "sms_asked_for", b->common.sms);
     cJSON *reached = cJSON_AddObjectToObject(json, "rates");
     cJSON_AddNumberToObject(reached, "bytes_per_s", b->rates.bytes_per_s);
     cJSON_AddNumberToObject(reached, "flops_per_s", b->rates.flops_per_s);
@@ -236,7 +236,7 @@ static void print_conditions(const bench *b)
 {
     const pv_device_info *d = &b->device;
     printf("version   %s%s%s, %s\n", pv_version(), *PV_GIT_ID ? ", git " : "", PV_GIT_ID, b->date);
-    if (*d->driver || d->clock_mhz || d->power_limit_watts || *d->unknown || b->sms) {
+    if (*d->driver || d->clock_mhz || d->power_limit_watts || *d->unknown || d->sms) {
         printf("device    ");
         const char *comma = "";
         if (*d->driver)
@@ -245,8 +245,8 @@ static void print_conditions(const bench *b)
             printf("%s%d MHz, memory %d MHz", comma, d->clock_mhz, d->memory_clock_mhz), comma = ", ";
         if (d->power_limit_watts)
             printf("%s%d W at most", comma, d->power_limit_watts), comma = ", ";
-        if (b->sms)
-            printf("%s%d multiprocessors of it", comma, b->sms), comma = ", ";
+        if (d->sms)
+            printf("%s%d multiprocessors%s", comma, d->sms, b->common.sms ? " of it" : ""), comma = ", ";
         if (*d->unknown)
             printf("%snot known: %s", comma, d->unknown);
         putchar('\n');

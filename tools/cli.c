@@ -453,7 +453,7 @@ pv_status cli_open_model(const cli_options *c, pv_model **out)
 
 pv_status cli_open_backend(const cli_options *c, pv_backend **out)
 {
-    pv_backend_params p = {.size = sizeof p, .device = c->device, .threads = c->threads};
+    pv_backend_params p = {.size = sizeof p, .device = c->device, .threads = c->threads, .sms = c->sms};
     return pv_backend_open(c->backend ? c->backend : "cpu", &p, out);
 }
 

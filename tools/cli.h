@@ -69,7 +69,7 @@ typedef struct cli_options { /* the values of the common groups */
     pv_switch discrete_state;
     bool zscore;
     const char *backend, *device, *recipe;
-    int threads;
+    int threads, sms; /* sms: of pv_backend_params, where a command has such an option */
     bool json;           /* to stdout */
     cli_maybe json_file; /* CLI_JSON_FILE: where to, if not to stdout */
 } cli_options;

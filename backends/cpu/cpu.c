@@ -106,6 +106,8 @@ static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
 {
     if (p->device && strcmp(p->device, "0") && strcasecmp(p->device, "cpu"))
         return pv_fail(PV_E_UNAVAILABLE, "device '%s': the cpu backend has one device, 0", p->device);
+    if (p->sms)
+        return pv_fail(PV_E_UNAVAILABLE, "%d multiprocessors: the cpu backend has none to choose from; it takes threads", p->sms);
     cpu_backend *be = pv_alloc_zero(sizeof *be);
     if (!be)
         return PV_E_MEMORY;

@@ -87,7 +87,8 @@ static pv_status look(int index, struct cudaDeviceProp *prop, pv_device_info *ou
     *out = (pv_device_info){.size = sizeof *out,
                             .backend = "cuda",
                             .memory_bytes = prop->totalGlobalMem,
-                            .unified = prop->integrated != 0};
+                            .unified = prop->integrated != 0,
+                            .sms = prop->multiProcessorCount};
     snprintf(out->name, sizeof out->name, "%.*s", (int)sizeof out->name - 1, prop->name);
     const unsigned char *u = (const unsigned char *)prop->uuid.bytes;
     snprintf(out->uuid, sizeof out->uuid,
@@ -117,9 +118,11 @@ static pv_status describe(pv_backend *be, pv_device_info *out)
 {
     struct cudaDeviceProp prop;
     pv_status st = look(((cuda_device *)be)->index, &prop, out);
-    if (!st)
-        cuda_conditions(out);
-    return st;
+    if (st)
+        return st;
+    out->sms = ((cuda_device *)be)->sms;
+    cuda_conditions(out);
+    return PV_OK;
 }
 
 /* ---- opening ---- */
@@ -158,13 +161,14 @@ static void close_backend(pv_backend *be)
         cublasLtDestroy(d->lt);
     if (d->stream)
         cudaStreamDestroy(d->stream);
+    cuda_green_close(d);
     cudaGetLastError();
     algos_close(&d->kept);
     pv_free(d->products);
     pv_free(d);
 }
 
-static pv_status start(cuda_device *d, const struct cudaDeviceProp *prop)
+static pv_status start(cuda_device *d, const struct cudaDeviceProp *prop, int sms)
 {
     if (prop->major < LEAST_MAJOR)
         return pv_fail(PV_E_UNAVAILABLE, "device %d (%s) has compute capability %d.%d, %d.0 is needed",
@@ -177,8 +181,10 @@ static pv_status start(cuda_device *d, const struct cudaDeviceProp *prop)
             "this build has no code for compute capability %d.%d of device %d (%s); it was made for %s",
             prop->major, prop->minor, d->index, prop->name, PV_CUDA_ARCHITECTURES);
     }
+    if (!st && sms)
+        st = cuda_green_open(d, sms);
     if (!st)
-        st = CUDA_CHECK(d, cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking));
+        st = cuda_stream(d, &d->stream);
     cublasStatus_t lt = st ? CUBLAS_STATUS_SUCCESS : cublasLtCreate(&d->lt);
     return lt ? pv_fail(PV_E_UNAVAILABLE, "cublasLtCreate: %s", cublasLtGetStatusString(lt)) : st;
 }
@@ -211,7 +217,7 @@ static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
     d->index = index;
     d->sms = prop.multiProcessorCount;
     d->dependent = prop.major >= 9;
-    st = start(d, &prop);
+    st = start(d, &prop, p->sms);
     if (!st)
         open_kept(d, &prop, p->cache);
     if (st)

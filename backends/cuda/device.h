@@ -17,6 +17,7 @@
 struct cuda_device {
     pv_backend base;
     int index, sms;
+    struct CUgreenCtx_st *green; /* green.c: a part of the device, with `sms` multiprocessors; NULL: all of it */
     bool dependent; /* kernels may be launched dependently (Hopper and later) */
     cudaStream_t stream;
     cublasLtHandle_t lt;
@@ -57,6 +58,12 @@ pv_status cuda_host_memory(cuda_device *d, size_t bytes, const char *what, void 
 
 pv_status cuda_memory(cuda_device *d, size_t bytes, const char *what,
                       void **out); /* device memory; cudaFree */
+
+/* green.c: from now on streams have at least so many multiprocessors to themselves, and no more than d->sms then says.
+ * PV_E_UNAVAILABLE: the device or its driver cannot. */
+pv_status cuda_green_open(cuda_device *d, int sms);
+void cuda_green_close(cuda_device *d);
+pv_status cuda_stream(cuda_device *d, cudaStream_t *out); /* one that kernels may be launched in; cudaStreamDestroy */
 
 /* nvml.c: driver, clocks and power of the device with this UUID, as they are now; or why not. */
 void cuda_conditions(pv_device_info *d);

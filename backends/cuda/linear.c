@@ -153,8 +153,9 @@ static cublasStatus_t in_batch(cublasLtMatrixLayoutOpaque_t *matrix, int64_t ste
               : cublasLtMatrixLayoutSetAttribute(matrix, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &step, sizeof step);
 }
 
-static cublasStatus_t describe(const shape *s, const operands *o, problem *p)
+static cublasStatus_t describe(const cuda_device *d, const shape *s, const operands *o, problem *p)
 {
+    const int32_t sms = d->green ? d->sms : 0; /* 0: all that the device has */
     const cublasOperation_t transpose = CUBLAS_OP_T;
     const cublasLtEpilogue_t epilogue = s->gelu
                                             ? s->bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU
@@ -167,6 +168,8 @@ static cublasStatus_t describe(const shape *s, const operands *o, problem *p)
     if (!st)
         st =
             cublasLtMatmulDescSetAttribute(&p->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+    if (!st)
+        st = cublasLtMatmulDescSetAttribute(&p->op, CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET, &sms, sizeof sms);
     if (!st && s->bias)
         st = cublasLtMatmulDescSetAttribute(&p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &o->bias, sizeof o->bias);
     if (!st)
@@ -189,7 +192,7 @@ static cublasStatus_t multiply(const cuda_device *d, const shape *s, const opera
 {
     const float one = 1, beta = s->onto ? 1 : 0;
     problem p;
-    cublasStatus_t st = describe(s, o, &p);
+    cublasStatus_t st = describe(d, s, o, &p);
     return st ? st
               : cublasLtMatmul(d->lt, &p.op, &one, o->w, &p.w, o->x, &p.x, &beta, s->onto ? o->onto : o->y,
                                &p.y, o->y, &p.y, algo, o->workspace, WORKSPACE, stream);
@@ -394,7 +397,7 @@ static int candidates(const cuda_device *d, const shape *s, const operands *o,
     cublasLtMatmulPreferenceOpaque_t pref;
     problem p;
     int n = 0;
-    cublasStatus_t st = describe(s, o, &p);
+    cublasStatus_t st = describe(d, s, o, &p);
     if (!st)
         st = cublasLtMatmulPreferenceInit(&pref);
     if (!st)
@@ -478,7 +481,7 @@ static pv_status recall(const cuda_call *c, const shape *s, cuda_product *out, b
     pv_status st = CUDA_CHECK(d, expand(c, s, &o));
     if (s->batch > 1)
         take_both(c, s, &o);
-    bool fits = !st && allowed(s, &out->algo) && !describe(s, &o, &p) &&
+    bool fits = !st && allowed(s, &out->algo) && !describe(d, s, &o, &p) &&
                 !cublasLtMatmulAlgoCheck(d->lt, &p.op, &p.w, &p.x, &p.y, &p.y, &out->algo, &result) && !result.state &&
                 result.workspaceSize <= WORKSPACE && !multiply(d, s, &o, &out->algo, c->stream);
     if (!st && !fits)

@@ -213,7 +213,7 @@ pv_status cuda_record(pv_backend *be, const pv_program *prog, const pv_buffers *
     for (int i = 0; !st && i < prog->graph->n_nodes; i++)
         r->calls[i].work = r->work;
     if (!st)
-        st = CUDA_CHECK(d, cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+        st = cuda_stream(d, &stream);
     if (!st)
         st = CUDA_CHECK(
             d, cudaStreamSynchronize(d->stream)); /* what was written is there for the products to try */
@@ -321,7 +321,7 @@ static pv_status probe_begin(pv_recording *r, probe *p)
     p->events = pv_alloc_zero(sizeof *p->events * (size_t)n);
     if (!p->events)
         return PV_E_MEMORY;
-    pv_status st = CUDA_CHECK(d, cudaStreamCreateWithFlags(&p->stream, cudaStreamNonBlocking));
+    pv_status st = cuda_stream(d, &p->stream);
     for (; !st && p->n < n; p->n += !st)
         st = CUDA_CHECK(d, cudaEventCreate(&p->events[p->n]));
     if (!st && r->bufs->buffer[PV_STATE])

@@ -58,6 +58,8 @@ pv_status pv_backend_open(const char *name, const pv_backend_params *params, pv_
     pv_status st = pv_take_params("pv_backend_open", &p, params, sizeof p);
     if (st)
         return st;
+    if (p.sms < 0)
+        return pv_fail(PV_E_ARG, "sms: expected at least 0, came %d", p.sms);
     char cache[1024];
     cache_folder(cache, sizeof cache);
     p.cache = p.cache ? p.cache : cache;
