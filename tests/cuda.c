@@ -1,8 +1,12 @@
 /* cuda.c - the CUDA module that was built here: without driver or GPU it says so and nothing else happens;
  * with one, what the backend promises beyond what the op tests see: choosing a device, memory, running out of
  * it, stages and steps. */
+#define _GNU_SOURCE
+#include "base/clock.h"
 #include "plan/plans.h"
 #include "tests/test.h"
+
+#define TINY_CHUNK (10 * 7) /* of synth:tiny, in robot units */
 
 static void no_device(void)
 {
@@ -32,11 +36,11 @@ static void choosing(pv_backend *be)
     const char *const ways[] = {"0", mine.name, mine.uuid};
     for (int i = 0; i < 3; i++) {
         pv_backend *again = NULL;
-        CHECK_OK(pv_backend_open("cuda", &(pv_backend_params){.device = ways[i]}, &again));
+        CHECK_OK(pv_backend_open("cuda", &(pv_backend_params){.device = ways[i], .cache = ""}, &again));
         pv_backend_close(&again);
     }
     pv_backend *none = (pv_backend *)&none;
-    CHECK_STATUS(pv_backend_open("cuda", &(pv_backend_params){.device = "99"}, &none), PV_E_UNAVAILABLE);
+    CHECK_STATUS(pv_backend_open("cuda", &(pv_backend_params){.device = "99", .cache = ""}, &none), PV_E_UNAVAILABLE);
     CHECK_TEXT("device '99': there are 0 (");
     CHECK(none == NULL);
 }
@@ -153,8 +157,9 @@ static void steps(pv_backend *be, int width)
 }
 
 /* The whole policy, often: the same bytes each time. Kernels launch dependently on one another, and a wait that one of
- * them forgot would show as a run that differs now and then. `model`: the full one takes a GPU with 7 GiB. */
-static void replays(pv_backend *be, const char *model, const char *recipe, int times)
+ * them forgot would show as a run that differs now and then. `model`: the full one takes a GPU with 7 GiB. `chunk`, if given: of
+ * synth:tiny, the actions. */
+static void replays(pv_backend *be, const char *model, const char *recipe, int times, float *chunk)
 {
     pv_model *m = NULL;
     pv_session *s = NULL;
@@ -180,9 +185,36 @@ static void replays(pv_backend *be, const char *model, const char *recipe, int t
     }
     if (!CHECK(different == 0))
         printf("    %s, recipe %s: %d of %d runs differ\n", model, recipe, different, times);
+    if (chunk && CHECK(n == TINY_CHUNK))
+        memcpy(chunk, first, n * sizeof *first);
     free(first), free(again), free(pixels);
     pv_session_destroy(&s);
     pv_model_free(&m);
+}
+
+/* Algorithms from process to process: the same choice, so the same bytes; and a damaged file is as good as none. */
+static void kept(void)
+{
+    char folder[] = "/tmp/pivot-cuda-XXXXXX", command[64];
+    float chunk[3][TINY_CHUNK] = {{0}};
+    if (!CHECK(mkdtemp(folder)))
+        return;
+    for (int i = 0; i < 3; i++) {
+        pv_backend *be = NULL;
+        snprintf(command, sizeof command, "test -s %s/cublaslt-*.algos", folder);
+        CHECK(!system(command) == (i > 0));
+        snprintf(command, sizeof command, "printf damaged > %s/cublaslt-*.algos", folder);
+        CHECK(i < 2 || !system(command));
+        if (!CHECK_OK(pv_backend_open("cuda", &(pv_backend_params){.cache = folder}, &be)))
+            break;
+        double start = pv_now_ms();
+        replays(be, "synth:tiny", "bf16", 2, chunk[i]);
+        printf("%s: %.0f ms\n", i == 0 ? "algorithms chosen" : i == 1 ? "taken from the file" : "chosen anew", pv_now_ms() - start);
+        pv_backend_close(&be);
+    }
+    CHECK(!memcmp(chunk[0], chunk[1], sizeof *chunk) && chunk[0][0] != 0);
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    CHECK(!system(command));
 }
 
 /* On a part of the device: the policy runs there, again and again alike. */
@@ -191,7 +223,7 @@ static void part(int all)
     pv_backend *be = NULL;
     CHECK_STATUS(pv_backend_open("cuda", &(pv_backend_params){.sms = all + 1}, &be), PV_E_UNAVAILABLE);
     CHECK_TEXT("multiprocessors are asked for");
-    if (pv_backend_open("cuda", &(pv_backend_params){.sms = 16}, &be)) {
+    if (pv_backend_open("cuda", &(pv_backend_params){.sms = 16, .cache = ""}, &be)) {
         printf("no part of this device: %s\n", pv_error_text());
         return;
     }
@@ -200,8 +232,8 @@ static void part(int all)
     CHECK(info.sms >= 16 && info.sms < 32 && info.sms < all);
     printf("%d of %d multiprocessors\n", info.sms, all);
     steps(be, 8);
-    replays(be, "synth:tiny", "f32", 100);
-    replays(be, "synth:tiny", "bf16", 100);
+    replays(be, "synth:tiny", "f32", 100, NULL);
+    replays(be, "synth:tiny", "bf16", 100, NULL);
     pv_backend_close(&be);
 }
 
@@ -209,7 +241,7 @@ static void part(int all)
 int main(int argc, char **argv)
 {
     pv_backend *be = NULL;
-    if (pv_backend_open("cuda", NULL, &be)) {
+    if (pv_backend_open("cuda", &(pv_backend_params){.cache = ""}, &be)) {
         no_device();
         steps(cpu(), 8); /* the process lives, and the test itself is right */
         be = cpu();
@@ -220,13 +252,14 @@ int main(int argc, char **argv)
     memory(be);
     steps(be, 8);
     steps(be, 40000); /* a result of 160 KB */
-    replays(be, "synth:tiny", "f32", 1000);
-    replays(be, "synth:tiny", "bf16", 1000);
+    replays(be, "synth:tiny", "f32", 1000, NULL);
+    replays(be, "synth:tiny", "bf16", 1000, NULL);
     if (argc > 1 && !strcmp(argv[1], "full"))
-        replays(be, "synth:full", "bf16", 1000);
+        replays(be, "synth:full", "bf16", 1000, NULL);
     pv_device_info info = {0};
     CHECK_OK(pv_backend_device(be, &info));
     pv_backend_close(&be);
+    kept();
     if (info.sms > 16)
         part(info.sms);
     return test_done();

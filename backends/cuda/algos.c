@@ -51,7 +51,7 @@ static bool grow(algos *a)
     if (a->n < a->cap)
         return true;
     int cap = a->cap ? 2 * a->cap : 32;
-    algos_entry *more = a->n < ALGOS_MOST ? pv_alloc(sizeof *more * (size_t)cap) : NULL;
+    algos_entry *more = pv_alloc(sizeof *more * (size_t)cap);
     if (!more)
         return false;
     if (a->n)
@@ -65,8 +65,12 @@ static bool grow(algos *a)
 void algos_put(algos *a, const int64_t shape[8], const uint64_t algo[8])
 {
     int i = find(a, shape);
-    if (i < 0 && grow(a))
+    if (i < 0 && a->n == ALGOS_MOST) { /* the oldest makes room */
+        memmove(a->entry, a->entry + 1, sizeof *a->entry * (size_t)(a->n - 1));
+        i = a->n - 1;
+    } else if (i < 0 && grow(a)) {
         i = a->n++;
+    }
     if (i < 0)
         return;
     memcpy(a->entry[i].shape, shape, sizeof a->entry[i].shape);
@@ -96,7 +100,7 @@ const char *algos_parse(algos *a, const void *bytes, size_t n)
     for (uint32_t i = 0; i < h.n; i++) {
         algos_entry e;
         memcpy(&e, (const char *)bytes + sizeof h + i * sizeof e, sizeof e);
-        if (find(a, e.shape) < 0)
+        if (a->n < ALGOS_MOST && find(a, e.shape) < 0)
             algos_put(a, e.shape, e.algo);
     }
     a->dirty = dirty;

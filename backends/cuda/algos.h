@@ -33,7 +33,7 @@ void algos_open(algos *a, const char *folder, const char *key);
 void algos_close(algos *a);
 
 const uint64_t *algos_find(const algos *a, const int64_t shape[8]); /* NULL: not known */
-void algos_put(algos *a, const int64_t shape[8], const uint64_t algo[8]); /* in the place of one for the same shape */
+void algos_put(algos *a, const int64_t shape[8], const uint64_t algo[8]); /* in the place of one for the same shape, or of the oldest */
 
 /* Writes the file, if there is something new: whole or not at all, and with what others have put there meanwhile. Failing to is
  * a line in the log. */

@@ -190,11 +190,11 @@ static pv_status start(cuda_device *d, const struct cudaDeviceProp *prop, int sm
 }
 
 /* All that an algorithm may depend on. The line of the kernel module has the driver's build, where there is such a file. */
-static void open_kept(cuda_device *d, const struct cudaDeviceProp *prop, const char *folder)
+static pv_status open_kept(cuda_device *d, const struct cudaDeviceProp *prop, const char *folder)
 {
     char key[ALGOS_KEY], module[160] = "";
     int driver = 0;
-    cudaDriverGetVersion(&driver);
+    pv_status st = CUDA_CHECK(d, cudaDriverGetVersion(&driver));
     FILE *f = fopen("/proc/driver/nvidia/version", "r");
     if (f && fgets(module, sizeof module, f))
         module[strcspn(module, "\n")] = 0;
@@ -202,7 +202,9 @@ static void open_kept(cuda_device *d, const struct cudaDeviceProp *prop, const c
         fclose(f);
     snprintf(key, sizeof key, "%s, sm_%d%d, %d multiprocessors, driver %d (%s), cuBLASLt %zu", prop->name, prop->major,
              prop->minor, d->sms, driver, module, cublasLtGetVersion());
-    algos_open(&d->kept, folder, key);
+    if (!st)
+        algos_open(&d->kept, folder, key);
+    return st;
 }
 
 static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
@@ -219,7 +221,7 @@ static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
     d->dependent = prop.major >= 9;
     st = start(d, &prop, p->sms);
     if (!st)
-        open_kept(d, &prop, p->cache);
+        st = open_kept(d, &prop, p->cache);
     if (st)
         close_backend(&d->base);
     else
