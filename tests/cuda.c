@@ -195,7 +195,7 @@ static void replays(pv_backend *be, const char *model, const char *recipe, int t
 /* Algorithms from process to process: the same choice, so the same bytes; and a damaged file is as good as none. */
 static void kept(void)
 {
-    char folder[] = "/tmp/pivot-cuda-XXXXXX", command[64];
+    char folder[] = "/tmp/pivot-cuda-XXXXXX", command[96];
     float chunk[3][TINY_CHUNK] = {{0}};
     if (!CHECK(mkdtemp(folder)))
         return;
@@ -203,7 +203,7 @@ static void kept(void)
         pv_backend *be = NULL;
         snprintf(command, sizeof command, "test -s %s/cublaslt-*.algos", folder);
         CHECK(!system(command) == (i > 0));
-        snprintf(command, sizeof command, "printf damaged > %s/cublaslt-*.algos", folder);
+        snprintf(command, sizeof command, "for f in %s/*; do printf damaged >$f; done", folder);
         CHECK(i < 2 || !system(command));
         if (!CHECK_OK(pv_backend_open("cuda", &(pv_backend_params){.cache = folder}, &be)))
             break;
