@@ -227,7 +227,8 @@ static void never_too_many(void)
     algos a = opened("many");
     for (int i = 0; i < ALGOS_MOST + 10; i++)
         put(&a, i);
-    CHECK(a.n == ALGOS_MOST && has(&a, 10) && has(&a, ALGOS_MOST + 9) && !has(&a, 9)); /* the oldest made room */
+    CHECK(a.n == ALGOS_MOST && has(&a, 10) && has(&a, ALGOS_MOST + 9) &&
+          !has(&a, 9)); /* the oldest made room */
     algos_save(&a);
     struct stat s;
     CHECK(!stat(a.path, &s) && (size_t)s.st_size <= ALGOS_FILE_MOST);

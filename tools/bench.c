@@ -181,11 +181,15 @@ static int parse(bench *b, int argc, char **argv)
         {"steps", "N", "denoising steps (default: the model's)", CLI_INT, &b->steps, 1, PV_MAX_STEPS},
         {"runs", "N", "timed inferences (default: 5)", CLI_INT, &b->runs, 1, 1000000},
         {"warmup", "N", "inferences before them (default: 1)", CLI_INT, &b->warmup, 0, 1000000},
-        {"sms", "N", "multiprocessors of a CUDA device to run on, no others (default: all)", CLI_INT, &b->common.sms, 1, 100000},
+        {"sms", "N", "multiprocessors of a CUDA device to run on, no others (default: all)", CLI_INT,
+         &b->common.sms, 1, 100000},
         {"ops", NULL, "a table of time and floor by op, with GFLOP/s of the products", CLI_FLAG, &b->ops},
-        {"same-prompt", NULL, "the same prompt in all runs; else each has another, of as many tokens", CLI_FLAG, &b->same_prompt},
-        {"bandwidth", "GB/S", "bytes a second for the floor (default: measured with a copy)", CLI_NUMBER, &b->bandwidth, 1e-3, 1e6},
-        {"flops", "TFLOP/S", "rate of products for the floor (default: measured with one)", CLI_NUMBER, &b->flops, 1e-6, 1e6},
+        {"same-prompt", NULL, "the same prompt in all runs; else each has another, of as many tokens",
+         CLI_FLAG, &b->same_prompt},
+        {"bandwidth", "GB/S", "bytes a second for the floor (default: measured with a copy)", CLI_NUMBER,
+         &b->bandwidth, 1e-3, 1e6},
+        {"flops", "TFLOP/S", "rate of products for the floor (default: measured with one)", CLI_NUMBER,
+         &b->flops, 1e-6, 1e6},
         {NULL},
     };
     const cli_command command = {
@@ -194,10 +198,11 @@ static int parse(bench *b, int argc, char **argv)
         .usage = "--model MODEL [options]",
         .example = "pivot bench --model synth:full --prompt-tokens 200 --runs 3 --ops",
         .notes =
-            "Pictures, prompt and noise are made up. Percentiles lie between the two nearest runs, linearly.\n"
-            "Stages and run (all of them) by the device's clock, observe, host and total by the wall's; host is\n"
-            "what total has more than run. The floor is, op by op, the larger of bytes and operations at their\n"
-            "rates: of weights, inputs and what is kept; what a stage makes for itself may stay in a cache.",
+            "Pictures, prompt and noise are made up. Percentiles lie between the two nearest runs,\n"
+            "linearly. Stages and run (all of them) are by the device's clock, observe, host and total by\n"
+            "the wall's; host is what total has more than run. The floor is, op by op, the larger of bytes\n"
+            "and operations at their rates: bytes of weights, inputs and what is kept, as what a stage\n"
+            "makes for itself may stay in a cache.",
         .options = options,
         .groups = CLI_MODEL | CLI_DEVICE | CLI_JSON_FILE,
     };

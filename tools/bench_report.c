@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const char *const time_names[N_TIMES] = {"observe", "vision", "prefix", "denoise", "run", "host", "total"};
+static const char *const time_names[N_TIMES] = {"observe", "vision", "prefix", "denoise",
+                                                "run",     "host",   "total"};
 
 /* ---- numbers ---- */
 
@@ -29,15 +30,21 @@ typedef struct summary {
 static summary summarise(double *ms, int n)
 {
     qsort(ms, (size_t)n, sizeof *ms, ascending);
-    return (summary){ms[0], percentile(ms, n, 0.5), percentile(ms, n, 0.95), percentile(ms, n, 0.99),
-                     percentile(ms, n, 0.999), ms[n - 1]};
+    return (summary){ms[0],
+                     percentile(ms, n, 0.5),
+                     percentile(ms, n, 0.95),
+                     percentile(ms, n, 0.99),
+                     percentile(ms, n, 0.999),
+                     ms[n - 1]};
 }
 
 /* Of the times that have one; 0: none. */
 static double floor_of(const bench *b, int time)
 {
-    static const pv_stage stage[N_TIMES] = {
-        [VISION] = PV_STAGE_VISION, [PREFIX] = PV_STAGE_PREFIX, [DENOISE] = PV_STAGE_DENOISE, [RUN] = PV_STAGE_COUNT};
+    static const pv_stage stage[N_TIMES] = {[VISION] = PV_STAGE_VISION,
+                                            [PREFIX] = PV_STAGE_PREFIX,
+                                            [DENOISE] = PV_STAGE_DENOISE,
+                                            [RUN] = PV_STAGE_COUNT};
     bool has = time == VISION || time == PREFIX || time == DENOISE || time == RUN;
     return has && b->rates.bytes_per_s > 0 ? cost_floor_ms(b->costs, b->n_costs, stage[time]) : 0;
 }
@@ -214,8 +221,8 @@ static void print_ops(const bench *b)
     bool floors = b->rates.bytes_per_s > 0;
     for (int i = 0; i < b->n_costs; i++)
         sum += b->costs[i].ms;
-    printf("\nops of one inference, schedule included\n  %-9s %-17s%8s%12s%8s%s%11s%11s\n", "stage", "op", "count", "time",
-           "share", floors ? "      floor of floor" : "", "GFLOP", "GFLOP/s");
+    printf("\nops of one inference, schedule included\n  %-9s %-17s%8s%12s%8s%s%11s%11s\n", "stage", "op",
+           "count", "time", "share", floors ? "      floor of floor" : "", "GFLOP", "GFLOP/s");
     for (int i = 0; i < b->n_costs; i++) {
         const cost_row *c = &b->costs[i];
         cli_text ms;
@@ -251,10 +258,12 @@ static void print_conditions(const bench *b)
             printf("%snot known: %s", comma, d->unknown);
         putchar('\n');
     }
-    if (b->rates.bytes_per_s > 0)
-        printf("rates     %.*f GB/s %s, %.*f TFLOP/s %s\n", b->rates.bytes_per_s < 1e11, b->rates.bytes_per_s * 1e-9,
-               b->bandwidth > 0 ? "given" : "measured with a copy", b->rates.flops_per_s < 1e13 ? 3 : 0,
-               b->rates.flops_per_s * 1e-12, b->flops > 0 ? "given" : "measured with a product");
+    double gb = b->rates.bytes_per_s * 1e-9, tflop = b->rates.flops_per_s * 1e-12;
+    const char *gb_from = b->bandwidth > 0 ? "given" : "measured with a copy";
+    const char *tflop_from = b->flops > 0 ? "given" : "measured with a product";
+    if (gb > 0)
+        printf("rates     %.*f GB/s %s, %.*f TFLOP/s %s\n", gb > 100 ? 0 : 1, gb, gb_from, tflop > 10 ? 0 : 3,
+               tflop, tflop_from);
 }
 
 void bench_print(bench *b)
@@ -269,7 +278,8 @@ void bench_print(bench *b)
     print_conditions(b);
     printf("shape     prefix of %d tokens: %d views, %d prompt tokens; horizon %d, %d steps\n",
            b->prefix_tokens, b->views, b->tokens, b->info.horizon, b->steps);
-    printf("runs      %d, after %d to warm up, %s prompt\n", b->runs, b->warmup, b->same_prompt ? "all with one" : "each with another");
+    printf("runs      %d, after %d to warm up, %s prompt\n", b->runs, b->warmup,
+           b->same_prompt ? "all with one" : "each with another");
     print_times(b);
     print_memory(b);
     if (b->ops)

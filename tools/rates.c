@@ -25,7 +25,8 @@ static pv_tensor *copies(pv_graph *g, int64_t rows)
 
 static pv_tensor *product(pv_graph *g, int64_t side, pv_dtype dtype)
 {
-    pv_tensor *y = pv_linear(g, "y", pv_state(g, "x", dtype, side, side), pv_state(g, "w", dtype, side, side), NULL);
+    pv_tensor *y =
+        pv_linear(g, "y", pv_state(g, "x", dtype, side, side), pv_state(g, "w", dtype, side, side), NULL);
     if (y)
         y->dtype = dtype;
     return y;

@@ -171,7 +171,8 @@ void algos_open(algos *a, const char *folder, const char *key)
     snprintf(a->key, sizeof a->key, "%s", key);
     if (!folder || !*folder)
         return;
-    int n = snprintf(a->path, sizeof a->path, "%s/cublaslt-%016llx.algos", folder, (unsigned long long)sum(a->key, strlen(a->key)));
+    int n = snprintf(a->path, sizeof a->path, "%s/cublaslt-%016llx.algos", folder,
+                     (unsigned long long)sum(a->key, strlen(a->key)));
     if (n < 0 || (size_t)n >= sizeof a->path - 32) /* of which a file beside it takes some */
         *a->path = 0;
     else

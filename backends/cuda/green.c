@@ -15,8 +15,8 @@
 static struct {
     CUresult (*get)(CUdevice *device, int ordinal);
     CUresult (*resource)(CUdevice device, CUdevResource *resource, CUdevResourceType type);
-    CUresult (*split)(CUdevResource *result, unsigned *groups, const CUdevResource *input, CUdevResource *rest, unsigned flags,
-                      unsigned least);
+    CUresult (*split)(CUdevResource *result, unsigned *groups, const CUdevResource *input,
+                      CUdevResource *rest, unsigned flags, unsigned least);
     CUresult (*desc)(CUdevResourceDesc *desc, CUdevResource *resources, unsigned n);
     CUresult (*create)(CUgreenCtx *context, CUdevResourceDesc desc, CUdevice device, unsigned flags);
     CUresult (*destroy)(CUgreenCtx context);
@@ -41,13 +41,15 @@ static pv_status find_functions(void)
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         enum cudaDriverEntryPointQueryResult result;
         found[i] = NULL;
-        if (cudaGetDriverEntryPointByVersion(names[i], &found[i], SINCE, cudaEnableDefault, &result) != cudaSuccess || !found[i]) {
+        cudaError_t e = cudaGetDriverEntryPointByVersion(names[i], &found[i], SINCE, cudaEnableDefault, &result);
+        if (e != cudaSuccess || !found[i]) {
             cudaGetLastError();
-            return pv_fail(PV_E_UNAVAILABLE, "a part of the device cannot be had: the NVIDIA driver has no %s", names[i]);
+            return pv_fail(PV_E_UNAVAILABLE,
+                           "a part of the device cannot be had: the NVIDIA driver has no %s", names[i]);
         }
     }
     pthread_mutex_lock(&turn);
-    memcpy((void *)&driver, found, sizeof driver); /* object pointers to functions, as the runtime gives them */
+    memcpy((void *)&driver, found, sizeof driver); /* objects to functions, as the runtime gives them */
     pthread_mutex_unlock(&turn);
     return PV_OK;
 }
@@ -59,7 +61,8 @@ static pv_status check(CUresult error, const char *call)
         return PV_OK;
     if (driver.words(error, &words) != CUDA_SUCCESS || !words)
         words = "unknown error";
-    return pv_fail(PV_E_UNAVAILABLE, "a part of the device cannot be had: %s: %s (%d)", call, words, (int)error);
+    return pv_fail(PV_E_UNAVAILABLE, "a part of the device cannot be had: %s: %s (%d)", call, words,
+                   (int)error);
 }
 
 pv_status cuda_green_open(cuda_device *d, int sms)
@@ -70,7 +73,8 @@ pv_status cuda_green_open(cuda_device *d, int sms)
     CUgreenCtx context = NULL;
     unsigned groups = 1;
     if (sms > d->sms)
-        return pv_fail(PV_E_UNAVAILABLE, "%d multiprocessors are asked for, device %d has %d", sms, d->index, d->sms);
+        return pv_fail(PV_E_UNAVAILABLE, "%d multiprocessors are asked for, device %d has %d", sms, d->index,
+                       d->sms);
     pv_status st = find_functions();
     if (!st)
         st = CUDA_CHECK(d, cudaFree(NULL)); /* the primary context is there */
@@ -81,7 +85,8 @@ pv_status cuda_green_open(cuda_device *d, int sms)
     if (!st)
         st = check(driver.split(&part, &groups, &all, NULL, 0, (unsigned)sms), "cuDevSmResourceSplitByCount");
     if (!st && !groups)
-        st = pv_fail(PV_E_UNAVAILABLE, "a part of the device cannot be had: %d multiprocessors cannot be set apart", sms);
+        st = pv_fail(PV_E_UNAVAILABLE,
+                     "a part of the device cannot be had: %d multiprocessors cannot be set apart", sms);
     if (!st)
         st = check(driver.desc(&desc, &part, 1), "cuDevResourceGenerateDesc");
     if (!st)

@@ -58,7 +58,10 @@ static void ask(const nvml *n, pv_device_info *d)
     d->power_limit_watts = no_power ? 0 : (int)((milliwatts + 500) / 1000);
     error = no_clock ? no_clock : no_memory ? no_memory : no_power;
     if (error)
-        snprintf(d->unknown, sizeof d->unknown, "%s (%s)", no_clock ? "clocks" : no_memory ? "memory clock" : "power limit",
+        snprintf(d->unknown, sizeof d->unknown, "%s (%s)",
+                 no_clock    ? "clocks"
+                 : no_memory ? "memory clock"
+                             : "power limit",
                  n->words(error));
 }
 
