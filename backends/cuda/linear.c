@@ -448,6 +448,7 @@ static pv_status choose(const cuda_call *c, const shape *s, const trial *t, cuda
 
 static void numbers(const shape *s, int64_t out[8])
 {
+    _Static_assert(sizeof *s == 40, "what decides an algorithm is listed here, all of it");
     const int64_t all[8] = {s->m, s->n, s->k, (int64_t)s->in << 8 | (int64_t)s->out, s->bias, s->gelu, s->onto, s->batch};
     memcpy(out, all, sizeof all);
 }
