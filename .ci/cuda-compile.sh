@@ -1,6 +1,7 @@
 #!/bin/bash
 # Compiles the CUDA module for all its architectures; needs no GPU. Checks that the program itself knows no CUDA, that the
-# module exports one function and says in words that there is no driver, and prints what each kernel takes.
+# module exports one function and says in words that there is no driver, that its host side survives failing calls, and
+# prints what each kernel takes.
 #   .ci/cuda-compile.sh          BUILD: the build folder (default build-ci-cuda); CUDA_PATH: a toolkit that is there
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -40,8 +41,16 @@ if ! cmake --build "$build" -j "$(nproc)" --target pivot-cuda >"$build/module.lo
     exit 1
 fi
 echo "module: $((SECONDS - start)) s"
-cmake --build "$build" -j "$(nproc)" --target pivot pivot_cli test_cuda test_module
-ctest --test-dir "$build" --output-on-failure -R '^(cuda|module)$'
+cmake --build "$build" -j "$(nproc)" --target pivot pivot_cli test_cuda test_cuda_faults test_module
+ctest --test-dir "$build" --output-on-failure --no-tests=error -R '^(cuda|cuda_faults|module)$'
+
+# The backend's host side with every call failing in turn, once more under the sanitizers: for that its C alone is built.
+checked=$build-asan
+headers=$(sed -n 's/^PV_CUDA_HEADERS:PATH=//p' "$build/CMakeCache.txt")
+cmake -S . -B "$checked" -DPV_CUDA=OFF -DPV_WERROR=ON -DPV_TESTS=ON -DPV_TOOLS=OFF -DPV_SANITIZE=address,undefined \
+    -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPV_CUDA_HEADERS="$headers"
+cmake --build "$checked" -j "$(nproc)" --target test_cuda_faults
+ctest --test-dir "$checked" --output-on-failure --no-tests=error -R '^cuda_faults$'
 
 wrong=0
 say() {

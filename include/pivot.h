@@ -233,7 +233,9 @@ typedef struct pv_infer_params {
  *   actions  [horizon][action_dim], robot units (as in the statistics: radians, metres), model units without statistics
  *   params   NULL: defaults
  * PV_E_ARG, PV_E_SHAPE, PV_E_NOT_FINITE: the observation does not fit; nothing was run. PV_E_NOT_FINITE also when the
- * chunk is not finite. On any failure no caller's buffer was written. One thread a session at a time. */
+ * chunk is not finite. PV_E_DEVICE: a call on the device failed; when the words say that the process has to be started anew,
+ * the device is lost to it, and this session and all others on the backend refuse from now on (docs/errors.md). On any
+ * failure no caller's buffer was written. One thread a session at a time. */
 PV_API pv_status pv_session_infer(pv_session *session, const pv_observation *observation,
                                   const pv_infer_params *params, float *actions);
 

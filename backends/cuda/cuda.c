@@ -61,28 +61,36 @@ static pv_status count(int *n)
             PV_E_UNAVAILABLE,
             "the NVIDIA driver is made for CUDA %d.%d, this backend for CUDA %d: a newer driver is needed",
             driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000);
+    const char *call = error == cudaSuccess ? "cudaGetDeviceCount" : "cudaDriverGetVersion";
     if (error == cudaSuccess)
         error = cudaGetDeviceCount(n);
     if (error == cudaSuccess && *n > 0)
         return PV_OK;
-    cudaGetLastError();
+    cuda_forget();
     if (error == cudaSuccess || error == cudaErrorNoDevice)
         return pv_fail(PV_E_UNAVAILABLE, "there is no NVIDIA GPU that this process may use");
-    return pv_fail(PV_E_UNAVAILABLE, "the NVIDIA driver does not start: %s (%s)", cudaGetErrorString(error),
-                   cudaGetErrorName(error));
+    return pv_fail(PV_E_UNAVAILABLE, "the NVIDIA driver does not start: %s: %s (%s)", call,
+                   cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
 static pv_status look(int index, struct cudaDeviceProp *prop, pv_device_info *out)
 {
     cudaError_t error = cudaGetDeviceProperties(prop, index);
-    if (error != cudaSuccess) {
-        cudaGetLastError();
-        return pv_fail(PV_E_UNAVAILABLE, "device %d: cudaGetDeviceProperties: %s", index,
-                       cudaGetErrorString(error));
-    }
+    const char *call = "cudaGetDeviceProperties";
     int driver = 0, runtime = 0;
-    cudaDriverGetVersion(&driver);
-    cudaRuntimeGetVersion(&runtime);
+    if (error == cudaSuccess) {
+        call = "cudaDriverGetVersion";
+        error = cudaDriverGetVersion(&driver);
+    }
+    if (error == cudaSuccess) {
+        call = "cudaRuntimeGetVersion";
+        error = cudaRuntimeGetVersion(&runtime);
+    }
+    if (error != cudaSuccess) {
+        cuda_forget();
+        return pv_fail(PV_E_UNAVAILABLE, "device %d: %s: %s (%s)", index, call, cudaGetErrorString(error),
+                       cudaGetErrorName(error));
+    }
     size_t lt = cublasLtGetVersion();
     *out = (pv_device_info){.size = sizeof *out,
                             .backend = "cuda",
@@ -116,11 +124,14 @@ static pv_status devices(pv_device_info *out, int *n)
 
 static pv_status describe(pv_backend *be, pv_device_info *out)
 {
+    cuda_device *d = (cuda_device *)be;
     struct cudaDeviceProp prop;
-    pv_status st = look(((cuda_device *)be)->index, &prop, out);
+    pv_status st = cuda_enter(d);
+    if (!st)
+        st = look(d->index, &prop, out);
     if (st)
         return st;
-    out->sms = ((cuda_device *)be)->sms;
+    out->sms = d->sms;
     cuda_conditions(out);
     return PV_OK;
 }
@@ -135,17 +146,18 @@ static bool meant(const char *wanted, int index, const pv_device_info *info)
            !strcasecmp(wanted, info->uuid);
 }
 
+/* A device that does not answer is passed over when another one is meant. */
 static pv_status choose(const char *wanted, int *index, struct cudaDeviceProp *prop)
 {
     char list[512] = "";
     int n = 0;
     pv_status st = count(&n);
     for (int i = 0; !st && i < n; i++) {
-        pv_device_info info;
-        st = look(i, prop, &info);
-        if (!st && meant(wanted, i, &info)) {
+        pv_device_info info = {.name = "does not answer", .uuid = "no UUID"};
+        pv_status answer = look(i, prop, &info);
+        if (meant(wanted, i, &info)) {
             *index = i;
-            return PV_OK;
+            return answer;
         }
         size_t used = strlen(list);
         snprintf(list + used, sizeof list - used, "%s%d (%s, %s)", i ? ", " : "", i, info.name, info.uuid);
@@ -162,7 +174,6 @@ static void close_backend(pv_backend *be)
     if (d->stream)
         cudaStreamDestroy(d->stream);
     cuda_green_close(d);
-    cudaGetLastError();
     algos_close(&d->kept);
     pv_free(d->products);
     pv_free(d);
@@ -174,8 +185,11 @@ static pv_status start(cuda_device *d, const struct cudaDeviceProp *prop, int sm
         return pv_fail(PV_E_UNAVAILABLE, "device %d (%s) has compute capability %d.%d, %d.0 is needed",
                        d->index, prop->name, prop->major, prop->minor, LEAST_MAJOR);
     pv_status st = cuda_enter(d);
-    if (!st && cuda_has_code() == cudaErrorNoKernelImageForDevice) {
-        cudaGetLastError();
+    cudaError_t code = st ? cudaSuccess : cuda_has_code();
+    if (code != cudaErrorNoKernelImageForDevice) {
+        st = st ? st : cuda_check(d, code, "cudaFuncGetAttributes");
+    } else {
+        cuda_forget();
         st = pv_fail(
             PV_E_UNAVAILABLE,
             "this build has no code for compute capability %d.%d of device %d (%s); it was made for %s",
@@ -215,8 +229,10 @@ static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
     cuda_device *d = st ? NULL : pv_alloc_zero(sizeof *d);
     if (!d)
         return st ? st : PV_E_MEMORY;
+    atomic_flag_clear(&d->breaking);
     d->base.vt = &cuda_backend;
     d->index = index;
+    d->integrated = prop.integrated != 0;
     d->sms = prop.multiProcessorCount;
     d->dependent = prop.major >= 9;
     st = start(d, &prop, p->sms);
@@ -299,6 +315,14 @@ static pv_status stage(cuda_device *d, pv_buffer *b, size_t at, const void *src,
     return st;
 }
 
+/* Where the memory is the host's, the runtime does not count what the system would give up for it: not known. */
+static pv_status room(pv_backend *be, size_t *free, size_t *total)
+{
+    cuda_device *d = (cuda_device *)be;
+    pv_status st = d->integrated ? PV_OK : cuda_enter(d);
+    return st || d->integrated ? st : CUDA_CHECK(d, cudaMemGetInfo(free, total));
+}
+
 /* Without a place of our own the copy has been made when this returns: whether the runtime is done with pageable memory any
  * earlier depends on the platform. */
 static pv_status write_bytes(pv_backend *be, pv_buffer *dst, size_t at, const void *src, size_t n)
@@ -330,6 +354,7 @@ const pv_backend_vt cuda_backend = {
     .describe = describe,
     .alloc = alloc,
     .release = release,
+    .room = room,
     .write = write_bytes,
     .read = read_bytes,
     .map = map,

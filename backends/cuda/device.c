@@ -1,38 +1,65 @@
 /* device.c - see device.h: errors of the runtime as statuses, and memory. */
 #include "device.h"
 
+#include <stdio.h>
 #include <string.h>
 
-static pv_status broken(int error)
-{
-    return pv_fail(PV_E_DEVICE, "the device failed before (%s) and this process can no longer use it",
-                   cudaGetErrorString((cudaError_t)error));
-}
+#define ANEW "CUDA can use this device again only in a process started anew"
 
 pv_status cuda_enter(cuda_device *d)
 {
-    int error = atomic_load(&d->broken);
-    return error ? broken(error) : CUDA_CHECK(d, cudaSetDevice(d->index));
+    if (atomic_load(&d->broken))
+        return pv_fail(PV_E_DEVICE, "device %d failed before: %s; " ANEW, d->index, d->first);
+    cuda_forget();
+    return CUDA_CHECK(d, cudaSetDevice(d->index));
 }
 
 bool cuda_usable(cuda_device *d)
 {
-    return !atomic_load(&d->broken) && cudaSetDevice(d->index) == cudaSuccess;
+    if (atomic_load(&d->broken))
+        return false;
+    cudaSetDevice(d->index); /* should it fail: memory and handles know their device */
+    return true;
+}
+
+void cuda_forget(void)
+{
+    cudaGetLastError();
+}
+
+/* Fails with `words`. Whether that stays is told by an innocent call: it fails as well. */
+static pv_status fail(cuda_device *d, bool memory, const char *words)
+{
+    cuda_forget();
+    cudaError_t after = cudaStreamQuery(d->stream);
+    bool stays = after != cudaSuccess && after != cudaErrorNotReady; /* which is left behind as an error, too */
+    if (stays && !atomic_flag_test_and_set(&d->breaking)) {
+        snprintf(d->first, sizeof d->first, "%s", words);
+        atomic_store(&d->broken, 1);
+    }
+    return pv_fail(memory && !stays ? PV_E_MEMORY : PV_E_DEVICE, "%s%s", words, stays ? "; " ANEW : "");
 }
 
 pv_status cuda_check(cuda_device *d, cudaError_t error, const char *call)
 {
+    char words[256];
     if (error == cudaSuccess)
         return PV_OK;
-    cudaGetLastError(); /* forget it, unless it stays: then an innocent call fails as well */
-    cudaError_t after = cudaStreamQuery(d->stream);
-    bool stays = after != cudaSuccess && after != cudaErrorNotReady;
-    int n = (int)strcspn(call, "(");
-    if (stays)
-        atomic_store(&d->broken, after);
-    return pv_fail(error == cudaErrorMemoryAllocation && !stays ? PV_E_MEMORY : PV_E_DEVICE,
-                   "%.*s: %s (%s)%s", n, call, cudaGetErrorString(error), cudaGetErrorName(error),
-                   stays ? "; this process can no longer use the device" : "");
+    int lt = error == cudaErrorExternalDevice ? atomic_exchange(&d->lt_failed, 0) : 0;
+    if (lt)
+        return cuda_check_lt(d, (cublasStatus_t)lt, "cublasLtMatmul");
+    snprintf(words, sizeof words, "%.*s: %s (%s)", (int)strcspn(call, "("), call, cudaGetErrorString(error),
+             cudaGetErrorName(error));
+    return fail(d, error == cudaErrorMemoryAllocation, words);
+}
+
+pv_status cuda_check_lt(cuda_device *d, cublasStatus_t status, const char *call)
+{
+    char words[256];
+    if (!status)
+        return PV_OK;
+    snprintf(words, sizeof words, "%s: %s", call, cublasLtGetStatusString(status));
+    return fail(d, status == CUBLAS_STATUS_ALLOC_FAILED, words);
 }
 
 pv_status cuda_memory(cuda_device *d, size_t bytes, const char *what, void **out)
@@ -40,7 +67,7 @@ pv_status cuda_memory(cuda_device *d, size_t bytes, const char *what, void **out
     cudaError_t error = cudaMalloc(out, bytes);
     if (error != cudaErrorMemoryAllocation)
         return cuda_check(d, error, "cudaMalloc");
-    cudaGetLastError();
+    cuda_forget();
     size_t free = 0, total = 0;
     pv_status st = CUDA_CHECK(d, cudaMemGetInfo(&free, &total));
     *out = NULL;

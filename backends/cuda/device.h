@@ -18,13 +18,17 @@ struct cuda_device {
     pv_backend base;
     int index, sms;
     struct CUgreenCtx_st *green; /* green.c: a part of the device, with `sms` multiprocessors; NULL: all of it */
+    bool integrated; /* its memory is the host's */
     bool dependent; /* kernels may be launched dependently (Hopper and later) */
     cudaStream_t stream;
     cublasLtHandle_t lt;
     struct cuda_product *products; /* linear.c: algorithms found so far */
     int n_products, cap_products;
     algos kept; /* and what processes before this one found */
-    atomic_int broken; /* the error after which this process can no longer use the device; cudaSuccess */
+    atomic_int lt_failed; /* cuBLASLt's status behind a kernel's cudaErrorExternalDevice */
+    atomic_int broken;    /* set once `first` tells what broke the device; 0: it works */
+    atomic_flag breaking;
+    char first[256];
 };
 
 /* Device memory, and page-locked memory of the host from which writes to it go on their way without anybody waiting: of
@@ -40,18 +44,22 @@ extern const cuda_kernel *const cuda_kernels[PV_OP_COUNT]; /* NULL: not claimed 
 
 extern const pv_backend_vt cuda_backend; /* cuda.c */
 
-/* Makes the device this thread's. First thing in every entry of the vtable; PV_E_DEVICE once the device is
- * broken. */
+/* Makes the device this thread's, and forgets the error of an earlier call that nobody looked at: a launch in CUDA's own
+ * brackets, after which only the last error can be asked for, would be blamed for it. First thing in every entry of the
+ * vtable; PV_E_DEVICE, with what happened first, once the device is broken. */
 pv_status cuda_enter(cuda_device *d);
 
 /* The same for what gives things back: false where it cannot be done, and no words, which tell of something
- * else. */
+ * else. What such calls answer is passed over, and forgotten where launches follow. */
 bool cuda_usable(cuda_device *d);
+void cuda_forget(void);
 
 /* PV_OK for cudaSuccess. Else words that begin with the call's name; PV_E_MEMORY for no memory, PV_E_DEVICE
- * for all else, and then, if the error stays, the device is marked broken. */
+ * for all else. If the error stays, it is one that NVIDIA says to leave the process in an inconsistent state: the
+ * device is marked broken, and all later calls on it are refused. */
 pv_status cuda_check(cuda_device *d, cudaError_t error, const char *call);
 #define CUDA_CHECK(d, call) cuda_check((d), (call), #call)
+pv_status cuda_check_lt(cuda_device *d, cublasStatus_t status, const char *call); /* the same for cuBLASLt */
 
 /* Page-locked host memory; cudaFreeHost. */
 pv_status cuda_host_memory(cuda_device *d, size_t bytes, const char *what, void **out);

@@ -231,6 +231,15 @@ static cudaError_t expand(const cuda_call *c, const shape *s, operands *o)
     return e;
 }
 
+/* The product, with the library's status left where cuda_check finds it. */
+static cudaError_t run_product(const cuda_call *c, const shape *s, const operands *o, const cublasLtMatmulAlgo_t *algo)
+{
+    cublasStatus_t st = multiply(c->device, s, o, algo, c->stream);
+    if (st)
+        atomic_store(&c->device->lt_failed, (int)st);
+    return st ? cudaErrorExternalDevice : cudaSuccess;
+}
+
 /* Both of a group in one product, where their weights and results lie in the same order; else one after the other. */
 static bool in_order(const cuda_call *c)
 {
@@ -264,9 +273,8 @@ static cudaError_t enqueue_group(const cuda_call *c)
         if (product->plain) {
             cuda_plain p = {o.x, o.w, NULL, NULL, o.y, s.in, s.out, false, s.m, s.n, s.k};
             e = cuda_plain_product(&p, c->stream);
-        } else if (multiply(c->device, &s, &o, &product->algo, c->stream)) {
-            pv_log(PV_LOG_ERROR, "linear_group '%s': cublasLtMatmul failed", c->node->name);
-            e = cudaErrorExternalDevice;
+        } else {
+            e = run_product(c, &s, &o, &product->algo);
         }
     }
     return e;
@@ -287,11 +295,7 @@ static cudaError_t enqueue(const cuda_call *c)
         cuda_plain p = {o.x, o.w, o.bias, o.onto, o.y, s.in, s.out, s.gelu, s.m, s.n, s.k};
         e = cuda_plain_product(&p, c->stream);
     } else {
-        cublasStatus_t st = multiply(c->device, &s, &o, &product->algo, c->stream);
-        if (st) {
-            pv_log(PV_LOG_ERROR, "linear '%s': cublasLtMatmul: %s", n->name, cublasLtGetStatusString(st));
-            return cudaErrorExternalDevice;
-        }
+        e = run_product(c, &s, &o, &product->algo);
     }
     int bias = s.bias ? 0 : bias_of(n);
     bool gelu = n->op == PV_OP_LINEAR_GELU && !s.gelu;
@@ -317,6 +321,7 @@ static void trial_end(trial *t)
     if (t->end)
         cudaEventDestroy(t->end);
     cudaFree(t->other);
+    cuda_forget();
 }
 
 static pv_status trial_begin(cuda_device *d, trial *t)
@@ -344,22 +349,23 @@ static cudaError_t set_scene(const shape *s, const operands *o, const trial *t, 
 }
 
 /* Milliseconds of one product, the least of some; one that takes far longer than `best` is run once. `ms` is
- * negative where the library refuses to run the candidate after all. */
-static pv_status time_one(const cuda_call *c, const shape *s, const operands *o,
-                          const cublasLtMatmulAlgo_t *algo, const trial *t, float best, float *ms)
+ * negative where the library refuses to run the candidate after all; `refused` then says why. */
+static pv_status time_one(const cuda_call *c, const shape *s, const operands *o, const cublasLtMatmulAlgo_t *algo,
+                          const trial *t, float best, float *ms, cublasStatus_t *refused)
 {
     cuda_device *d = c->device;
     pv_status st = PV_OK;
     float least = -1;
     *ms = -1;
-    if (multiply(d, s, o, algo, c->stream)) /* the first loads code */
+    *refused = multiply(d, s, o, algo, c->stream); /* the first loads code */
+    if (*refused)
         return PV_OK;
     for (int i = 0; !st && i < REPEATS && !(i && best >= 0 && least > HOPELESS * best); i++) {
         float one = 0;
-        st = CUDA_CHECK(d, set_scene(s, o, t, c->stream));
+        st = cuda_check(d, set_scene(s, o, t, c->stream), "kernel cuda_touch");
         if (!st)
             st = CUDA_CHECK(d, cudaEventRecord(t->begin, c->stream));
-        if (!st && multiply(d, s, o, algo, c->stream))
+        if (!st && (*refused = multiply(d, s, o, algo, c->stream)))
             return PV_OK;
         if (!st)
             st = CUDA_CHECK(d, cudaEventRecord(t->end, c->stream));
@@ -379,25 +385,33 @@ static bool rounds_once(const shape *s)
     return s->out == PV_F32 || !(s->bias || s->gelu);
 }
 
+/* What the library says where it has no algorithm for these numbers, or not on this device, or where an algorithm has no
+ * such setting; all else is a failure. */
+static bool unsupported(cublasStatus_t st)
+{
+    return st == CUBLAS_STATUS_NOT_SUPPORTED || st == CUBLAS_STATUS_INVALID_VALUE || st == CUBLAS_STATUS_ARCH_MISMATCH;
+}
+
+/* Also where it does not tell. */
 static bool split(const cublasLtMatmulAlgo_t *algo)
 {
     int32_t pieces = 1;
     size_t written = 0;
     cublasStatus_t st = cublasLtMatmulAlgoConfigGetAttribute(algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &pieces,
                                                              sizeof pieces, &written);
-    return !st && pieces > 1;
+    return !unsupported(st) && (st || pieces > 1);
 }
 
-static int candidates(const cuda_device *d, const shape *s, const operands *o,
-                      cublasLtMatmulHeuristicResult_t *found)
+static pv_status candidates(cuda_device *d, const shape *s, const operands *o, cublasLtMatmulHeuristicResult_t *found,
+                            int *n)
 {
     const size_t workspace = WORKSPACE;
     const uint32_t scheme =
         rounds_once(s) ? CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE : CUBLASLT_REDUCTION_SCHEME_NONE;
     cublasLtMatmulPreferenceOpaque_t pref;
     problem p;
-    int n = 0;
     cublasStatus_t st = describe(d, s, o, &p);
+    *n = 0;
     if (!st)
         st = cublasLtMatmulPreferenceInit(&pref);
     if (!st)
@@ -407,9 +421,8 @@ static int candidates(const cuda_device *d, const shape *s, const operands *o,
         st = cublasLtMatmulPreferenceSetAttribute(&pref, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &scheme,
                                                   sizeof scheme);
     if (!st)
-        st = cublasLtMatmulAlgoGetHeuristic(d->lt, &p.op, &p.w, &p.x, &p.y, &p.y, &pref, CANDIDATES, found,
-                                            &n);
-    return st ? 0 : n;
+        st = cublasLtMatmulAlgoGetHeuristic(d->lt, &p.op, &p.w, &p.x, &p.y, &p.y, &pref, CANDIDATES, found, n);
+    return unsupported(st) ? PV_OK : cuda_check_lt(d, st, "cublasLtMatmulAlgoGetHeuristic");
 }
 
 static pv_status choose(const cuda_call *c, const shape *s, const trial *t, cuda_product *out)
@@ -417,24 +430,32 @@ static pv_status choose(const cuda_call *c, const shape *s, const trial *t, cuda
     operands o;
     cublasLtMatmulHeuristicResult_t found[CANDIDATES];
     cuda_device *d = c->device;
-    pv_status st = CUDA_CHECK(d, expand(c, s, &o));
+    pv_status st = cuda_check(d, expand(c, s, &o), "kernel cuda_widen");
     if (s->batch > 1)
         take_both(c, s, &o);
-    int n = st ? 0 : candidates(d, s, &o, found);
+    int n = 0;
+    if (!st)
+        st = candidates(d, s, &o, found, &n);
+    cublasStatus_t failed = CUBLAS_STATUS_SUCCESS;
     float best = -1;
     *out = (cuda_product){.shape = *s};
     for (int i = 0; !st && i < n; i++) {
         float ms = -1;
+        cublasStatus_t refused = CUBLAS_STATUS_SUCCESS;
         if (found[i].state || found[i].workspaceSize > WORKSPACE)
             continue;
         if (!rounds_once(s) && split(&found[i].algo))
             continue;
-        st = time_one(c, s, &o, &found[i].algo, t, best, &ms);
+        st = time_one(c, s, &o, &found[i].algo, t, best, &ms, &refused);
+        if (refused && !unsupported(refused))
+            failed = refused;
         if (!st && ms >= 0 && (best < 0 || ms < best)) {
             best = ms;
             out->algo = found[i].algo;
         }
     }
+    if (!st && best < 0) /* not the library's lack of an algorithm, but its failure */
+        st = cuda_check_lt(d, failed, "cublasLtMatmul");
     out->plain = best < 0;
     if (!st && out->plain)
         pv_log(PV_LOG_WARN,

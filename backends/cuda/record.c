@@ -157,14 +157,13 @@ static pv_status capture(pv_recording *r, pv_stage stage, int steps, cudaStream_
     if (steps)
         alias_rows(r, -1);
     cudaError_t end = cudaStreamEndCapture(stream, &graph); /* also when something failed */
-    if (st)
-        cudaGetLastError();
-    else
+    if (!st)
         st = cuda_check(d, end, "cudaStreamEndCapture");
     if (!st)
         st = CUDA_CHECK(d, cudaGraphInstantiate(out, graph, 0));
     if (graph)
         cudaGraphDestroy(graph);
+    cuda_forget();
     return st ? st : CUDA_CHECK(d, cudaGraphUpload(*out, d->stream));
 }
 
@@ -247,7 +246,7 @@ static pv_status launch_steps(pv_recording *r, const pv_run *run)
     pv_status st = PV_OK;
     for (int i = 0; !st && i < run->n_steps; i++) {
         if (r->step)
-            st = CUDA_CHECK(d, cuda_set_step(r->step, run->first_step + i, d->stream));
+            st = cuda_check(d, cuda_set_step(r->step, run->first_step + i, d->stream), "kernel cuda_set_step");
         if (!st)
             st = CUDA_CHECK(d, cudaGraphLaunch(r->one_step, d->stream));
     }
@@ -312,6 +311,7 @@ typedef struct probe {
     int n;
     cudaStream_t stream;
     void *saved; /* the state, which running once more changes */
+    bool kept;   /* it is in there */
 } probe;
 
 static pv_status probe_begin(pv_recording *r, probe *p)
@@ -329,19 +329,22 @@ static pv_status probe_begin(pv_recording *r, probe *p)
     if (!st && r->bufs->buffer[PV_STATE])
         st = CUDA_CHECK(d, cudaMemcpyAsync(p->saved, r->bufs->buffer[PV_STATE]->data, r->bufs->buffer[PV_STATE]->bytes,
                                            cudaMemcpyDeviceToDevice, d->stream));
+    p->kept = !st && r->bufs->buffer[PV_STATE];
     return st;
 }
 
-static pv_status probe_end(pv_recording *r, probe *p)
+/* Puts the state back, also after a failure `st`, whose words stay. */
+static pv_status probe_end(pv_recording *r, probe *p, pv_status st)
 {
     cuda_device *d = r->d;
-    pv_status st = PV_OK;
-    if (p->saved) {
-        st = CUDA_CHECK(d, cudaMemcpyAsync(r->bufs->buffer[PV_STATE]->data, p->saved, r->bufs->buffer[PV_STATE]->bytes,
-                                           cudaMemcpyDeviceToDevice, d->stream));
+    if (p->kept) {
+        cudaError_t e = cudaMemcpyAsync(r->bufs->buffer[PV_STATE]->data, p->saved, r->bufs->buffer[PV_STATE]->bytes,
+                                        cudaMemcpyDeviceToDevice, d->stream);
+        if (!st)
+            st = cuda_check(d, e, "cudaMemcpyAsync");
         cudaStreamSynchronize(d->stream);
-        cudaFree(p->saved);
     }
+    cudaFree(p->saved);
     for (int i = 0; i < p->n; i++)
         cudaEventDestroy(p->events[i]);
     if (p->stream)
@@ -359,7 +362,7 @@ static pv_status probe_stage(pv_recording *r, probe *p, pv_stage stage, double *
     pv_status st = capture(r, stage, 0, p->stream, p->events, &exec);
     for (int step = 0; !st && step < (denoise ? r->run.n_steps : 1); step++) {
         if (denoise && r->step)
-            st = CUDA_CHECK(d, cuda_set_step(r->step, r->run.first_step + step, d->stream));
+            st = cuda_check(d, cuda_set_step(r->step, r->run.first_step + step, d->stream), "kernel cuda_set_step");
         if (!st)
             st = CUDA_CHECK(d, cudaGraphLaunch(exec, d->stream));
         if (!st)
@@ -388,8 +391,7 @@ static pv_status time_nodes(pv_recording *r, double *node_ms)
     for (int s = 0; !st && s < PV_STAGE_COUNT; s++)
         if (r->run.stages >> s & 1 && nodes_in(r->prog->graph, (pv_stage)s))
             st = probe_stage(r, &p, (pv_stage)s, node_ms);
-    pv_status back = probe_end(r, &p);
-    return st ? st : back;
+    return probe_end(r, &p, st);
 }
 
 /* From the begin of the first stage of the run to the end of the last. */

@@ -48,6 +48,7 @@ typedef struct pv_backend_vt {
     void (*release)(pv_backend *be, pv_buffer *buf);
     pv_status (*write)(pv_backend *be, pv_buffer *dst, size_t at, const void *src, size_t n); /* in order with runs */
     pv_status (*read)(pv_backend *be, const pv_buffer *src, size_t at, void *dst, size_t n);
+    pv_status (*room)(pv_backend *be, size_t *free, size_t *total); /* optional: bytes that can be allocated now, of all */
     /* Host memory that stands for the region, always for PV_IO; NULL: none. A write whose source is the place itself hands
      * over what the host put there, and copies nothing on the host: not to be touched from then on until a run is over. */
     void *(*map)(pv_backend *be, pv_buffer *buf);

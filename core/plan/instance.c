@@ -52,8 +52,10 @@ pv_status pv_instance_create(const pv_plan *plan, const pv_weights *weights, pv_
         st = write_constants(inst);
     if (!st)
         st = be->vt->record(be, &plan->program, &inst->buffers, &inst->recording);
-    if (st)
+    if (st) {
+        pv_no_room(st, plan->graph, plan->program.bytes);
         pv_instance_destroy(&inst);
+    }
     *out = inst;
     return st;
 }

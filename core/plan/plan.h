@@ -8,6 +8,7 @@
 
 #include "backend.h"
 #include "recipe.h"
+#include "weights.h"
 
 typedef struct pv_plan_params {
     const pv_recipe *recipe; /* NULL: f32 */
@@ -28,6 +29,13 @@ typedef struct pv_plan {
 /* Takes the graph, whether it succeeds or not (*g becomes NULL). PV_E_NO_KERNEL lists what the backend lacks. */
 pv_status pv_plan_create(pv_backend *be, pv_graph **g, const pv_plan_params *params, pv_plan **out);
 void pv_plan_destroy(pv_plan **plan);
+
+/* Whether the device has room for the plan and what it needs beyond `weights`; PV_E_MEMORY: no, with needed, free and the
+ * largest parts. For asking before gigabytes are loaded; the backend may not know (PV_OK). */
+pv_status pv_plan_room(const pv_plan *plan, const pv_weights *weights);
+
+/* Puts the largest weights, and of `bytes` (NULL: none) the largest buffers, behind PV_E_MEMORY's words. */
+pv_status pv_no_room(pv_status st, const pv_graph *g, const size_t bytes[PV_USAGE_COUNT]);
 
 /* The passes, in the order in which they run. Each leaves a valid graph; failures are in the graph. */
 void pv_prune(pv_graph *g);                                        /* drops nodes that no output needs */

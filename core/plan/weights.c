@@ -2,6 +2,7 @@
 #include "weights.h"
 #include "base/memory.h"
 #include "base/thread.h"
+#include "plan.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -94,6 +95,7 @@ typedef struct loading {
     pv_weights *w;
     chunk *chunks;
     void **stage; /* of each worker: raw elements, then f32 */
+    int64_t most; /* elements of the largest chunk */
     pthread_mutex_t turn; /* without map chunks go through the backend, whose calls are one at a time */
     atomic_int failed;
     pv_status status;
@@ -139,7 +141,7 @@ static void load_task(void *user, int64_t i, int worker)
     if (atomic_load(&l->failed))
         return;
     char *stage = l->stage[worker];
-    pv_status st = load_chunk(l, c, stage, (float *)(stage + CHUNK * 4));
+    pv_status st = load_chunk(l, c, stage, (float *)(stage + l->most * 4));
     if (st && !atomic_exchange(&l->failed, 1)) {
         l->status = st;
         strncpy(l->words, pv_error_text(), sizeof l->words - 1);
@@ -155,8 +157,10 @@ static pv_status load_all(loading *l, const entry *e, int n)
     int64_t n_chunks = 0;
     for (int i = 0; i < n; i++) {
         n_chunks += (e[i].n + CHUNK - 1) / CHUNK;
+        l->most = e[i].n > l->most ? e[i].n : l->most;
         l->total += pv_dtype_bytes(e[i].dtype, (size_t)e[i].n);
     }
+    l->most = l->most < CHUNK ? l->most : CHUNK;
     pv_pool *pool = NULL;
     pv_status st = pv_pool_create(0, &pool);
     int workers = st ? 0 : pv_pool_threads(pool);
@@ -165,7 +169,7 @@ static pv_status load_all(loading *l, const entry *e, int n)
     if (!st && (!l->chunks || !l->stage))
         st = PV_E_MEMORY;
     for (int i = 0; !st && i < workers; i++)
-        if (!(l->stage[i] = pv_alloc((size_t)CHUNK * 8)))
+        if (!(l->stage[i] = pv_alloc((size_t)l->most * 8)))
             st = PV_E_MEMORY;
     if (!st) {
         int64_t k = 0;
@@ -208,6 +212,8 @@ static pv_status list_missing(pv_weights *w, const pv_graph *g, entry *fresh, in
             *e = (entry){.name = pv_strdup(t->name), .dtype = t->dtype, .plus_one = t->plus_one, .n = pv_elements(t)};
             e->position = w->source.position(w->source.user, t->name);
             st = e->name ? w->be->vt->alloc(w->be, pv_tensor_bytes(t), PV_WEIGHT, &e->buffer) : PV_E_MEMORY;
+            if (st)
+                st = pv_no_room(pv_fail_in(st, "weight '%s'", t->name), g, NULL);
         }
     pv_free(seen);
     return st;

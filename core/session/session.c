@@ -105,6 +105,8 @@ static pv_status get_runner(pv_session *s, int views, int tokens, pv_runner **ou
     pv_status st = pv_runner_create(s->model, s->backend, &p, &r);
     pthread_mutex_lock(&shared_lock);
     if (!st)
+        st = pv_plan_room(r->plan, s->shared->weights);
+    if (!st)
         st = pv_weights_load(s->shared->weights, r->plan->graph, s->params.progress, s->params.progress_user);
     if (!st)
         st = pv_runner_start(r, s->shared->weights);

@@ -125,6 +125,37 @@ static void weights_wanted(void)
     CHECK(!g && !plan);
 }
 
+/* Needed, free, and the largest parts, before anything is loaded; where the backend knows. */
+static pv_status little_room(pv_backend *be, size_t *available, size_t *total)
+{
+    (void)be;
+    *available = 100;
+    *total = 1000;
+    return PV_OK;
+}
+
+static void room(void)
+{
+    pv_config c;
+    pv_graph *g = tiny(&c);
+    pv_plan *plan = NULL;
+    char needs[64];
+    CHECK_OK(pv_plan_create(cpu(), &g, &(pv_plan_params){.steps = 1}, &plan));
+    CHECK_OK(pv_plan_room(plan, NULL));
+    mock m;
+    plan->backend = mock_claiming(&m, NULL);
+    m.vt.room = little_room;
+    CHECK_STATUS(pv_plan_room(plan, NULL), PV_E_MEMORY);
+    size_t need = plan->weight_bytes;
+    for (int u = PV_WEIGHT + 1; u < PV_USAGE_COUNT; u++)
+        need += plan->program.bytes[u];
+    snprintf(needs, sizeof needs, "the plan needs %zu bytes, 100 of 1000 are free; the largest", need);
+    CHECK_TEXT(needs);
+    CHECK_TEXT(".weight ");
+    CHECK_TEXT(" KiB, ");
+    pv_plan_destroy(&plan);
+}
+
 /* Two of one plan, each on its own thread, on one backend: the bytes of one alone. */
 static void *at_work(void *user)
 {
@@ -170,6 +201,7 @@ int main(void)
     no_allocation();
     results();
     weights_wanted();
+    room();
     two_at_work();
     return test_done();
 }
