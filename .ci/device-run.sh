@@ -62,7 +62,7 @@ if part full; then
 fi
 if part bench; then
     for recipe in bf16 f32; do
-        LINES_OK=60 try "bench $recipe" ./pivot bench --backend cuda --model synth:full --recipe $recipe --runs "${RUNS:-50}" --warmup 5 --ops
+        LINES_OK=90 try "bench $recipe" ./pivot bench --backend cuda --model synth:full --recipe $recipe --runs "${RUNS:-50}" --warmup 5 --ops
     done
 fi
 echo "$passed passed, ${#failed[@]} failed${failed[*]:+:}$(printf ' [%s]' "${failed[@]}" | sed 's/^ \[\]$//')"

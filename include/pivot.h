@@ -97,6 +97,10 @@ typedef struct pv_backend_params {
     size_t size;
     const char *device; /* index, name or UUID as pv_devices tells; NULL: the first */
     int threads;        /* CPU: worker threads, 0: one for each core this process may use */
+    int sms;            /* CUDA: run on so many multiprocessors alone, rounded up to what the device can set apart (Hopper: to
+                         * a multiple of 8), as if there were no more; 0: all. PV_E_UNAVAILABLE where that cannot be had */
+    const char *cache;  /* folder for what is chosen by trying and worth keeping (CUDA: algorithms of products). "": none; NULL:
+                         * $PIVOT_CACHE, where that is set, else $XDG_CACHE_HOME/pivot, else ~/.cache/pivot, else none */
 } pv_backend_params;
 
 /* name: "cpu", "cuda". PV_E_UNAVAILABLE: no such backend, its file or driver is not installed, or no such device on this
@@ -115,6 +119,10 @@ typedef struct pv_device_info {
     char library[128];      /* what computes: "OpenBLAS 0.3.21 SkylakeX" */
     uint64_t memory_bytes;  /* in all */
     bool unified;           /* the device's memory is the host's */
+    int sms;                /* multiprocessors that are run on; 0: a device without such */
+    char driver[32];        /* version; empty: none, or not known. This and what follows: of pv_backend_device alone */
+    int clock_mhz, memory_clock_mhz, power_limit_watts; /* as they are now; 0: not known */
+    char unknown[128];      /* which of them and why; empty: all are known, or the device has none to tell */
 } pv_device_info;
 
 PV_API pv_status pv_backend_device(const pv_backend *backend, pv_device_info *out);
@@ -239,6 +247,7 @@ typedef struct pv_timing {
     int steps;
     bool truncated;     /* the prompt was cut */
     int state_outside;  /* numbers of the state outside q01..q99 */
+    double run_ms;      /* of total_ms: from the begin of the first stage to the end of the last, as the device's clock has it */
 } pv_timing;
 
 PV_API pv_status pv_session_timing(const pv_session *session, pv_timing *out);

@@ -340,6 +340,32 @@ fi
 works '^  total ' bench synth:tiny --runs 2 --ops
 grep -qE '^  denoise +linear .*%' out && grep -qE '^  (planned|peak) +[0-9.]+ MiB' out
 result "bench prints ops and memory" $?
+grep -qE '^version .*, 20[0-9]{2}-[0-9]{2}-[0-9]{2}T' out && grep -qE '^rates .* GB/s measured with a copy, .* TFLOP/s measured' out &&
+    grep -qE '^time .* p99\.9 .* floor' out && grep -qE '^  denoise .* [0-9]+ %$' out && grep -qE '^  host ' out
+result "bench prints conditions, and floors beside the times" $?
+works '"same_prompt":[[:space:]]*true' bench synth:tiny --runs 3 --bandwidth 1e6 --flops 1e-3 --same-prompt --ops --json
+! command -v python3 >/dev/null || python3 - out <<'END'
+import json, sys
+b = json.load(open(sys.argv[1]))
+flops = {s: sum(o["flops"] for o in b["ops"] if o["stage"] == s) for s in ("vision", "prefix", "denoise")}
+for s, n in flops.items():
+    assert n > 0 and abs(b["time_ms"][s]["floor"] / (n / 1e9 * 1e3) - 1) < 0.01, (s, n, b["time_ms"][s])
+t = b["time_ms"]
+assert all(t["total"][p] >= t["run"]["min"] for p in ("p50", "p999")) and t["total"]["p99"] <= t["total"]["p999"] <= t["total"]["max"]
+assert b["rates"] == {"bytes_per_s": 1e15, "flops_per_s": 1e9, "bytes_given": True, "flops_given": True}
+assert b["date"] and "git" in b and b["conditions"]["unknown"] == ""
+weights = [o["bytes"] for o in b["ops"] if o["stage"] == "denoise" and o["op"] == "linear"][0]
+assert 10 * 4e5 < weights < 10 * 4e6, weights # ten steps, each with the weights of the expert
+END
+result "floors are operations by the rate that was given" $?
+works '^  total ' bench synth:tiny --runs 1 --json=bench.json
+cp bench.json out && is_json pivot.bench/1
+"$pivot" bench synth:tiny --runs 1 --json=no/bench.json >out 2>err
+[ $? = 1 ] && grep -q 'no/bench.json' err && grep -q '^  total ' out
+result "bench says what it measured although the file cannot be written" $?
+expect 2 '--flops' bench synth:tiny --flops 0
+expect 2 '--sms' bench synth:tiny --sms 0
+expect 4 '20 multiprocessors: the cpu backend has none' bench synth:tiny --sms 20
 works '"time_ms"' bench synth:tiny --runs 1 --views 1 --prompt-tokens 3 --steps 2 --horizon 4 --ops --json
 is_json pivot.bench/1
 grep -qE '"prefix_tokens":[[:space:]]*19' out

@@ -80,14 +80,15 @@ static pv_status life_begin(life *l, const char *device)
 
 static pv_status life_run(life *l)
 {
-    float x[ROWS * WIDTH] = {1, 2, 3}, got[ROWS * WIDTH] = {0};
+    float x[ROWS * WIDTH] = {1, 2, 3}, got[ROWS * WIDTH] = {0}, came[ROWS * WIDTH] = {0};
     double node_ms[64] = {0};
     pv_run_timing timing = {.node_ms = node_ms};
     const pv_tensor *state = pv_graph_find(l->plan->graph, "state");
     CHECK(l->plan->graph->n_nodes < 64);
     pv_status st = pv_instance_write(l->inst, state, 0, x, sizeof x);
     if (!st)
-        st = pv_instance_run(l->inst, (pv_run){.stages = 15, .n_steps = STEPS}, NULL);
+        st = pv_instance_run(l->inst, (pv_run){.stages = 15, .n_steps = STEPS, .result = state, .to = came}, NULL);
+    CHECK(st || !memcmp(x, came, sizeof x));
     if (!st)
         st = pv_instance_run(l->inst, (pv_run){.stages = 15, .first_step = 1, .n_steps = 2}, &timing);
     if (!st)
@@ -444,7 +445,13 @@ static pv_status robot_act(robot *r)
     for (size_t i = 0; i < n; i++)
         noise[i] = (float)i / 1024;
     memset(model_actions, 0, sizeof model_actions);
-    pv_status st = pv_session_infer(r->session, &seen, &params, actions);
+    pv_status st = pv_session_infer(r->session, &seen, &params, actions); /* more steps than there are tables for */
+    CHECK(st ? model_actions[1] == 0 : !memcmp(model_actions, noise, n * sizeof *noise));
+    if (st)
+        return st;
+    params.steps = 2; /* in one run */
+    memset(model_actions, 0, sizeof model_actions);
+    st = pv_session_infer(r->session, &seen, &params, actions);
     CHECK(st ? model_actions[1] == 0 : !memcmp(model_actions, noise, n * sizeof *noise));
     return st;
 }
@@ -539,6 +546,71 @@ static void sessions(void)
     CHECK(pv_alloc_live() == 0);
 }
 
+/* ---- copies on their way ---- */
+
+/* Many more writes than there is room for on their way, and inputs written from their own place: what counts is what they were
+ * given, however late it is fetched. */
+static void in_flight(void)
+{
+    enum { N = 100001, PART = 3001, TIMES = 200 };
+    static unsigned char want[N], came[N], part_of[PART];
+    pv_backend *be = NULL;
+    fake_reset();
+    if (!CHECK_OK(pv_backend_open("cuda", NULL, &be)))
+        return;
+    for (int usage = PV_IO; usage <= PV_STATE; usage++) {
+        pv_buffer *buf = NULL;
+        if (!CHECK_OK(be->vt->alloc(be, N, (pv_usage)usage, &buf)))
+            break;
+        unsigned char *place = be->vt->map(be, buf);
+        CHECK((place != NULL) == (usage == PV_IO));
+        memset(want, 0, N);
+        CHECK_OK(be->vt->write(be, buf, 0, want, N));
+        for (int i = 0; i < TIMES; i++) {
+            size_t at = (size_t)i * 7919 % (N - PART);
+            unsigned char *from = place && i % 2 ? place + at : part_of;
+            memset(from, i + 1, PART);
+            memset(want + at, i + 1, PART);
+            CHECK_OK(be->vt->write(be, buf, at, from, PART));
+            memset(part_of, 0, PART); /* it was taken */
+        }
+        CHECK_OK(be->vt->read(be, buf, 0, came, N));
+        CHECK(!memcmp(want, came, N));
+        be->vt->release(be, buf);
+    }
+    pv_backend_close(&be);
+    CHECK(fake.live == 0 && fake.misused == 0);
+}
+
+/* ---- a part of a device: the fake's has 4 multiprocessors, in groups of 2 ---- */
+
+static void part(void)
+{
+    pv_backend *be = NULL;
+    pv_device_info device = {0};
+    fake_reset();
+    CHECK_STATUS(pv_backend_open("cuda", &(pv_backend_params){.sms = 5}, &be), PV_E_UNAVAILABLE);
+    CHECK_TEXT("5 multiprocessors are asked for, device 0 has 4");
+    if (CHECK_OK(pv_backend_open("cuda", &(pv_backend_params){.sms = 1}, &be)))
+        CHECK_OK(pv_backend_device(be, &device));
+    CHECK(device.sms == 2);
+    pv_backend_close(&be);
+    CHECK(fake.live == 0);
+    static const char *const calls[] = {"cudaGetDriverEntryPointByVersion", "cuDeviceGet", "cuDeviceGetDevResource",
+                                        "cuDevSmResourceSplitByCount", "cuDevResourceGenerateDesc", "cuGreenCtxCreate",
+                                        "cudaStreamCreateWithFlags"};
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        fake_reset();
+        fake.only = calls[i];
+        fake.fail_at = 1;
+        fake.error = cudaErrorNotSupported;
+        CHECK_STATUS(pv_backend_open("cuda", &(pv_backend_params){.sms = 2}, &be), PV_E_UNAVAILABLE);
+        CHECK(be == NULL && fake.live == 0 && fake.misused == 0 && fake.failed);
+        CHECK_TEXT("a part of the device cannot be had: ");
+    }
+    fake_reset();
+}
+
 int main(void)
 {
     setenv("PIVOT_CACHE", "", 1); /* nothing of the stand-in is to be kept on this machine's disk */
@@ -553,6 +625,8 @@ int main(void)
     broken();
     little_memory();
     sessions();
+    in_flight();
+    part();
     fake_reset();
     return test_done();
 }

@@ -103,6 +103,8 @@ static void misfits(void)
     REFUSED("one i32 position for each row", pv_rope(g, "y", x, x, n, 1));
     REFUSED("f32 [positions, cos | sin]", pv_rope(g, "y", x, pv_input(g, "t", PV_BF16, 2, (int64_t[]){9, 8}, NULL), n, 1));
     REFUSED("cut by the patch", pv_patchify(g, "y", x, 2));
+    REFUSED("u8 pictures", pv_patchify(g, "y", pv_input(g, "f", PV_F32, 4, (int64_t[]){1, 4, 4, 3}, NULL), 2));
+    REFUSED("cut by the patch", pv_patchify(g, "y", pv_input(g, "p", PV_U8, 4, (int64_t[]){1, 4, 6, 3}, NULL), 4));
     REFUSED("is missing", pv_add(g, "y", x, NULL));
     REFUSED("dimension 1 is 0", in(g, "z", 4, 0, NULL));
     REFUSED("dimension 0 is -1", in(g, "z", -1, 4, NULL));

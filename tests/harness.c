@@ -24,7 +24,7 @@ void harness_begin(int argc, char **argv)
         for (int threads = 1; threads <= (cpu ? 3 : 1); threads++) {
             struct device *d = &devices[n_devices];
             snprintf(d->name, sizeof d->name, cpu ? "%s, threads %d" : "%s", pv_backend_list(i), threads);
-            if (pv_backend_open(pv_backend_list(i), &(pv_backend_params){.threads = threads}, &d->be))
+            if (pv_backend_open(pv_backend_list(i), &(pv_backend_params){.threads = threads, .cache = ""}, &d->be))
                 printf("not tested here: %s: %s\n", d->name, pv_error_text());
             else
                 n_devices++;
@@ -139,6 +139,8 @@ static void fill_input(const op_in *x, int fill, uint64_t seed, float garbage, v
         float v = number(x, fill, at, n, &seed) * (x->amplitude > 0 ? x->amplitude : 1.0f);
         if (x->whole)
             ((int32_t *)bytes)[at] = x->whole[at];
+        else if (x->dtype == PV_U8)
+            ((uint8_t *)bytes)[at] = fill == FILL_ZEROS ? 0 : (uint8_t)(seed >> 32);
         else
             narrow(bytes, x->dtype, at, valid(x, at) ? v : garbage);
     }
@@ -154,7 +156,9 @@ static void data_make(const op_case *c, int fill, uint64_t seed, float garbage, 
         d->wide[i] = malloc(sizeof(double) * (size_t)n);
         fill_input(x, fill, seed + (uint64_t)i * 1000003, garbage, d->bytes[i]);
         for (int64_t at = 0; at < n; at++)
-            d->wide[i][at] = x->whole ? (double)x->whole[at] : (double)widen(d->bytes[i], x->dtype, at);
+            d->wide[i][at] = x->whole              ? (double)x->whole[at]
+                             : x->dtype == PV_U8 ? (double)((uint8_t *)d->bytes[i])[at]
+                                                 : (double)widen(d->bytes[i], x->dtype, at);
     }
 }
 

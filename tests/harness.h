@@ -45,6 +45,7 @@ typedef struct op_case {
 #define F32(...)  {.dtype = PV_F32, .dim = {__VA_ARGS__}}
 #define BF16(...) {.dtype = PV_BF16, .dim = {__VA_ARGS__}}
 #define F16(...)  {.dtype = PV_F16, .dim = {__VA_ARGS__}}
+#define U8(...)   {.dtype = PV_U8, .dim = {__VA_ARGS__}}
 #define COUNT(n)  {.dtype = PV_I32, .dim = {1}, .whole = (const int32_t[]){n}}
 
 #define CHECK_OP(OP, ...) test_check(op_check(&(op_case){.op = PV_OP_##OP, __VA_ARGS__}), #OP " " #__VA_ARGS__, __FILE__, __LINE__)

@@ -153,31 +153,6 @@ static void no_memory(void)
     CHECK_OK(pv_set_allocator(NULL));
 }
 
-static void floats(void)
-{
-    uint8_t hwc[16 * 16 * 3];
-    float chw[3 * 16 * 16];
-    for (int i = 0; i < 16 * 16; i++) {
-        hwc[i * 3] = (uint8_t)i;
-        hwc[i * 3 + 1] = (uint8_t)(255 - i);
-        hwc[i * 3 + 2] = 7;
-    }
-    pv_image_to_f32(hwc, 16, chw);
-    CHECK(chw[0] == -1.0f && chw[255] == 1.0f);
-    CHECK(chw[256] == 1.0f && chw[511] == -1.0f);
-    int same = 0;
-    for (int i = 0; i < 256; i++) {
-        volatile float v = (float)i / 255.0f; /* rounded to f32 between the steps */
-        v = v * 2.0f;
-        v = v - 1.0f;
-        same += chw[i] == v && chw[256 + 255 - i] == v;
-    }
-    CHECK(same == 256);
-    CHECK(chw[512] == chw[7] && chw[767] == chw[7]);
-    /* numpy: np.float32(v) / 255 * 2 - 1 */
-    CHECK(chw[1] == -0.99215686f && chw[127] == -0.0039215684f && chw[128] == 0.003921628f);
-}
-
 int main(void)
 {
     as_pillow();
@@ -185,6 +160,5 @@ int main(void)
     one_resizer_many_pictures();
     refusals();
     no_memory();
-    floats();
     return test_done();
 }

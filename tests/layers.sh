@@ -18,7 +18,7 @@ core/plan             core/graph/ core/base/  <dlfcn.h>
 core/model            core/graph/ core/base/ core/io/ core/plan/weights.h
 core/session          core/graph/ core/base/ core/io/ core/plan/ core/model/
 backends/cpu          core/graph/ core/base/ core/plan/backend.h  <cblas.h>  <immintrin.h>  <arm_neon.h>
-backends/cuda         core/graph/ core/base/ core/plan/backend.h core/plan/module.h  <cuda*>  <cublas*>  <cooperative_groups*>  <mma.h>
+backends/cuda         core/graph/ core/base/ core/plan/backend.h core/plan/module.h  <cuda*>  <cublas*>  <cooperative_groups*>  <mma.h>  <dlfcn.h>
 backends/vulkan       core/graph/ core/base/ core/plan/backend.h core/plan/module.h  <vulkan/*>  <dlfcn.h>  shaders/
 '
 libc='@(assert|complex|ctype|dirent|errno|fcntl|fenv|float|inttypes|limits|locale|malloc|math|pthread|sched|signal|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|string|strings|time|unistd|sys/*).h'

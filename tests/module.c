@@ -69,6 +69,42 @@ static void works(void)
     pv_set_log(NULL, NULL, PV_LOG_WARN);
 }
 
+static void remember(void *user, pv_log_level level, const char *text)
+{
+    if (level == PV_LOG_DEBUG)
+        snprintf(user, 64, "%s", text);
+}
+
+/* Where a backend is told to keep things: what the caller says, or what the environment does. */
+static void cache_folder(void)
+{
+    static const struct {
+        const char *given, *own, *xdg, *home, *want;
+    } cases[] = {
+        {"/given", "/own", "/xdg", "/home/me", "/given"},
+        {"", "/own", "/xdg", "/home/me", ""},
+        {NULL, "/own", "/xdg", "/home/me", "/own"},
+        {NULL, "", "/xdg", "/home/me", ""},
+        {NULL, NULL, "/xdg", "/home/me", "/xdg/pivot"},
+        {NULL, NULL, "not/absolute", "/home/me", "/home/me/.cache/pivot"},
+        {NULL, NULL, NULL, "/home/me", "/home/me/.cache/pivot"},
+        {NULL, NULL, NULL, NULL, ""},
+    };
+    char came[64];
+    pv_set_log(remember, came, PV_LOG_DEBUG);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *const names[] = {"PIVOT_CACHE", "XDG_CACHE_HOME", "HOME"};
+        const char *const values[] = {cases[i].own, cases[i].xdg, cases[i].home};
+        for (int k = 0; k < 3; k++)
+            values[k] ? setenv(names[k], values[k], 1) : unsetenv(names[k]);
+        pv_backend *be = NULL;
+        strcpy(came, "nothing");
+        CHECK_STATUS(pv_backend_open("cuda", &(pv_backend_params){.cache = cases[i].given}, &be), PV_E_UNAVAILABLE);
+        CHECK(!strcmp(came, cases[i].want));
+    }
+    pv_set_log(NULL, NULL, PV_LOG_WARN);
+}
+
 int main(void)
 {
     bool listed = false;
@@ -94,6 +130,7 @@ int main(void)
     unlink(place);
     refused("backend 'cuda' is not installed");
     works();
+    cache_folder();
 
     be = NULL;
     CHECK_OK(pv_backend_open("cpu", NULL, &be)); /* and nothing else is the worse for it */

@@ -15,7 +15,8 @@ static pv_status devices(pv_device_info *out, int *n)
 
 static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
 {
-    (void)p, (void)out;
+    (void)out;
+    host->log(PV_LOG_DEBUG, p->cache);
     host->fail(PV_E_UNAVAILABLE, "device 9 of 100%");
     return host->fail_in(PV_E_UNAVAILABLE, "fake");
 }

@@ -536,15 +536,25 @@ static void store(op_truth *t)
             copy(t, (t->c->attr.range.first + r) * W, t->in[1] + r * W, W);
 }
 
+/* Exact: the roundings are part of the meaning, as float32 has been to every model that was trained. */
+static double pixel(double v)
+{
+    volatile float f = (float)v / 255.0f; /* rounded to f32 between the steps */
+    f = f * 2.0f;
+    f = f - 1.0f;
+    return (double)f;
+}
+
 static void patchify(op_truth *t)
 {
-    const int64_t *dim = t->c->in[0].dim, p = t->c->attr.patch.size, down = dim[2] / p, across = dim[3] / p;
+    const int64_t *dim = t->c->in[0].dim, p = t->c->attr.patch.size, down = dim[1] / p, across = dim[2] / p;
     for (int64_t i = 0; i < dim[0]; i++)
-        for (int64_t ch = 0; ch < dim[1]; ch++)
-            for (int64_t y = 0; y < dim[2]; y++)
-                for (int64_t x = 0; x < dim[3]; x++) {
+        for (int64_t y = 0; y < dim[1]; y++)
+            for (int64_t x = 0; x < dim[2]; x++)
+                for (int64_t ch = 0; ch < dim[3]; ch++) {
                     int64_t patch = (i * down + y / p) * across + x / p, at = (ch * p + y % p) * p + x % p;
-                    put(t, 0, patch * dim[1] * p * p + at, t->in[0][((i * dim[1] + ch) * dim[2] + y) * dim[3] + x], 0);
+                    double v = t->in[0][((i * dim[1] + y) * dim[2] + x) * dim[3] + ch];
+                    put(t, 0, patch * dim[3] * p * p + at, pixel(v), 0);
                 }
 }
 

@@ -101,7 +101,7 @@ static inline pv_node *sample(pv_graph *g, pv_op op)
         break;
     case PV_OP_PATCHIFY:
         attr.patch.size = 14;
-        IN(pv_input(g, "images", PV_F32, 4, (int64_t[]){2, 3, 28, 28}, NULL));
+        IN(pv_input(g, "images", PV_U8, 4, (int64_t[]){2, 28, 28, 3}, NULL));
         break;
     case PV_OP_GATED_RESIDUAL:
         IN(x, sample_in(g, "y", 50, 64), sample_in(g, "mod", 1, 192));

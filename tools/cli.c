@@ -2,6 +2,7 @@
 #include "cli.h"
 #include "base/clock.h"
 #include "base/memory.h"
+#include "io/file.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -167,6 +168,9 @@ static int take(const cli_options *c, const cli_option *o, const char *value)
             return cli_usage(c, "--%s: given more than %d times", o->name, CLI_LIST_MAX);
         list->item[list->n++] = value;
         return CLI_GO;
+    case CLI_MAYBE:
+        *(cli_maybe *)o->target = (cli_maybe){true, value};
+        return CLI_GO;
     case CLI_INT:
         return take_int(c, o, value);
     case CLI_NUMBER:
@@ -279,6 +283,8 @@ static void fill(table *t, const cli_command *cmd, cli_options *c, asked *a)
          &c->threads, 1, 4096},
         {NULL},
     };
+    const cli_option json_file[] = {
+        {"json", "[=FILE]", "one JSON object: on stdout, or in FILE beside the report", CLI_MAYBE, &c->json_file}, {NULL}};
     const cli_option json[] = {{"json", NULL, "one JSON object on stdout", CLI_FLAG, &c->json}, {NULL}};
     const cli_option last[] = {{"help", NULL, "this page", CLI_FLAG, &a->help},
                                {"version", NULL, "the version of pivot", CLI_FLAG, &a->version},
@@ -294,6 +300,8 @@ static void fill(table *t, const cli_command *cmd, cli_options *c, asked *a)
     t->n_device = t->n;
     if (cmd->groups & CLI_JSON)
         add(t, json);
+    if (cmd->groups & CLI_JSON_FILE)
+        add(t, json_file);
     add(t, last);
 }
 
@@ -301,7 +309,7 @@ static void fill(table *t, const cli_command *cmd, cli_options *c, asked *a)
 
 static void print_option(const cli_option *o)
 {
-    int used = printf("  --%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "");
+    int used = printf("  --%s%s%s", o->name, o->value && o->kind != CLI_MAYBE ? " " : "", o->value ? o->value : "");
     if (used >= HELP_COLUMN) {
         putchar('\n');
         used = 0;
@@ -382,7 +390,10 @@ int cli_parse(const cli_command *cmd, int argc, char **argv, cli_options *c)
     fill(&t, cmd, c, &request);
     struct option longs[MAX_OPTIONS + 1] = {{0}};
     for (int i = 0; i < t.n; i++)
-        longs[i] = (struct option){t.option[i].name, t.option[i].value ? required_argument : no_argument,
+        longs[i] = (struct option){t.option[i].name,
+                                   t.option[i].kind == CLI_MAYBE ? optional_argument
+                                   : t.option[i].value           ? required_argument
+                                                                 : no_argument,
                                    NULL, 256 + i};
 
     opterr = 0;
@@ -411,6 +422,7 @@ int cli_parse(const cli_command *cmd, int argc, char **argv, cli_options *c)
         printf("pivot %s\n", pv_version());
     if (request.help || request.version)
         return CLI_OK;
+    c->json |= c->json_file.given && !c->json_file.value;
     int code = take_operands(cmd, argc, argv, c);
     if (code == CLI_GO && cmd->groups & CLI_MODEL && !cmd->model_optional && !c->model)
         code = cli_usage(c, "expected a model: --model MODEL");
@@ -441,7 +453,7 @@ pv_status cli_open_model(const cli_options *c, pv_model **out)
 
 pv_status cli_open_backend(const cli_options *c, pv_backend **out)
 {
-    pv_backend_params p = {.size = sizeof p, .device = c->device, .threads = c->threads};
+    pv_backend_params p = {.size = sizeof p, .device = c->device, .threads = c->threads, .sms = c->sms};
     return pv_backend_open(c->backend ? c->backend : "cpu", &p, out);
 }
 
@@ -581,7 +593,9 @@ int cli_json_print(const cli_options *c, cJSON *json)
     cJSON_Delete(json);
     if (!text)
         return cli_fail(c, pv_fail(PV_E_MEMORY, "out of memory for the JSON output"));
-    puts(text);
+    pv_status st = c->json_file.value ? pv_file_write(c->json_file.value, text, strlen(text)) : PV_OK;
+    if (!c->json_file.value)
+        puts(text);
     cJSON_free(text);
-    return CLI_OK;
+    return st ? cli_fail(c, st) : CLI_OK;
 }

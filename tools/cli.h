@@ -35,7 +35,8 @@ typedef enum cli_kind {
     CLI_INT,    /* int *: low..high */
     CLI_U64,    /* uint64_t * */
     CLI_NUMBER, /* double *: low..high, finite */
-    CLI_SWITCH  /* pv_switch *: on or off */
+    CLI_SWITCH, /* pv_switch *: on or off */
+    CLI_MAYBE   /* cli_maybe *: with a value behind "=" or without one */
 } cli_kind;
 
 #define CLI_LIST_MAX 64
@@ -43,6 +44,11 @@ typedef struct cli_list {
     const char *item[CLI_LIST_MAX];
     int n;
 } cli_list;
+
+typedef struct cli_maybe {
+    bool given;
+    const char *value; /* NULL: none */
+} cli_maybe;
 
 typedef struct cli_option {
     const char *name;  /* long, without dashes; NULL ends a table */
@@ -53,7 +59,7 @@ typedef struct cli_option {
     double low, high; /* for CLI_INT and CLI_NUMBER; both 0: any */
 } cli_option;
 
-enum { CLI_MODEL = 1, CLI_DEVICE = 2, CLI_JSON = 4 }; /* groups of common options; --help is always there */
+enum { CLI_MODEL = 1, CLI_DEVICE = 2, CLI_JSON = 4, CLI_JSON_FILE = 8 }; /* groups of common options; --help is always there */
 
 typedef struct cli_options { /* the values of the common groups */
     const char *command;     /* "run", for messages */
@@ -63,8 +69,9 @@ typedef struct cli_options { /* the values of the common groups */
     pv_switch discrete_state;
     bool zscore;
     const char *backend, *device, *recipe;
-    int threads;
-    bool json;
+    int threads, sms; /* sms: of pv_backend_params, where a command has such an option */
+    bool json;           /* to stdout */
+    cli_maybe json_file; /* CLI_JSON_FILE: where to, if not to stdout */
 } cli_options;
 
 typedef struct cli_command {
@@ -133,6 +140,6 @@ cJSON *cli_json_float(float value);  /* with as few digits as tell it apart */
 cJSON *cli_json_u64(uint64_t value); /* all its digits, where a double would round */
 void cli_json_add_ms(cJSON *object, const char *key, double ms); /* to the nanosecond */
 cJSON *cli_json_floats(const float *x, int n);                   /* [x0, x1, ...] */
-int cli_json_print(const cli_options *common, cJSON *json);      /* takes it; the exit code */
+int cli_json_print(const cli_options *common, cJSON *json);      /* takes it, to stdout or json_file; the exit code */
 
 #endif

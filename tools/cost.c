@@ -90,13 +90,63 @@ static pv_status flops_of(pv_runner *r, const pv_node *n, double *flops)
     }
 }
 
-static int costliest_first(const void *a, const void *b)
+/* Rows of input k that the op reads. */
+static pv_status rows_read(pv_runner *r, const pv_node *n, int k, double *rows)
 {
-    double x = ((const cost_row *)a)->ms, y = ((const cost_row *)b)->ms;
-    return x < y ? 1 : x > y ? -1 : 0;
+    const pv_tensor *t = n->in[k];
+    const pv_attention_attr *a = &n->attr.attention;
+    bool attends = n->op == PV_OP_ATTENTION || n->op == PV_OP_ATTENTION_SCORES || n->op == PV_OP_ATTENTION_VALUES;
+    int len = n->op == PV_OP_ATTENTION ? 3 : 2;
+    if ((n->op == PV_OP_STORE && k == 0) || (n->op == PV_OP_ROPE_STORE && k == 3)) {
+        *rows = 0; /* what it writes is the next version of this */
+        return PV_OK;
+    }
+    if (n->op == PV_OP_ROW && k == 0) {
+        *rows = 1;
+        return PV_OK;
+    }
+    if ((n->op == PV_OP_ROPE || n->op == PV_OP_ROPE_STORE) && k == 1)
+        return rows_of(r, n->in[0], rows);
+    if (!attends || k == 0 || k >= len)
+        return rows_of(r, t, rows);
+    pv_status st = valid(r, n->n_in > len ? n->in[len] : NULL, t->dim[0] / a->batch - a->first, rows);
+    *rows *= a->batch;
+    return st;
 }
 
-pv_status cost_table(pv_runner *r, const double *node_ms, int steps, cost_row **out, int *n)
+static pv_status bytes_of(pv_runner *r, const pv_node *n, double *bytes)
+{
+    pv_status st = PV_OK;
+    double rows;
+    *bytes = 0;
+    for (int k = 0; !st && k < n->n_in; k++) {
+        const pv_tensor *t = n->in[k];
+        if (t->usage == PV_SCRATCH)
+            continue;
+        st = rows_read(r, n, k, &rows);
+        if (!st)
+            *bytes += rows * (double)pv_dtype_bytes(t->dtype, (size_t)pv_width(t));
+    }
+    bool stores = n->op == PV_OP_STORE || n->op == PV_OP_ROPE_STORE;
+    for (int k = 0; !st && k < n->n_out; k++) {
+        const pv_tensor *t = n->out[k];
+        if (t->usage == PV_SCRATCH)
+            continue;
+        st = rows_of(r, stores ? n->in[n->op == PV_OP_STORE] : t, &rows);
+        if (!st)
+            *bytes += rows * (double)pv_dtype_bytes(t->dtype, (size_t)pv_width(t));
+    }
+    return st;
+}
+
+static int costliest_first(const void *a, const void *b)
+{
+    const cost_row *x = a, *y = b;
+    double first = x->ms > 0 || y->ms > 0 ? x->ms : x->floor_ms, second = x->ms > 0 || y->ms > 0 ? y->ms : y->floor_ms;
+    return first < second ? 1 : first > second ? -1 : 0;
+}
+
+pv_status cost_table(pv_runner *r, const double *node_ms, int steps, const rates *at, cost_row **out, int *n)
 {
     const pv_graph *g = r->plan->graph;
     cost_row *rows = *out = pv_alloc_zero(sizeof *rows * PV_STAGE_COUNT * PV_OP_COUNT);
@@ -107,11 +157,18 @@ pv_status cost_table(pv_runner *r, const double *node_ms, int steps, cost_row **
     for (int i = 0; !st && i < g->n_nodes; i++) {
         const pv_node *node = g->nodes[i];
         int times = node->stage == PV_STAGE_DENOISE ? steps : 1;
-        double flops;
+        double flops, bytes = 0;
         st = flops_of(r, node, &flops);
+        if (!st)
+            st = bytes_of(r, node, &bytes);
         cost_row *row = &rows[node->stage * PV_OP_COUNT + (int)node->op];
-        *row = (cost_row){node->stage, node->op, row->count + times, row->ms + node_ms[i],
-                          row->flops + flops * times};
+        *row = (cost_row){node->stage,
+                          node->op,
+                          row->count + times,
+                          row->ms + (node_ms ? node_ms[i] : 0),
+                          row->flops + flops * times,
+                          row->bytes + bytes * times,
+                          row->floor_ms + rates_floor_ms(at, bytes, flops) * times};
     }
     for (int i = 0; i < PV_STAGE_COUNT * PV_OP_COUNT; i++)
         if (rows[i].count)
@@ -122,4 +179,13 @@ pv_status cost_table(pv_runner *r, const double *node_ms, int steps, cost_row **
         *out = NULL;
     }
     return st;
+}
+
+double cost_floor_ms(const cost_row *rows, int n, pv_stage stage)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++)
+        if (rows[i].stage == stage || (stage == PV_STAGE_COUNT && rows[i].stage != PV_STAGE_SCHEDULE))
+            sum += rows[i].floor_ms;
+    return sum;
 }

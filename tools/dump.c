@@ -41,9 +41,10 @@ static pv_status write_tokens(const char *path, const pv_observer *o)
     return st;
 }
 
-pv_status dump_inputs(const char *dir, const pv_observer *o)
+pv_status dump_inputs(const char *dir, const pv_observer *o, const uint8_t *pictures)
 {
     const pv_config *c = &o->model->config;
+    size_t pixels = (size_t)c->vision.image * (size_t)c->vision.image * 3;
     struct stat s;
     if (mkdir(dir, 0777) && errno != EEXIST)
         return pv_fail(PV_E_FILE, "%s: folder cannot be made: %s", dir, strerror(errno));
@@ -52,9 +53,8 @@ pv_status dump_inputs(const char *dir, const pv_observer *o)
     char path[4096];
     pv_status st = PV_OK;
     for (int v = 0; !st && v < o->views; v++) {
-        int i = o->camera[v];
-        file_path(path, sizeof path, dir, c->camera[i], ".png");
-        st = picture_write_png(path, o->picture[i], c->vision.image, c->vision.image);
+        file_path(path, sizeof path, dir, c->camera[o->camera[v]], ".png");
+        st = picture_write_png(path, pictures + (size_t)v * pixels, c->vision.image, c->vision.image);
     }
     file_path(path, sizeof path, dir, "tokens", ".json");
     return st ? st : write_tokens(path, o);
@@ -80,7 +80,7 @@ static void put(trace *t, const char *name, pv_dtype dtype, int n_dims, const in
 }
 
 static void put_all(trace *t, const pv_observer *o, const dump_result *r, const int32_t *ids,
-                    const uint8_t *token_mask, const uint8_t *black)
+                    const uint8_t *token_mask, const uint8_t *pictures, const uint8_t *black)
 {
     const pv_config *c = &o->model->config;
     const int64_t side = c->vision.image, tokens = c->max_tokens, cameras = c->n_cameras,
@@ -90,9 +90,9 @@ static void put_all(trace *t, const pv_observer *o, const dump_result *r, const 
     char name[PV_CAMERA_NAME + 32];
     for (int v = 0; v < o->views; v++)
         image_mask[o->camera[v]] = 1;
-    for (int i = 0; i < c->n_cameras; i++) {
+    for (int i = 0, v = 0; i < c->n_cameras; i++) {
         snprintf(name, sizeof name, "in.image.%s.u8", c->camera[i]);
-        put(t, name, PV_U8, 3, (int64_t[]){side, side, 3}, image_mask[i] ? o->picture[i] : black);
+        put(t, name, PV_U8, 3, (int64_t[]){side, side, 3}, image_mask[i] ? pictures + side * side * 3 * v++ : black);
     }
     put(t, "in.image_mask", PV_U8, 1, &cameras, image_mask);
     put(t, "in.tokens", PV_I32, 1, &tokens, ids);
@@ -110,7 +110,7 @@ static void put_all(trace *t, const pv_observer *o, const dump_result *r, const 
     put(t, name, PV_F32, 2, chunk, r->actions);
 }
 
-pv_status dump_trace(const char *path, const pv_observer *o, const dump_result *r)
+pv_status dump_trace(const char *path, const pv_observer *o, const uint8_t *pictures, const dump_result *r)
 {
     const pv_config *c = &o->model->config;
     int32_t *ids = pv_alloc_zero(sizeof *ids * (size_t)c->max_tokens);
@@ -125,10 +125,10 @@ pv_status dump_trace(const char *path, const pv_observer *o, const dump_result *
     if (!t.status)
         t.status = pv_st_writer_metadata(t.w, "source", r->source);
     if (!t.status)
-        put_all(&t, o, r, ids, mask, black);
+        put_all(&t, o, r, ids, mask, pictures, black);
     t.declaring = false;
     if (!t.status)
-        put_all(&t, o, r, ids, mask, black);
+        put_all(&t, o, r, ids, mask, pictures, black);
     if (!t.status)
         t.status = pv_st_writer_end(&t.w);
     else

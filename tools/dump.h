@@ -4,9 +4,9 @@
 
 #include "session/observation.h"
 
-/* The exact pictures as DIR/CAMERA.png, and the token ids as DIR/tokens.json. DIR is made if it is not there.
- */
-pv_status dump_inputs(const char *dir, const pv_observer *o);
+/* The exact pictures (of pv_observe_pictures) as DIR/CAMERA.png, and the token ids as DIR/tokens.json. DIR is made if it is
+ * not there. */
+pv_status dump_inputs(const char *dir, const pv_observer *o, const uint8_t *pictures);
 
 typedef struct dump_result {
     const float *noise, *actions; /* [horizon][action_dim], model units */
@@ -19,6 +19,6 @@ typedef struct dump_result {
 /* A trace, as `pivot verify` reads it: in.image.CAM.u8 (black for absent cameras), in.image_mask, in.tokens,
  * in.token_mask, in.noise; then out.actions and the time of the last step, which stand for openpi's own
  * schedule; of any other one sched.NAME.timesteps and sched.NAME.actions. */
-pv_status dump_trace(const char *path, const pv_observer *o, const dump_result *r);
+pv_status dump_trace(const char *path, const pv_observer *o, const uint8_t *pictures, const dump_result *r);
 
 #endif

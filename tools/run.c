@@ -32,6 +32,7 @@ typedef struct run {
     pv_backend *backend;
     pv_session *session;
     pv_observer *observer; /* what the model sees, known before there is a session */
+    uint8_t *pictures;     /* of the cameras that are there, as it sees them */
     pv_model_info info;
     pv_device_info device;
     input_images images;
@@ -129,7 +130,12 @@ static pv_status read_observation(run *r)
     o->n_images = r->images.n;
     if (!st)
         st = pv_observer_create(r->model, &r->observer);
-    return st ? st : pv_observe(r->observer, o, r->allow_truncation);
+    if (!st)
+        st = pv_observe(r->observer, o, r->allow_truncation);
+    size_t side = (size_t)r->info.image_size;
+    if (!st && !(r->pictures = pv_alloc(side * side * 3 * (size_t)r->observer->views)))
+        st = PV_E_MEMORY;
+    return st ? st : pv_observe_pictures(r->observer, r->pictures);
 }
 
 static void warn(const run *r)
@@ -186,7 +192,7 @@ static pv_status write_files(run *r)
     char source[256], title[256], unit[64];
     snprintf(source, sizeof source, "pivot %s run, %s", pv_version(), r->common.model);
     dump_result d = {r->noise, r->model_actions, r->schedule_name, r->times, r->steps, source};
-    pv_status st = r->dump ? dump_trace(r->dump, r->observer, &d) : PV_OK;
+    pv_status st = r->dump ? dump_trace(r->dump, r->observer, r->pictures, &d) : PV_OK;
     snprintf(title, sizeof title, "%s", r->prompt ? r->prompt : r->common.model);
     snprintf(unit, sizeof unit, "%s", units(r));
     if (!st && r->plot)
@@ -443,7 +449,7 @@ static int work(run *r)
         return cli_fail(&r->common, st);
     warn(r);
     if (r->dump_inputs)
-        st = dump_inputs(r->dump_inputs, r->observer);
+        st = dump_inputs(r->dump_inputs, r->observer, r->pictures);
     if (!st)
         st = infer(r);
     if (!st)
@@ -464,6 +470,7 @@ int run_main(int argc, char **argv)
         code = work(&r);
     pv_session_destroy(&r.session);
     pv_observer_destroy(&r.observer);
+    pv_free(r.pictures);
     pv_model_free(&r.model);
     pv_backend_close(&r.backend);
     input_images_free(&r.images);

@@ -1,6 +1,5 @@
 #include "trace.h"
 #include "base/memory.h"
-#include "io/image.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,24 +56,38 @@ static pv_status need(const pv_safetensors *st, const char *name, pv_dtype dtype
     return PV_OK;
 }
 
-static pv_status read_image(const pv_safetensors *st, const pv_config *c, int camera, float *chw)
+/* What the model reads, [3, side, side], back to the pixels it was made of: v / 255 * 2 - 1, nothing between. */
+static pv_status to_pixels(const pv_st_tensor *t, const float *chw, uint8_t *hwc)
 {
-    int side = c->vision.image;
-    int64_t n = (int64_t)side * side * 3;
+    int64_t n = t->n_elements / 3;
+    for (int64_t i = 0; i < 3 * n; i++) {
+        float level = (chw[i] + 1.0f) * 127.5f + 0.5f;
+        uint8_t v = level >= 0 && level < 256 ? (uint8_t)level : 0;
+        if ((float)v / 255.0f * 2.0f - 1.0f != chw[i])
+            return pv_fail(PV_E_FILE, "trace: tensor '%s': element %lld is %.9g, which no pixel of 8 bits becomes", t->name,
+                           (long long)i, (double)chw[i]);
+        hwc[i % n * 3 + i / n] = v;
+    }
+    return PV_OK;
+}
+
+static pv_status read_image(const pv_safetensors *st, const pv_config *c, int camera, uint8_t *hwc)
+{
+    int64_t n = (int64_t)c->vision.image * c->vision.image * 3;
     char name[PV_CAMERA_NAME + 32];
     const pv_st_tensor *t;
     void *raw = NULL;
     snprintf(name, sizeof name, "in.image.%s.u8", c->camera[camera]);
-    if (!pv_safetensors_find(st, name)) {
-        snprintf(name, sizeof name, "in.image.%s.f32", c->camera[camera]);
-        pv_status s = need(st, name, PV_F32, n, &t);
-        return s ? s : pv_safetensors_read(st, t, 0, n, chw);
+    if (pv_safetensors_find(st, name)) {
+        pv_status s = need(st, name, PV_U8, n, &t);
+        return s ? s : pv_safetensors_read(st, t, 0, n, hwc);
     }
-    pv_status s = need(st, name, PV_U8, n, &t);
+    snprintf(name, sizeof name, "in.image.%s.f32", c->camera[camera]);
+    pv_status s = need(st, name, PV_F32, n, &t);
     if (!s)
         s = read_raw(st, t, &raw);
     if (!s)
-        pv_image_to_f32(raw, side, chw);
+        s = to_pixels(t, raw, hwc);
     pv_free(raw);
     return s;
 }
@@ -110,7 +123,7 @@ pv_status trace_read_inputs(const pv_safetensors *st, const pv_config *c, trace_
     pv_status s = read_masks(st, c, in, &image_mask, &token_mask, &tokens);
     in->n_prefix = (int64_t)c->n_cameras * patches + in->n_tokens;
     if (!s) {
-        in->images = pv_alloc(pv_mul_size(sizeof(float) * pixels, (size_t)c->n_cameras));
+        in->images = pv_alloc(pv_mul_size(pixels, (size_t)c->n_cameras));
         in->packed = pv_alloc(sizeof *in->packed * (size_t)in->n_prefix);
         in->tokens = pv_alloc(sizeof *in->tokens * (size_t)(in->n_tokens + 1));
         if (!in->images || !in->packed || !in->tokens)
@@ -147,22 +160,19 @@ pv_status trace_read_inputs(const pv_safetensors *st, const pv_config *c, trace_
 pv_status trace_made_up(const pv_config *c, int views, int tokens, trace_inputs *in)
 {
     int64_t pixels = (int64_t)c->vision.image * c->vision.image * 3, chunk = (int64_t)c->horizon * c->action_dim;
-    uint8_t *picture = pv_alloc((size_t)pixels);
     *in = (trace_inputs){.views = views, .n_tokens = tokens, .n_valid = tokens};
-    in->images = pv_alloc(pv_mul_size(sizeof(float) * (size_t)pixels, (size_t)views));
+    in->images = pv_alloc(pv_mul_size((size_t)pixels, (size_t)views));
     in->tokens = pv_alloc(sizeof *in->tokens * (size_t)(tokens + 1));
     in->noise = pv_alloc(sizeof *in->noise * (size_t)chunk);
-    pv_status s = picture && in->images && in->tokens && in->noise ? PV_OK : PV_E_MEMORY;
+    pv_status s = in->images && in->tokens && in->noise ? PV_OK : PV_E_MEMORY;
     for (int v = 0; !s && v < views; v++) {
         in->camera[v] = v;
-        pv_synthetic_image(MADE_UP, c->camera[v], pixels, picture);
-        pv_image_to_f32(picture, c->vision.image, in->images + pixels * v);
+        pv_synthetic_image(MADE_UP, c->camera[v], pixels, in->images + pixels * v);
     }
     if (!s) {
         pv_synthetic_tokens(MADE_UP, tokens, c->vocab, in->tokens);
         pv_synthetic_noise(MADE_UP, chunk, in->noise);
     }
-    pv_free(picture);
     if (s)
         trace_free_inputs(in);
     return s;

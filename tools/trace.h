@@ -13,7 +13,7 @@
 
 typedef struct trace_inputs {
     int views, camera[PV_MAX_CAMERAS]; /* present cameras, in the model's order */
-    float *images;                     /* [views][3][side][side] */
+    uint8_t *images;                   /* [views][side][side][3] */
     int n_tokens, n_valid;             /* slots of the prompt; real ones */
     int32_t *tokens;                   /* [n_valid], packed */
     int64_t n_prefix;                  /* rows of the padded prefix */

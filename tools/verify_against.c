@@ -325,12 +325,11 @@ static pv_status make_runner(against *a, side *s, int round)
 static pv_status start(const against *a, const side *s)
 {
     const trace_inputs *in = a->p->in;
-    size_t side_px = (size_t)a->model->config.vision.image, pixels = side_px * side_px * 3;
     pv_status st = pv_runner_start(s->runner, s->weights);
     if (!st)
         st = pv_runner_prompt(s->runner, in->tokens, in->n_valid);
-    for (int i = 0; !st && i < in->views; i++)
-        st = pv_runner_image(s->runner, i, in->images + pixels * (size_t)i);
+    if (!st)
+        st = pv_runner_images(s->runner, in->images);
     return st ? st : pv_runner_noise(s->runner, in->noise);
 }
 

@@ -122,10 +122,9 @@ static pv_status compare_tensor(verification *v, verify_entry *e)
 
 static pv_status feed(const verification *v, pv_runner *r)
 {
-    size_t pixels = (size_t)v->c->vision.image * (size_t)v->c->vision.image * 3;
     pv_status st = pv_runner_prompt(r, v->in.tokens, v->in.n_valid);
-    for (int i = 0; !st && i < v->in.views; i++)
-        st = pv_runner_image(r, i, v->in.images + pixels * (size_t)i);
+    if (!st)
+        st = pv_runner_images(r, v->in.images);
     return st ? st : pv_runner_noise(r, v->in.noise);
 }
 

@@ -22,6 +22,7 @@ struct pv_buffer {
 struct pv_recording {
     cpu_backend *be;
     const pv_program *prog;
+    const pv_buffers *bufs;
     cpu_call *calls;
     double *node_ms; /* of the last run */
     int32_t *step;
@@ -62,7 +63,7 @@ static bool claims(const pv_backend *be, const pv_node *n)
     (void)be;
     bool ok = kernels[n->op] != NULL;
     for (int k = 0; ok && k < n->n_in; k++)
-        ok = kernels[n->op]->whole >> k & 1 ? n->in[k]->dtype == PV_I32 : is_float(n->in[k]);
+        ok = is_float(n->in[k]) == !(kernels[n->op]->whole >> k & 1);
     for (int k = 0; ok && k < n->n_out; k++)
         ok = is_float(n->out[k]);
     return ok;
@@ -105,6 +106,8 @@ static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
 {
     if (p->device && strcmp(p->device, "0") && strcasecmp(p->device, "cpu"))
         return pv_fail(PV_E_UNAVAILABLE, "device '%s': the cpu backend has one device, 0", p->device);
+    if (p->sms)
+        return pv_fail(PV_E_UNAVAILABLE, "%d multiprocessors: the cpu backend has none to choose from; it takes threads", p->sms);
     cpu_backend *be = pv_alloc_zero(sizeof *be);
     if (!be)
         return PV_E_MEMORY;
@@ -142,7 +145,8 @@ static void release(pv_backend *be, pv_buffer *b)
 static pv_status write_bytes(pv_backend *be, pv_buffer *dst, size_t at, const void *src, size_t n)
 {
     (void)be;
-    memcpy(dst->data + at, src, n);
+    if (src != dst->data + at)
+        memcpy(dst->data + at, src, n);
     return PV_OK;
 }
 
@@ -186,6 +190,7 @@ static pv_status record(pv_backend *base, const pv_program *prog, const pv_buffe
         return PV_E_MEMORY;
     r->be = be;
     r->prog = prog;
+    r->bufs = bufs;
     r->calls = pv_alloc_zero(sizeof *r->calls * (size_t)(g->n_nodes + 1));
     r->node_ms = pv_alloc_zero(sizeof *r->node_ms * (size_t)(g->n_nodes + 1));
     r->tmp = pv_alloc_zero(sizeof *r->tmp * (size_t)workers);
@@ -232,6 +237,7 @@ static void run_stage(pv_recording *r, pv_stage stage)
 
 static pv_status submit(pv_recording *r, const pv_run *run)
 {
+    double start = pv_now_ms();
     r->timing = (pv_run_timing){0};
     memset(r->node_ms, 0, sizeof *r->node_ms * (size_t)r->prog->graph->n_nodes);
     for (int s = 0; s < PV_STAGE_COUNT; s++) {
@@ -244,6 +250,9 @@ static pv_status submit(pv_recording *r, const pv_run *run)
             run_stage(r, (pv_stage)s);
         }
     }
+    r->timing.run_ms = pv_now_ms() - start;
+    if (run->result)
+        memcpy(run->to, address(r->bufs, run->result), pv_tensor_bytes(run->result));
     return PV_OK;
 }
 
@@ -251,6 +260,8 @@ static pv_status wait(pv_recording *r, pv_run_timing *t)
 {
     for (int s = 0; t && s < PV_STAGE_COUNT; s++)
         t->stage_ms[s] += r->timing.stage_ms[s];
+    if (t)
+        t->run_ms += r->timing.run_ms;
     for (int i = 0; t && t->node_ms && i < r->prog->graph->n_nodes; i++)
         t->node_ms[i] += r->node_ms[i];
     return PV_OK;

@@ -23,7 +23,7 @@ typedef struct cpu_call {
 typedef struct cpu_kernel {
     void (*run)(const cpu_call *c);
     size_t (*need)(const pv_node *n); /* floats of working memory a worker; NULL: none */
-    unsigned whole; /* bits 1 << input: i32 (a count, positions); all others hold fractions */
+    unsigned whole; /* bits 1 << input: whole numbers (a count, positions, pixels); all others hold fractions */
 } cpu_kernel;
 
 extern const cpu_kernel cpu_linear, cpu_attention_scores, cpu_softmax, cpu_attention_values, cpu_rms_norm,

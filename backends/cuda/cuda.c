@@ -102,7 +102,8 @@ static pv_status look(int index, struct cudaDeviceProp *prop, pv_device_info *ou
     *out = (pv_device_info){.size = sizeof *out,
                             .backend = "cuda",
                             .memory_bytes = prop->totalGlobalMem,
-                            .unified = prop->integrated != 0};
+                            .unified = prop->integrated != 0,
+                            .sms = prop->multiProcessorCount};
     snprintf(out->name, sizeof out->name, "%.*s", (int)sizeof out->name - 1, prop->name);
     const unsigned char *u = (const unsigned char *)prop->uuid.bytes;
     snprintf(out->uuid, sizeof out->uuid,
@@ -133,7 +134,13 @@ static pv_status describe(pv_backend *be, pv_device_info *out)
     cuda_device *d = (cuda_device *)be;
     struct cudaDeviceProp prop;
     pv_status st = cuda_enter(d);
-    return st ? st : look(d->index, &prop, out);
+    if (!st)
+        st = look(d->index, &prop, out);
+    if (st)
+        return st;
+    out->sms = d->sms;
+    cuda_conditions(out);
+    return PV_OK;
 }
 
 /* ---- opening ---- */
@@ -173,11 +180,13 @@ static void close_backend(pv_backend *be)
         cublasLtDestroy(d->lt);
     if (d->stream)
         cudaStreamDestroy(d->stream);
+    cuda_green_close(d);
+    algos_close(&d->kept);
     pv_free(d->products);
     pv_free(d);
 }
 
-static pv_status start(cuda_device *d, const struct cudaDeviceProp *prop)
+static pv_status start(cuda_device *d, const struct cudaDeviceProp *prop, int sms)
 {
     if (prop->major < LEAST_MAJOR)
         return pv_fail(PV_E_UNAVAILABLE, "device %d (%s) has compute capability %d.%d, %d.0 is needed",
@@ -193,10 +202,30 @@ static pv_status start(cuda_device *d, const struct cudaDeviceProp *prop)
             "this build has no code for compute capability %d.%d of device %d (%s); it was made for %s",
             prop->major, prop->minor, d->index, prop->name, PV_CUDA_ARCHITECTURES);
     }
+    if (!st && sms)
+        st = cuda_green_open(d, sms);
     if (!st)
-        st = CUDA_CHECK(d, cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking));
+        st = cuda_stream(d, &d->stream);
     cublasStatus_t lt = st ? CUBLAS_STATUS_SUCCESS : cublasLtCreate(&d->lt);
     return lt ? pv_fail(PV_E_UNAVAILABLE, "cublasLtCreate: %s", cublasLtGetStatusString(lt)) : st;
+}
+
+/* All that an algorithm may depend on. The line of the kernel module has the driver's build, where there is such a file. */
+static pv_status open_kept(cuda_device *d, const struct cudaDeviceProp *prop, const char *folder)
+{
+    char key[ALGOS_KEY], module[160] = "";
+    int driver = 0;
+    pv_status st = CUDA_CHECK(d, cudaDriverGetVersion(&driver));
+    FILE *f = fopen("/proc/driver/nvidia/version", "r");
+    if (f && fgets(module, sizeof module, f))
+        module[strcspn(module, "\n")] = 0;
+    if (f)
+        fclose(f);
+    snprintf(key, sizeof key, "%s, sm_%d%d, %d multiprocessors, driver %d (%s), cuBLASLt %zu", prop->name, prop->major,
+             prop->minor, d->sms, driver, module, cublasLtGetVersion());
+    if (!st)
+        algos_open(&d->kept, folder, key);
+    return st;
 }
 
 static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
@@ -215,7 +244,9 @@ static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
     d->dependent = prop.major >= 9;
     const char *plain = getenv("PIVOT_CUDA_PLAIN");
     d->wgmma = PV_CUDA_WGMMA && prop.major == 9 && prop.minor == 0 && !(plain && !strcmp(plain, "1"));
-    st = start(d, &prop);
+    st = start(d, &prop, p->sms);
+    if (!st)
+        st = open_kept(d, &prop, p->cache);
     if (st)
         close_backend(&d->base);
     else
@@ -225,31 +256,72 @@ static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
 
 /* ---- memory ---- */
 
+#define WINDOW ((size_t)64 << 10) /* of state: a chunk of actions has 6 KB */
+
 static pv_status alloc(pv_backend *be, size_t bytes, pv_usage usage, pv_buffer **out)
 {
     static const char *const what[PV_USAGE_COUNT] = {"a weight", "constants", "inputs", "state", "scratch"};
     cuda_device *d = (cuda_device *)be;
-    pv_buffer *b = pv_alloc(sizeof *b);
+    pv_buffer *b = pv_alloc_zero(sizeof *b);
     if (!b)
         return PV_E_MEMORY;
-    void *data = NULL;
+    b->bytes = bytes;
+    b->window = usage == PV_STATE ? WINDOW : 0;
+    void *data = NULL, *host = NULL;
     pv_status st = cuda_enter(d);
     if (!st)
         st = cuda_memory(d, bytes, what[usage], &data);
+    if (!st && (usage == PV_IO || usage == PV_STATE))
+        st = cuda_host_memory(d, b->window ? b->window : bytes, what[usage], &host);
     if (st) {
+        if (data)
+            cudaFree(data);
         pv_free(b);
         return st;
     }
-    *b = (pv_buffer){bytes, data};
+    b->data = data;
+    b->host = host;
     *out = b;
     return PV_OK;
 }
 
 static void release(pv_backend *be, pv_buffer *b)
 {
-    if (cuda_usable((cuda_device *)be))
+    if (cuda_usable((cuda_device *)be)) {
         cudaFree(b->data);
+        if (b->host)
+            cudaFreeHost(b->host);
+    }
     pv_free(b);
+}
+
+static void *map(pv_backend *be, pv_buffer *b)
+{
+    (void)be;
+    return b->window ? NULL : b->host;
+}
+
+/* Puts what is to be written where it may stay until the device has fetched it; NULL: there is no such place. An input's may
+ * still be on its way when it is written once more before a run: then that comes behind it, and wins. */
+static pv_status stage(cuda_device *d, pv_buffer *b, size_t at, const void *src, size_t n, const void **from)
+{
+    pv_status st = PV_OK;
+    *from = NULL;
+    if (!b->host || (b->window && n > b->window))
+        return PV_OK;
+    char *place = b->host + at;
+    if (b->window) {
+        if (n > b->window - b->used) { /* all around once: what is in it is long gone, as runs have been waited for since */
+            st = CUDA_CHECK(d, cudaStreamSynchronize(d->stream));
+            b->used = 0;
+        }
+        place = b->host + b->used;
+        b->used += n;
+    }
+    if (src != place)
+        memcpy(place, src, n);
+    *from = place;
+    return st;
 }
 
 /* Where the memory is the host's, the runtime does not count what the system would give up for it: not known. */
@@ -260,15 +332,18 @@ static pv_status room(pv_backend *be, size_t *free, size_t *total)
     return st || d->integrated ? st : CUDA_CHECK(d, cudaMemGetInfo(free, total));
 }
 
-/* The copy has been made when this returns: whether the runtime is done with pageable memory any earlier
- * depends on the platform. */
+/* Without a place of our own the copy has been made when this returns: whether the runtime is done with pageable memory any
+ * earlier depends on the platform. */
 static pv_status write_bytes(pv_backend *be, pv_buffer *dst, size_t at, const void *src, size_t n)
 {
     cuda_device *d = (cuda_device *)be;
+    const void *from = NULL;
     pv_status st = cuda_enter(d);
     if (!st)
-        st = CUDA_CHECK(d, cudaMemcpyAsync(dst->data + at, src, n, cudaMemcpyHostToDevice, d->stream));
-    return st ? st : CUDA_CHECK(d, cudaStreamSynchronize(d->stream));
+        st = stage(d, dst, at, src, n, &from);
+    if (!st)
+        st = CUDA_CHECK(d, cudaMemcpyAsync(dst->data + at, from ? from : src, n, cudaMemcpyHostToDevice, d->stream));
+    return st || from ? st : CUDA_CHECK(d, cudaStreamSynchronize(d->stream));
 }
 
 static pv_status read_bytes(pv_backend *be, const pv_buffer *src, size_t at, void *dst, size_t n)
@@ -291,6 +366,7 @@ const pv_backend_vt cuda_backend = {
     .room = room,
     .write = write_bytes,
     .read = read_bytes,
+    .map = map,
     .claims = claims,
     .record = cuda_record,
     .submit = cuda_submit,

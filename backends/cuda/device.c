@@ -75,3 +75,13 @@ pv_status cuda_memory(cuda_device *d, size_t bytes, const char *what, void **out
               : pv_fail(PV_E_MEMORY, "out of device memory: %zu bytes are needed for %s, %zu of %zu are free",
                         bytes, what, free, total);
 }
+
+pv_status cuda_host_memory(cuda_device *d, size_t bytes, const char *what, void **out)
+{
+    cudaError_t error = cudaHostAlloc(out, bytes, cudaHostAllocDefault);
+    if (error != cudaErrorMemoryAllocation)
+        return cuda_check(d, error, "cudaHostAlloc");
+    cudaGetLastError();
+    *out = NULL;
+    return pv_fail(PV_E_MEMORY, "out of page-locked memory of the host: %zu bytes are needed for %s", bytes, what);
+}

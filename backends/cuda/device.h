@@ -7,6 +7,7 @@
 #ifndef PV_CUDA_DEVICE_H
 #define PV_CUDA_DEVICE_H
 
+#include "algos.h"
 #include "cuda.h"
 #include "small.h"
 
@@ -16,6 +17,7 @@
 struct cuda_device {
     pv_backend base;
     int index, sms;
+    struct CUgreenCtx_st *green; /* green.c: a part of the device, with `sms` multiprocessors; NULL: all of it */
     bool integrated; /* its memory is the host's */
     bool dependent; /* kernels may be launched dependently (Hopper and later) */
     bool wgmma;     /* Hopper, code for it in this build, and not told otherwise by PIVOT_CUDA_PLAIN=1 */
@@ -23,15 +25,20 @@ struct cuda_device {
     cublasLtHandle_t lt;
     struct cuda_product *products; /* linear.c: algorithms found so far */
     int n_products, cap_products;
+    algos kept; /* and what processes before this one found */
     atomic_int lt_failed; /* cuBLASLt's status behind a kernel's cudaErrorExternalDevice */
     atomic_int broken;    /* set once `first` tells what broke the device; 0: it works */
     atomic_flag breaking;
     char first[256];
 };
 
+/* Device memory, and page-locked memory of the host from which writes to it go on their way without anybody waiting: of
+ * inputs a place for each byte, of state a window that small writes take turns in, of all else none. */
 struct pv_buffer {
     size_t bytes;
     char *data;
+    char *host;
+    size_t window, used; /* bytes of the window; those that may still be on their way. 0: inputs */
 };
 
 extern const cuda_kernel *const cuda_kernels[PV_OP_COUNT]; /* NULL: not claimed */
@@ -55,8 +62,20 @@ pv_status cuda_check(cuda_device *d, cudaError_t error, const char *call);
 #define CUDA_CHECK(d, call) cuda_check((d), (call), #call)
 pv_status cuda_check_lt(cuda_device *d, cublasStatus_t status, const char *call); /* the same for cuBLASLt */
 
+/* Page-locked host memory; cudaFreeHost. */
+pv_status cuda_host_memory(cuda_device *d, size_t bytes, const char *what, void **out);
+
 pv_status cuda_memory(cuda_device *d, size_t bytes, const char *what,
                       void **out); /* device memory; cudaFree */
+
+/* green.c: from now on streams have at least so many multiprocessors to themselves, and no more than d->sms then says.
+ * PV_E_UNAVAILABLE: the device or its driver cannot. */
+pv_status cuda_green_open(cuda_device *d, int sms);
+void cuda_green_close(cuda_device *d);
+pv_status cuda_stream(cuda_device *d, cudaStream_t *out); /* one that kernels may be launched in; cudaStreamDestroy */
+
+/* nvml.c: driver, clocks and power of the device with this UUID, as they are now; or why not. */
+void cuda_conditions(pv_device_info *d);
 
 /* record.c */
 pv_status cuda_record(pv_backend *be, const pv_program *prog, const pv_buffers *bufs, pv_recording **out);

@@ -12,8 +12,9 @@
  * and once more behind it (pytorch, pull request 180875).
  * The library's candidates are run while recording, on the addresses they are meant for (what they overwrite
  * is not yet needed), as in a whole run: activations in cache, the weight not. The fastest is kept with the
- * device, by shape. Where the library has none, the plain kernel does it, and the log says so. Bound: the
- * tensor cores for M of hundreds, bytes of the weight for M of tens. */
+ * device, by shape, and in a file for the next process (algos.h), which checks it before use. Where the
+ * library has none, the plain kernel does it, and the log says so. Bound: the tensor cores for M of hundreds,
+ * bytes of the weight for M of tens. */
 #include "base/log.h"
 #include "base/memory.h"
 #include "device.h"
@@ -179,8 +180,9 @@ static cublasStatus_t in_batch(cublasLtMatrixLayoutOpaque_t *matrix, int64_t ste
               : cublasLtMatrixLayoutSetAttribute(matrix, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &step, sizeof step);
 }
 
-static cublasStatus_t describe(const shape *s, const operands *o, problem *p)
+static cublasStatus_t describe(const cuda_device *d, const shape *s, const operands *o, problem *p)
 {
+    const int32_t sms = d->green ? d->sms : 0; /* 0: all that the device has */
     const cublasOperation_t transpose = CUBLAS_OP_T;
     const cublasLtEpilogue_t epilogue = s->gelu
                                             ? s->bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU
@@ -193,6 +195,8 @@ static cublasStatus_t describe(const shape *s, const operands *o, problem *p)
     if (!st)
         st =
             cublasLtMatmulDescSetAttribute(&p->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+    if (!st)
+        st = cublasLtMatmulDescSetAttribute(&p->op, CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET, &sms, sizeof sms);
     if (!st && s->bias)
         st = cublasLtMatmulDescSetAttribute(&p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &o->bias, sizeof o->bias);
     if (!st)
@@ -215,7 +219,7 @@ static cublasStatus_t multiply(const cuda_device *d, const shape *s, const opera
 {
     const float one = 1, beta = s->onto ? 1 : 0;
     problem p;
-    cublasStatus_t st = describe(s, o, &p);
+    cublasStatus_t st = describe(d, s, o, &p);
     return st ? st
               : cublasLtMatmul(d->lt, &p.op, &one, o->w, &p.w, o->x, &p.x, &beta, s->onto ? o->onto : o->y,
                                &p.y, o->y, &p.y, algo, o->workspace, WORKSPACE, stream);
@@ -451,7 +455,7 @@ static pv_status candidates(cuda_device *d, const shape *s, const operands *o, c
         rounds_once(s) ? CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE : CUBLASLT_REDUCTION_SCHEME_NONE;
     cublasLtMatmulPreferenceOpaque_t pref;
     problem p;
-    cublasStatus_t st = describe(s, o, &p);
+    cublasStatus_t st = describe(d, s, o, &p);
     *n = 0;
     if (!st)
         st = cublasLtMatmulPreferenceInit(&pref);
@@ -506,6 +510,54 @@ static pv_status choose(const cuda_call *c, const shape *s, const trial *t, cuda
     return st;
 }
 
+/* ---- chosen before ---- */
+
+static void numbers(const shape *s, int64_t out[8])
+{
+    _Static_assert(sizeof *s == 40, "what decides an algorithm is listed here, all of it");
+    const int64_t all[8] = {s->m, s->n, s->k, (int64_t)s->in << 8 | (int64_t)s->out, s->bias, s->gelu, s->onto, s->batch};
+    memcpy(out, all, sizeof all);
+}
+
+/* As candidates() asks for: no sum of parts but in f32 and in order, none where the epilogue would round it. */
+static bool allowed(const shape *s, const cublasLtMatmulAlgo_t *algo)
+{
+    uint32_t scheme = 0;
+    size_t written = 0;
+    if (cublasLtMatmulAlgoConfigGetAttribute(algo, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &scheme, sizeof scheme, &written))
+        return false;
+    return !split(algo) || (rounds_once(s) && scheme == CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE);
+}
+
+/* The algorithm of an earlier process, once the library has said that it fits this product and it has run. */
+static pv_status recall(const cuda_call *c, const shape *s, cuda_product *out, bool *found)
+{
+    cuda_device *d = c->device;
+    int64_t key[8];
+    operands o;
+    problem p;
+    cublasLtMatmulHeuristicResult_t result;
+    numbers(s, key);
+    const uint64_t *kept = algos_find(&d->kept, key);
+    *found = false;
+    if (!kept)
+        return PV_OK;
+    *out = (cuda_product){.shape = *s};
+    _Static_assert(sizeof out->algo == sizeof(((algos_entry *)0)->algo), "an algorithm is what is kept of it");
+    memcpy(&out->algo, kept, sizeof out->algo);
+    pv_status st = CUDA_CHECK(d, expand(c, s, &o));
+    if (s->batch > 1)
+        take_both(c, s, &o);
+    bool fits = !st && allowed(s, &out->algo) && !describe(d, s, &o, &p) &&
+                !cublasLtMatmulAlgoCheck(d->lt, &p.op, &p.w, &p.x, &p.y, &p.y, &out->algo, &result) && !result.state &&
+                result.workspaceSize <= WORKSPACE && !multiply(d, s, &o, &out->algo, c->stream);
+    if (!st && !fits)
+        pv_log(PV_LOG_WARN, "%s: what it holds for %lld x %lld x %lld does not run here; found anew", d->kept.path,
+               (long long)s->m, (long long)s->n, (long long)s->k);
+    *found = fits;
+    return st;
+}
+
 static pv_status keep(cuda_device *d, const cuda_product *p)
 {
     if (d->n_products == d->cap_products) {
@@ -528,12 +580,22 @@ static pv_status prepare(const cuda_call *c, shape s)
     cuda_device *d = c->device;
     if (find(d, &s))
         return PV_OK;
-    trial t;
+    trial t = {0};
     cuda_product p;
-    pv_status st = trial_begin(d, &t);
-    if (!st)
+    bool found = false;
+    pv_status st = recall(c, &s, &p, &found);
+    if (!st && !found)
+        st = trial_begin(d, &t);
+    if (!st && !found)
         st = choose(c, &s, &t, &p);
     trial_end(&t);
+    if (!st && !found && !p.plain) {
+        int64_t key[8];
+        uint64_t algo[8];
+        numbers(&s, key);
+        memcpy(algo, &p.algo, sizeof algo);
+        algos_put(&d->kept, key, algo);
+    }
     return st ? pv_fail_in(st, "linear '%s'", c->node->name) : keep(d, &p);
 }
 

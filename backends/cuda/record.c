@@ -3,12 +3,13 @@
  *
  * Recording resolves addresses, takes one piece of work memory as large as the neediest node's (nodes run one
  * after another), lets products choose their algorithms, and captures. Submitting launches graphs between
- * events, on the device's one stream; it allocates nothing and waits for nothing. */
+ * events, on the device's one stream; it allocates nothing and waits for nothing. A result is copied behind them. */
 #include "base/memory.h"
 #include "device.h"
 
 #include <string.h>
 
+#define LANDING ((size_t)64 << 10)
 #define UNROLL 64 /* steps that are captured in a row at most; more are so many launches of one */
 
 struct pv_recording {
@@ -18,9 +19,11 @@ struct pv_recording {
     void *work;
     void **own; /* by node: the memory that this node was the first to ask for; NULL: none, or that of one before */
     int32_t *step; /* where the kernels read which step runs; NULL: none does */
-    const pv_buffer *state;
+    const pv_buffers *bufs;
     cudaGraphExec_t stage[PV_STAGE_COUNT], one_step; /* NULL: nothing to do */
     cudaEvent_t begin[PV_STAGE_COUNT], end[PV_STAGE_COUNT];
+    cudaEvent_t landed;
+    char *landing; /* page-locked: where a result of up to LANDING bytes is brought before the wait */
     pv_run run; /* submitted last */
 };
 
@@ -39,6 +42,10 @@ void cuda_discard(pv_recording *r)
         }
         if (r->one_step)
             cudaGraphExecDestroy(r->one_step);
+        if (r->landed)
+            cudaEventDestroy(r->landed);
+        if (r->landing)
+            cudaFreeHost(r->landing);
         cudaFree(r->work);
         for (int i = 0; r->own && i < r->prog->graph->n_nodes; i++)
             cudaFree(r->own[i]);
@@ -251,7 +258,7 @@ pv_status cuda_record(pv_backend *be, const pv_program *prog, const pv_buffers *
     pv_recording *r = pv_alloc_zero(sizeof *r);
     if (!r)
         return PV_E_MEMORY;
-    *r = (pv_recording){.d = d, .prog = prog, .state = bufs->buffer[PV_STATE]};
+    *r = (pv_recording){.d = d, .prog = prog, .bufs = bufs};
     r->step = prog->step && prog->step->offset != PV_NOWHERE ? address(bufs, prog->step) : NULL;
     r->calls = pv_alloc(sizeof *r->calls * (size_t)(prog->graph->n_nodes + 1));
     r->own = pv_alloc_zero(sizeof *r->own * (size_t)(prog->graph->n_nodes + 1));
@@ -266,16 +273,23 @@ pv_status cuda_record(pv_backend *be, const pv_program *prog, const pv_buffers *
     if (!st)
         st = give_own(r);
     if (!st)
-        st = CUDA_CHECK(d, cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+        st = cuda_stream(d, &stream);
     if (!st)
         st = CUDA_CHECK(
             d, cudaStreamSynchronize(d->stream)); /* what was written is there for the products to try */
+    void *landing = NULL;
+    if (!st)
+        st = cuda_host_memory(d, LANDING, "results", &landing);
+    r->landing = landing;
+    if (!st)
+        st = CUDA_CHECK(d, cudaEventCreateWithFlags(&r->landed, cudaEventDisableTiming));
     if (!st)
         st = record_all(r, stream);
     if (stream) {
         cudaStreamSynchronize(stream);
         cudaStreamDestroy(stream);
     }
+    algos_save(&d->kept); /* those that were found count, also where something else failed */
     if (st)
         cuda_discard(r);
     else
@@ -300,6 +314,38 @@ static pv_status launch_steps(pv_recording *r, const pv_run *run)
     return st;
 }
 
+static bool lands(const pv_tensor *result)
+{
+    return pv_tensor_bytes(result) <= LANDING;
+}
+
+static pv_status fetch(pv_recording *r, const pv_tensor *result)
+{
+    cuda_device *d = r->d;
+    if (!lands(result))
+        return PV_OK;
+    pv_status st = CUDA_CHECK(d, cudaMemcpyAsync(r->landing, address(r->bufs, result), pv_tensor_bytes(result),
+                                                 cudaMemcpyDeviceToHost, d->stream));
+    return st ? st : CUDA_CHECK(d, cudaEventRecord(r->landed, d->stream));
+}
+
+/* The result to where it is wanted. A large one is only now copied, by whatever way the runtime has to there. */
+static pv_status hand_over(pv_recording *r)
+{
+    cuda_device *d = r->d;
+    const pv_tensor *result = r->run.result;
+    size_t bytes = pv_tensor_bytes(result);
+    if (!lands(result)) {
+        pv_status st = CUDA_CHECK(d, cudaMemcpyAsync(r->run.to, address(r->bufs, result), bytes, cudaMemcpyDeviceToHost,
+                                                     d->stream));
+        return st ? st : CUDA_CHECK(d, cudaStreamSynchronize(d->stream));
+    }
+    pv_status st = CUDA_CHECK(d, cudaEventSynchronize(r->landed));
+    if (!st)
+        memcpy(r->run.to, r->landing, bytes);
+    return st;
+}
+
 pv_status cuda_submit(pv_recording *r, const pv_run *run)
 {
     cuda_device *d = r->d;
@@ -316,7 +362,7 @@ pv_status cuda_submit(pv_recording *r, const pv_run *run)
         if (!st)
             st = CUDA_CHECK(d, cudaEventRecord(r->end[s], d->stream));
     }
-    return st;
+    return st || !run->result ? st : fetch(r, run->result);
 }
 
 /* ---- times of nodes ---- */
@@ -336,15 +382,15 @@ static pv_status probe_begin(pv_recording *r, probe *p)
     p->events = pv_alloc_zero(sizeof *p->events * (size_t)n);
     if (!p->events)
         return PV_E_MEMORY;
-    pv_status st = CUDA_CHECK(d, cudaStreamCreateWithFlags(&p->stream, cudaStreamNonBlocking));
+    pv_status st = cuda_stream(d, &p->stream);
     for (; !st && p->n < n; p->n += !st)
         st = CUDA_CHECK(d, cudaEventCreate(&p->events[p->n]));
-    if (!st && r->state)
-        st = cuda_memory(d, r->state->bytes, "a copy of the state", &p->saved);
-    if (!st && r->state)
-        st = CUDA_CHECK(d, cudaMemcpyAsync(p->saved, r->state->data, r->state->bytes,
+    if (!st && r->bufs->buffer[PV_STATE])
+        st = cuda_memory(d, r->bufs->buffer[PV_STATE]->bytes, "a copy of the state", &p->saved);
+    if (!st && r->bufs->buffer[PV_STATE])
+        st = CUDA_CHECK(d, cudaMemcpyAsync(p->saved, r->bufs->buffer[PV_STATE]->data, r->bufs->buffer[PV_STATE]->bytes,
                                            cudaMemcpyDeviceToDevice, d->stream));
-    p->kept = !st && r->state;
+    p->kept = !st && r->bufs->buffer[PV_STATE];
     return st;
 }
 
@@ -353,7 +399,8 @@ static pv_status probe_end(pv_recording *r, probe *p, pv_status st)
 {
     cuda_device *d = r->d;
     if (p->kept) {
-        cudaError_t e = cudaMemcpyAsync(r->state->data, p->saved, r->state->bytes, cudaMemcpyDeviceToDevice, d->stream);
+        cudaError_t e = cudaMemcpyAsync(r->bufs->buffer[PV_STATE]->data, p->saved, r->bufs->buffer[PV_STATE]->bytes,
+                                        cudaMemcpyDeviceToDevice, d->stream);
         if (!st)
             st = cuda_check(d, e, "cudaMemcpyAsync");
         cudaStreamSynchronize(d->stream);
@@ -408,10 +455,28 @@ static pv_status time_nodes(pv_recording *r, double *node_ms)
     return probe_end(r, &p, st);
 }
 
+/* From the begin of the first stage of the run to the end of the last. */
+static pv_status whole_time(pv_recording *r, double *run_ms)
+{
+    int first = 0, last = PV_STAGE_COUNT - 1;
+    float ms = 0;
+    while (first < last && !(r->run.stages >> first & 1))
+        first++;
+    while (last > first && !(r->run.stages >> last & 1))
+        last--;
+    if (!(r->run.stages >> first & 1))
+        return PV_OK;
+    pv_status st = CUDA_CHECK(r->d, cudaEventElapsedTime(&ms, r->begin[first], r->end[last]));
+    *run_ms += (double)ms;
+    return st;
+}
+
 pv_status cuda_wait(pv_recording *r, pv_run_timing *t)
 {
     cuda_device *d = r->d;
     pv_status st = cuda_enter(d);
+    if (!st && r->run.result)
+        st = hand_over(r);
     for (int s = PV_STAGE_COUNT - 1; !st && s >= 0; s--) /* the last first: then the others are done */
         if (r->run.stages >> s & 1)
             st = CUDA_CHECK(d, cudaEventSynchronize(r->end[s]));
@@ -422,5 +487,7 @@ pv_status cuda_wait(pv_recording *r, pv_run_timing *t)
         st = CUDA_CHECK(d, cudaEventElapsedTime(&ms, r->begin[s], r->end[s]));
         t->stage_ms[s] += (double)ms;
     }
+    if (!st && t)
+        st = whole_time(r, &t->run_ms);
     return st || !t || !t->node_ms ? st : time_nodes(r, t->node_ms);
 }

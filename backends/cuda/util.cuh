@@ -43,7 +43,7 @@ static inline bool cuda_floats(const pv_node *n, unsigned whole)
 {
     bool ok = true;
     for (int k = 0; k < n->n_in; k++)
-        ok = ok && cuda_fits(n->in[k]) && (whole >> k & 1 ? n->in[k]->dtype == PV_I32 : cuda_is_float(n->in[k]));
+        ok = ok && cuda_fits(n->in[k]) && cuda_is_float(n->in[k]) == !(whole >> k & 1);
     for (int k = 0; k < n->n_out; k++)
         ok = ok && cuda_fits(n->out[k]) && cuda_is_float(n->out[k]);
     return ok;

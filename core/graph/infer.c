@@ -481,8 +481,8 @@ pv_status infer_patchify(pv_graph *g, pv_node *n)
 {
     const pv_tensor *x = n->in[0];
     int64_t p = n->attr.patch.size;
-    if (x->n_dims != 4 || p < 1 || x->dim[2] % p || x->dim[3] % p)
-        return misfit(g, n, "pictures [n, channels, side, side] cut by the patch", x);
-    int64_t patches = x->dim[2] / p * (x->dim[3] / p);
-    return out(g, n, 2, (int64_t[]){x->dim[0] * patches, x->dim[1] * p * p}) ? PV_OK : g->status;
+    if (x->dtype != PV_U8 || x->n_dims != 4 || p < 1 || x->dim[1] % p || x->dim[2] % p)
+        return misfit(g, n, "u8 pictures [n, height, width, channels] cut by the patch", x);
+    int64_t patches = x->dim[1] / p * (x->dim[2] / p);
+    return out(g, n, 2, (int64_t[]){x->dim[0] * patches, x->dim[3] * p * p}) ? PV_OK : g->status;
 }

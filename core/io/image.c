@@ -188,14 +188,3 @@ void pv_resizer_run(pv_resizer *r, const uint8_t *src, size_t stride, uint8_t *d
         for (int i = 0; i < r->y.out; i++)
             memcpy(inside + (size_t)i * line, src + (size_t)i * stride, n);
 }
-
-void pv_image_to_f32(const uint8_t *hwc, int side, float *chw)
-{
-    float value[256]; /* a division a level, not a pixel */
-    for (int v = 0; v < 256; v++)
-        value[v] = (float)v / 255.0f * 2.0f - 1.0f;
-    size_t n = (size_t)side * (size_t)side;
-    for (size_t i = 0; i < n; i++)
-        for (size_t c = 0; c < CHANNELS; c++)
-            chw[c * n + i] = value[hwc[i * CHANNELS + c]];
-}

@@ -17,7 +17,4 @@ void pv_resizer_free(pv_resizer **r);
 bool pv_resizer_fits(const pv_resizer *r, int width, int height, int side);
 void pv_resizer_run(pv_resizer *r, const uint8_t *src, size_t stride, uint8_t *dst); /* allocates nothing */
 
-/* u8 [side][side][3] -> f32 [3][side][side], v / 255 * 2 - 1 in float32 in that order (openpi models/model.py). */
-void pv_image_to_f32(const uint8_t *hwc, int side, float *chw);
-
 #endif

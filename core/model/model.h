@@ -28,8 +28,8 @@ struct pv_model {
 /* The table in host memory, read once for all sessions. */
 pv_status pv_model_embedding(pv_model *m, pv_progress_fn progress, void *user);
 
-/* Rows of the table as f32: ids[n] -> dst [n][width]. PV_E_ARG for an id outside the vocabulary. */
-pv_status pv_model_embed(const pv_model *m, const int32_t *ids, int n, float *dst);
+/* Rows of the table as stored: ids[n] -> dst [n][width]. PV_E_ARG for an id outside the vocabulary. */
+pv_status pv_model_embed(const pv_model *m, const int32_t *ids, int n, void *dst);
 
 /* The graph for one shape, with the dtypes in which the weights are stored. */
 pv_status pv_model_build(const pv_model *m, const pv_pi05_shape *shape, pv_graph **out);

@@ -62,7 +62,7 @@ static pv_tensor *see(pv_graph *g, const policy *p)
 {
     const pv_siglip_config *v = &p->c->vision;
     g->stage = PV_STAGE_VISION;
-    pv_tensor *images = pv_input(g, "images", PV_F32, 4, (int64_t[]){p->shape->views, 3, v->image, v->image}, NULL);
+    pv_tensor *images = pv_input(g, "images", PV_U8, 4, (int64_t[]){p->shape->views, v->image, v->image, 3}, NULL);
     pv_scope_push(g, "vision");
     pv_tensor *x = pv_siglip(g, v, p->c->layer_norm_eps, images, VISION);
     x = pv_dense(g, "projected", x, p->c->gemma.width, true,
@@ -86,7 +86,8 @@ static void read_prefix(pv_graph *g, policy *p, pv_tensor *image_tokens)
 {
     int64_t width = p->c->gemma.width;
     g->stage = PV_STAGE_PREFIX;
-    pv_tensor *prompt = pv_input(g, "prompt", PV_F32, 2, (int64_t[]){p->shape->tokens, width}, p->prompt_len);
+    pv_dtype stored = g->stored_dtype ? g->stored_dtype(g->stored_user, PV_EMBEDDING_NAME) : PV_F32;
+    pv_tensor *prompt = pv_input(g, "prompt", stored, 2, (int64_t[]){p->shape->tokens, width}, p->prompt_len);
     pv_scope_push(g, "prefix");
     pv_tensor *positions = pv_input(g, "position_ids", PV_I32, 1, &p->prefix, NULL);
     const char *embs = image_tokens ? "prompt_embs" : "embs";

@@ -13,7 +13,7 @@ typedef struct pv_pi05_shape {
 } pv_pi05_shape;
 
 /* Inputs (written by the host before a run):
- *   images f32 [views, 3, side, side] in [-1, 1]   prompt f32 [tokens, width]: embedding rows, not yet scaled
+ *   images u8 [views, side, side, 3]   prompt [tokens, width]: embedding rows, as stored and not yet scaled
  *   prompt_len, prefix_len (image and prompt tokens), kv_len (prefix_len + horizon): i32 [1]
  *   prefix.position_ids i32 [views patches + tokens], step.position_ids i32 [horizon]
  *   step.time_emb f32 [steps, expert width], step.dt f32 [steps, 1]: one row for each step, see session/schedule.h

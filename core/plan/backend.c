@@ -5,6 +5,7 @@
 #include "module.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static pv_module cuda = {"cuda", NULL};
@@ -19,6 +20,21 @@ static const struct {
 const char *pv_backend_list(int i)
 {
     return i >= 0 && i < N_BACKENDS ? backends[i].name : NULL;
+}
+
+/* The folder that pivot.h promises; empty: none. What is not absolute in XDG_CACHE_HOME does not count, as that standard has it. */
+static void cache_folder(char *out, size_t size)
+{
+    const char *own = getenv("PIVOT_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    int n = 0;
+    if (own)
+        n = snprintf(out, size, "%s", own);
+    else if (xdg && *xdg == '/')
+        n = snprintf(out, size, "%s/pivot", xdg);
+    else if (home && *home == '/')
+        n = snprintf(out, size, "%s/.cache/pivot", home);
+    if (n <= 0 || (size_t)n >= size)
+        *out = 0;
 }
 
 static const pv_backend_vt *find(const char *name)
@@ -42,6 +58,11 @@ pv_status pv_backend_open(const char *name, const pv_backend_params *params, pv_
     pv_status st = pv_take_params("pv_backend_open", &p, params, sizeof p);
     if (st)
         return st;
+    if (p.sms < 0)
+        return pv_fail(PV_E_ARG, "sms: expected at least 0, came %d", p.sms);
+    char cache[1024];
+    cache_folder(cache, sizeof cache);
+    p.cache = p.cache ? p.cache : cache;
     const pv_backend_vt *vt = find(name);
     return vt ? vt->open(&p, out) : PV_E_UNAVAILABLE;
 }

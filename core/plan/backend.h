@@ -27,10 +27,13 @@ typedef struct pv_buffers {
 typedef struct pv_run {
     uint32_t stages;     /* bits 1 << pv_stage; run in the order of the enum */
     int first_step, n_steps; /* of the denoise stage: rows of the tables */
+    const pv_tensor *result; /* a state or an output that is wanted behind the last stage; NULL: none */
+    void *to;                /* its bytes, there when wait has returned */
 } pv_run;
 
 typedef struct pv_run_timing {
     double stage_ms[PV_STAGE_COUNT];
+    double run_ms;   /* from the begin of the first stage to the end of the last */
     double *node_ms; /* optional, [n_nodes]: added up over the run */
 } pv_run_timing;
 
@@ -43,10 +46,12 @@ typedef struct pv_backend_vt {
 
     pv_status (*alloc)(pv_backend *be, size_t bytes, pv_usage usage, pv_buffer **out); /* bytes > 0 */
     void (*release)(pv_backend *be, pv_buffer *buf);
-    pv_status (*write)(pv_backend *be, pv_buffer *dst, size_t at, const void *src, size_t n);
+    pv_status (*write)(pv_backend *be, pv_buffer *dst, size_t at, const void *src, size_t n); /* in order with runs */
     pv_status (*read)(pv_backend *be, const pv_buffer *src, size_t at, void *dst, size_t n);
     pv_status (*room)(pv_backend *be, size_t *free, size_t *total); /* optional: bytes that can be allocated now, of all */
-    void *(*map)(pv_backend *be, pv_buffer *buf); /* optional: the bytes themselves, where the host may write them */
+    /* Host memory that stands for the region, always for PV_IO; NULL: none. A write whose source is the place itself hands
+     * over what the host put there, and copies nothing on the host: not to be touched from then on until a run is over. */
+    void *(*map)(pv_backend *be, pv_buffer *buf);
 
     bool (*claims)(const pv_backend *be, const pv_node *node);
 

@@ -98,12 +98,20 @@ pv_status pv_instance_read(pv_instance *inst, const pv_tensor *t, size_t at, voi
     return st || !n ? st : be->vt->read(be, inst->buffers.buffer[t->usage], t->offset + at, dst, n);
 }
 
+void *pv_instance_map(pv_instance *inst, const pv_tensor *t)
+{
+    pv_backend *be = inst->plan->backend;
+    return (char *)be->vt->map(be, inst->buffers.buffer[PV_IO]) + t->offset;
+}
+
 pv_status pv_instance_run(pv_instance *inst, pv_run run, pv_run_timing *timing)
 {
     const pv_backend_vt *vt = inst->plan->backend->vt;
     if (run.first_step < 0 || run.n_steps < 0 || run.n_steps > inst->plan->program.steps - run.first_step)
         return pv_fail(PV_E_ARG, "steps %d to %d: the plan has %d", run.first_step, run.first_step + run.n_steps - 1,
                        inst->plan->program.steps);
-    pv_status st = vt->submit(inst->recording, &run);
+    pv_status st = run.result ? check_range(run.result, 0, pv_tensor_bytes(run.result)) : PV_OK;
+    if (!st)
+        st = vt->submit(inst->recording, &run);
     return st ? st : vt->wait(inst->recording, timing);
 }

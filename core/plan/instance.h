@@ -20,7 +20,11 @@ void pv_instance_destroy(pv_instance **inst);
 pv_status pv_instance_write(pv_instance *inst, const pv_tensor *t, size_t at, const void *src, size_t n);
 pv_status pv_instance_read(pv_instance *inst, const pv_tensor *t, size_t at, void *dst, size_t n);
 
-/* Runs stages (bits 1 << pv_stage) and waits. timing may be NULL; its times are added to what is there. */
+/* Host memory that stands for an input of the program: what was put there counts once pv_instance_write was called with that
+ * place as its source, and is not to be touched until the next run is over. */
+void *pv_instance_map(pv_instance *inst, const pv_tensor *t);
+
+/* Runs stages (bits 1 << pv_stage) and waits. With run.result its bytes are at run.to then. timing may be NULL; its times are added to what is there. */
 pv_status pv_instance_run(pv_instance *inst, pv_run run, pv_run_timing *timing);
 
 #endif

@@ -112,7 +112,7 @@ static pv_status load_chunk(loading *l, const chunk *c, void *raw, float *wide)
     const entry *e = c->e;
     pv_dtype stored = w->source.stored_dtype(w->source.user, e->name);
     size_t at = pv_dtype_bytes(e->dtype, (size_t)c->first), bytes = pv_dtype_bytes(e->dtype, (size_t)c->n);
-    char *direct = w->be->vt->map ? w->be->vt->map(w->be, e->buffer) : NULL;
+    char *direct = w->be->vt->map(w->be, e->buffer);
     bool convert = e->plus_one || stored != e->dtype;
     void *dst = direct ? direct + at : raw;
     pv_status st = w->source.read(w->source.user, e->name, c->first, c->n, convert ? raw : dst);

@@ -9,18 +9,13 @@
 pv_status pv_observer_create(const pv_model *model, pv_observer **out)
 {
     const pv_config *c = &model->config;
-    size_t pixels = (size_t)c->vision.image * (size_t)c->vision.image * 3;
     pv_observer *o = *out = pv_alloc_zero(sizeof *o);
     if (!o)
         return PV_E_MEMORY;
     o->model = model;
-    o->chw = pv_alloc(sizeof(float) * pixels);
     o->ids = pv_alloc(sizeof *o->ids * (size_t)c->max_tokens);
     o->state = pv_alloc(sizeof *o->state * (size_t)c->action_dim);
-    bool ok = o->chw && o->ids && o->state;
-    for (int i = 0; ok && i < c->n_cameras; i++)
-        ok = (o->picture[i] = pv_alloc(pixels)) != NULL;
-    if (ok)
+    if (o->ids && o->state)
         return PV_OK;
     pv_observer_destroy(out);
     return PV_E_MEMORY;
@@ -31,11 +26,8 @@ void pv_observer_destroy(pv_observer **observer)
     pv_observer *o = *observer;
     if (!o)
         return;
-    for (int i = 0; i < PV_MAX_CAMERAS; i++) {
+    for (int i = 0; i < PV_MAX_CAMERAS; i++)
         pv_resizer_free(&o->resizer[i]);
-        pv_free(o->picture[i]);
-    }
-    pv_free(o->chw);
     pv_free(o->ids);
     pv_free(o->state);
     pv_free(o);
@@ -131,7 +123,7 @@ static pv_status read_prompt(pv_observer *o, const pv_observation *obs, bool all
                             m->config.max_tokens, allow_truncation, o->ids, &o->n_ids, &o->truncated);
 }
 
-static pv_status resize(pv_observer *o, int camera, const pv_image *image)
+static pv_status resize(pv_observer *o, int camera, const pv_image *image, uint8_t *dst)
 {
     int side = o->model->config.vision.image;
     pv_resizer **r = &o->resizer[camera];
@@ -141,7 +133,7 @@ static pv_status resize(pv_observer *o, int camera, const pv_image *image)
         if (st)
             return pv_fail_in(st, "camera '%s'", image->camera);
     }
-    pv_resizer_run(*r, image->pixels, image->stride ? image->stride : (size_t)image->width * 3, o->picture[camera]);
+    pv_resizer_run(*r, image->pixels, image->stride ? image->stride : (size_t)image->width * 3, dst);
     return PV_OK;
 }
 
@@ -158,8 +150,17 @@ pv_status pv_observe(pv_observer *o, const pv_observation *obs, bool allow_trunc
     o->views = 0;
     for (int i = 0; !st && i < c->n_cameras; i++)
         if (by_camera[i]) {
-            st = resize(o, i, by_camera[i]);
+            o->image[o->views] = by_camera[i];
             o->camera[o->views++] = i;
         }
+    return st;
+}
+
+pv_status pv_observe_pictures(pv_observer *o, uint8_t *pictures)
+{
+    size_t side = (size_t)o->model->config.vision.image;
+    pv_status st = PV_OK;
+    for (int v = 0; !st && v < o->views; v++)
+        st = resize(o, o->camera[v], o->image[v], pictures + (size_t)v * side * side * 3);
     return st;
 }

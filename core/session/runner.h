@@ -22,8 +22,8 @@ typedef struct pv_runner {
     pv_plan *plan;
     pv_instance *inst;
     const pv_tensor *images, *prompt, *prompt_len, *prefix_len, *kv_len, *prefix_pos, *suffix_pos, *time_emb, *dt, *x_t;
-    int n_prompt, n_prefix; /* valid tokens now */
-    float *rows;            /* [tokens][width]: embedding rows on their way in */
+    int n_prompt, n_prefix; /* valid tokens now; -1: unknown */
+    int32_t *ids;           /* [tokens]: whose rows stand in `prompt`; -1: nobody's */
     float *table;           /* [steps][expert width] */
     int32_t *positions;     /* [max(prefix, horizon)] */
     float *filled_t, *filled_dt; /* the schedule that the tables hold, [steps] */
@@ -36,10 +36,17 @@ pv_status pv_runner_create(pv_model *model, pv_backend *be, const pv_runner_para
 pv_status pv_runner_start(pv_runner *r, const pv_weights *weights);
 void pv_runner_destroy(pv_runner **r);
 
-pv_status pv_runner_image(pv_runner *r, int view, const float *chw); /* f32 [3][side][side] in [-1, 1] */
+/* Inputs stay until they are written again. What is as it was is not written anew: most of a prompt is the same from call to
+ * call, and so is its length. Pictures are u8 [views][side][side][3]; made in pv_runner_pictures they are not copied. */
+uint8_t *pv_runner_pictures(pv_runner *r); /* of a runner with views */
+pv_status pv_runner_images(pv_runner *r, const uint8_t *hwc);
 pv_status pv_runner_prompt(pv_runner *r, const int32_t *ids, int n); /* 0 .. shape.tokens of them */
 pv_status pv_runner_noise(pv_runner *r, const float *x);             /* f32 [horizon][action_dim] */
 pv_status pv_runner_actions(pv_runner *r, float *x);                 /* as above, after the last step */
+
+/* All of an inference, as the inputs stand: pv_runner_prefix, pv_runner_denoise and pv_runner_actions, in one run and one
+ * wait where the tables have room for all steps. */
+pv_status pv_runner_infer(pv_runner *r, const float *t, const float *dt, int steps, float *actions, pv_run_timing *timing);
 
 /* Vision and prefix, as the inputs stand. */
 pv_status pv_runner_prefix(pv_runner *r, pv_run_timing *timing);

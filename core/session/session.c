@@ -241,11 +241,12 @@ static pv_status set_schedule(pv_session *s, const pv_infer_params *p, int *step
 static pv_status feed(pv_session *s, pv_runner *r)
 {
     pv_observer *o = s->observer;
-    pv_status st = pv_runner_prompt(r, o->ids, o->n_ids);
-    for (int v = 0; !st && v < o->views; v++) {
-        pv_image_to_f32(o->picture[o->camera[v]], s->model->config.vision.image, o->chw);
-        st = pv_runner_image(r, v, o->chw);
-    }
+    uint8_t *pictures = pv_runner_pictures(r);
+    pv_status st = pv_observe_pictures(o, pictures);
+    if (!st)
+        st = pv_runner_images(r, pictures);
+    if (!st)
+        st = pv_runner_prompt(r, o->ids, o->n_ids);
     return st ? st : pv_runner_noise(r, s->noise);
 }
 
@@ -311,12 +312,8 @@ pv_status pv_session_infer(pv_session *s, const pv_observation *observation, con
         st = feed(s, r);
     if (!st) {
         observed = pv_now_ms();
-        st = pv_runner_prefix(r, &run);
+        st = pv_runner_infer(r, s->times, s->dt, steps, s->actions, &run);
     }
-    if (!st)
-        st = pv_runner_denoise(r, s->times, s->dt, steps, &run, NULL, NULL);
-    if (!st)
-        st = pv_runner_actions(r, s->actions);
     if (!st)
         st = to_robot(s);
     if (st)
@@ -328,6 +325,7 @@ pv_status pv_session_infer(pv_session *s, const pv_observation *observation, con
         .prefix_ms = run.stage_ms[PV_STAGE_PREFIX],
         .schedule_ms = run.stage_ms[PV_STAGE_SCHEDULE],
         .denoise_ms = run.stage_ms[PV_STAGE_DENOISE],
+        .run_ms = run.run_ms,
         .total_ms = pv_now_ms() - start,
         .prefix_tokens = r->n_prefix,
         .prompt_tokens = r->n_prompt,
@@ -366,11 +364,6 @@ pv_status pv_session_memory(const pv_session *s, pv_memory_info *out)
             info.const_bytes += r->plan->program.bytes[PV_CONST];
         }
     return pv_give_info("pv_session_memory", out, &info, sizeof info);
-}
-
-const pv_observer *pv_session_observer(const pv_session *s)
-{
-    return s->observer;
 }
 
 pv_runner *pv_session_runner(pv_session *s, int views, int tokens)

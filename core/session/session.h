@@ -9,9 +9,6 @@
 pv_status pv_session_create_expanded(pv_model *m, pv_backend *be, const pv_session_params *params, uint64_t expand,
                                      pv_session **out);
 
-/* What the last observation became: pictures and token ids as the model saw them. */
-const pv_observer *pv_session_observer(const pv_session *s);
-
 /* The plan at work for so many cameras and prompt tokens; NULL with the error's words. */
 pv_runner *pv_session_runner(pv_session *s, int views, int tokens);
 

@@ -2,7 +2,7 @@
  *
  * Memory, streams, events and graphs are kept in a list, so that what is not given back, given back twice or used out of
  * its bounds shows. Kernels and products check their operands and compute nothing. The functions have the prototypes of
- * NVIDIA's headers. One thread at a time: the core serialises the calls on a backend, and tests run one session. */
+ * NVIDIA's headers; copies are made as late as they may be. One thread at a time: the core serialises the calls on a backend, and tests run one session. */
 #ifndef PV_TESTS_CUDA_FAKE_H
 #define PV_TESTS_CUDA_FAKE_H
 

@@ -83,8 +83,42 @@ static thing *known(const void *handle, kind is)
     return t;
 }
 
+/* ---- copies on their way: those from and to page-locked memory are made as late as they may be, when somebody waits ---- */
+
+static struct copy {
+    void *to;
+    const void *from;
+    size_t n;
+} copies[4096];
+static int n_copies;
+
+static void arrive(void)
+{
+    for (int i = 0; i < n_copies; i++)
+        memmove(copies[i].to, copies[i].from, copies[i].n);
+    n_copies = 0;
+}
+
+static bool pinned(const void *at)
+{
+    thing *t = things;
+    while (t && (t->kind != PINNED || (const char *)at < t->data || (const char *)at >= t->data + t->bytes))
+        t = t->next;
+    return t != NULL;
+}
+
+static void copy_later(void *to, const void *from, size_t n)
+{
+    if (n_copies == (int)(sizeof copies / sizeof *copies))
+        arrive();
+    copies[n_copies++] = (struct copy){to, from, n};
+    if (!pinned(to) && !pinned(from))
+        arrive();
+}
+
 static void drop(thing *gone)
 {
+    arrive();
     for (thing **p = &things; *p; p = &(*p)->next)
         if (*p == gone) {
             *p = gone->next;
@@ -93,7 +127,7 @@ static void drop(thing *gone)
     if (gone->kind == MEMORY)
         fake.used[gone->device] -= gone->bytes;
     fake.live--;
-    if (gone->bytes < LARGE)
+    if (gone->bytes < LARGE || gone->kind == PINNED)
         free(gone->data);
     else
         munmap(gone->data, gone->bytes);
@@ -303,8 +337,11 @@ cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned flags)
     (void)flags;
     if (!e)
         e = forbidden(true);
-    if (!e)
-        *memory = (make(PINNED)->data = malloc(bytes));
+    if (!e) {
+        thing *t = make(PINNED);
+        t->bytes = bytes;
+        *memory = (t->data = malloc(bytes));
+    }
     return e;
 }
 
@@ -336,7 +373,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcp
         fake_misuse("a copy outside of device memory");
         return answer(cudaErrorInvalidValue);
     }
-    memmove(to, from, n);
+    copy_later(to, from, n);
     s->busy = true;
     return cudaSuccess;
 }
@@ -380,8 +417,10 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     if (!e)
         e = forbidden((thing *)stream == capturing);
     thing *s = e ? NULL : known(stream, STREAM);
-    if (s)
+    if (s) {
+        arrive();
         s->busy = false;
+    }
     return e;
 }
 
@@ -451,6 +490,8 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     thing *t = e ? NULL : known(event, EVENT);
     if (t && !t->recorded)
         fake_misuse("waiting for an event that was never recorded");
+    if (!e)
+        arrive();
     return e;
 }
 

@@ -27,6 +27,42 @@ static void no_allocation(void)
     pv_graph_destroy(&wanted);
 }
 
+/* A run brings what a read would find; what has no place cannot be brought. */
+static void results(void)
+{
+    pv_config c;
+    pv_graph *wanted = tiny(&c);
+    pv_weight_source source = pv_synthetic_source(wanted);
+    pv_weights *weights = NULL;
+    ready r;
+    CHECK_OK(pv_weights_create(cpu(), &source, &weights));
+    if (ready_make(&r, tiny(&c), NULL, NULL, 4, weights)) {
+        float brought[512] = {0}, read[512];
+        const pv_tensor *x_t = pv_graph_find(r.plan.graph, "step.x_t");
+        size_t bytes = pv_tensor_bytes(x_t);
+        ready_fill(&r);
+        CHECK(bytes <= sizeof read);
+        CHECK_OK(pv_instance_run(r.inst, (pv_run){.stages = 15, .n_steps = 4, .result = x_t, .to = brought}, NULL));
+        CHECK_OK(pv_instance_read(r.inst, x_t, 0, read, bytes));
+        CHECK(!memcmp(brought, read, bytes) && brought[0] != 0);
+        pv_run weight = {.stages = 15, .n_steps = 4, .result = pv_graph_find(r.plan.graph, "action_in_proj.weight"), .to = brought};
+        CHECK(weight.result && weight.result->usage == PV_WEIGHT);
+        CHECK_STATUS(pv_instance_run(r.inst, weight, NULL), PV_E_SHAPE);
+        CHECK_TEXT("has 0 bytes that can be reached");
+
+        const pv_tensor *images = pv_graph_find(r.plan.graph, "images"); /* written from its own place, and from another */
+        uint8_t *place = pv_instance_map(r.inst, images), kept[16];
+        memset(place, 77, 16);
+        CHECK_OK(pv_instance_write(r.inst, images, 0, place, 16));
+        CHECK_OK(pv_instance_write(r.inst, images, 4, "abc", 3));
+        CHECK_OK(pv_instance_read(r.inst, images, 0, kept, sizeof kept));
+        CHECK(kept[3] == 77 && !memcmp(kept + 4, "abc", 3) && kept[7] == 77);
+    }
+    ready_drop(&r);
+    pv_weights_destroy(&weights);
+    pv_graph_destroy(&wanted);
+}
+
 static pv_status attempt(void *user)
 {
     const char *name = user;
@@ -163,6 +199,7 @@ int main(void)
     fault_every(attempt, "f32", "plan, weights and instance, f32");
     fault_every(attempt, "bf16", "plan, weights and instance, bf16");
     no_allocation();
+    results();
     weights_wanted();
     room();
     two_at_work();

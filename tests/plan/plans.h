@@ -135,7 +135,7 @@ static inline bool get_floats(ready *r, const char *name, float *v, size_t n)
     return CHECK(t) && CHECK_OK(pv_instance_read(r->inst, t, 0, v, n * sizeof *v));
 }
 
-/* Floats by name's hash; positions 0, 1, 2, ...; counts 5. */
+/* Floats by name's hash, pixels made of them; positions 0, 1, 2, ...; counts 5. */
 static inline void ready_fill(ready *r)
 {
     for (int i = 0; i < r->graph->n_tensors; i++) {
@@ -149,6 +149,9 @@ static inline void ready_fill(ready *r)
         if (t->dtype == PV_I32)
             for (size_t k = 0; k < n; k++)
                 ((int32_t *)data)[k] = n == 1 ? 5 : (int32_t)k;
+        else if (t->dtype == PV_U8)
+            for (size_t k = 0; k < n; k++)
+                ((uint8_t *)data)[k] = (uint8_t)(127.5f + 127.5f * wide[k]);
         else
             pv_from_f32(data, wide, t->dtype, n);
         CHECK_OK(pv_instance_write(r->inst, t, 0, data, bytes));

@@ -40,11 +40,10 @@ static pv_runner *runner(policy *p, int views, int tokens)
     return r;
 }
 
-static void feed(const policy *p, pv_runner *r, const trace_inputs *in)
+static void feed(pv_runner *r, const trace_inputs *in)
 {
     CHECK_OK(pv_runner_prompt(r, in->tokens, in->n_valid));
-    for (int v = 0; v < in->views; v++)
-        CHECK_OK(pv_runner_image(r, v, in->images + p->pixels * (size_t)v));
+    CHECK_OK(pv_runner_images(r, in->images));
     CHECK_OK(pv_runner_noise(r, in->noise));
 }
 
@@ -56,7 +55,7 @@ static void denoise(const policy *p, pv_runner *r, float *actions)
 
 static void run(const policy *p, pv_runner *r, const trace_inputs *in, float *actions)
 {
-    feed(p, r, in);
+    feed(r, in);
     CHECK_OK(pv_runner_prefix(r, NULL));
     denoise(p, r, actions);
 }
@@ -138,8 +137,8 @@ static void check_visible(policy *p, trace_inputs *in, const float *want)
     float actions[512];
     pv_runner *r = runner(p, in->views, in->n_valid);
     for (int k = 0; k < 4; k++) {
-        float *pixel = &in->images[k * 7919 % (int)(p->pixels * 2)], was = *pixel;
-        *pixel = was > 0 ? was - 2.0f / 255 : was + 2.0f / 255;
+        uint8_t *pixel = &in->images[k * 7919 % (int)(p->pixels * 2)], was = *pixel;
+        *pixel = (uint8_t)(was > 127 ? was - 1 : was + 1);
         run(p, r, in, actions);
         CHECK(!same(p, actions, want));
         *pixel = was;
@@ -210,7 +209,7 @@ static void check_history(policy *p, trace_inputs *in, const float *want)
     trace_inputs huge = *in;
     huge.tokens = long_prompt;
     huge.n_valid = 23;
-    feed(p, r, &huge);
+    feed(r, &huge);
     fill(r, r->prompt, 0, 23, 3e7f);
     CHECK_OK(pv_runner_prefix(r, NULL));
     denoise(p, r, actions);
@@ -219,7 +218,7 @@ static void check_history(policy *p, trace_inputs *in, const float *want)
     run(p, r, in, actions);
     CHECK(same(p, actions, want));
     poison(r);
-    fill(r, r->prompt, 0, 23, NAN); /* rows past the prompt stay so */
+    fill(r, r->prompt, in->n_valid, 23 - in->n_valid, NAN); /* rows past the prompt; those of the prompt are not written anew */
     run(p, r, in, actions);
     CHECK(same(p, actions, want));
     pv_runner_destroy(&r);

@@ -243,6 +243,9 @@ static void openings(void)
     CHECK_STATUS(pv_backend_open("cpu", &(pv_backend_params){.threads = -1}, &b), PV_E_ARG);
     CHECK_TEXT("threads: expected 0 to 256, came -1");
     CHECK_STATUS(pv_backend_open("cpu", &(pv_backend_params){.threads = INT32_MAX}, &b), PV_E_ARG);
+    CHECK_STATUS(pv_backend_open("cpu", &(pv_backend_params){.sms = -1}, &b), PV_E_ARG);
+    CHECK_TEXT("sms: expected at least 0, came -1");
+    CHECK_STATUS(pv_backend_open("cpu", &(pv_backend_params){.sms = 2}, &b), PV_E_UNAVAILABLE);
     int n = 0;
     CHECK_STATUS(pv_devices("npu", NULL, &n), PV_E_UNAVAILABLE);
     CHECK_OK(pv_devices("cpu", NULL, &n));
