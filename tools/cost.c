@@ -90,22 +90,48 @@ static pv_status flops_of(pv_runner *r, const pv_node *n, double *flops)
     }
 }
 
+/* The next version of a state that the op reads: which output that is, -1: none. */
+static int written(const pv_node *n, const pv_tensor *state)
+{
+    for (int k = 0; k < n->n_out; k++)
+        if (n->out[k]->base == state)
+            return k;
+    return -1;
+}
+
+/* The table of positions that the op reads: which input that is, -1: none. */
+static int table_of(const pv_node *n)
+{
+    return n->op == PV_OP_ROPE || n->op == PV_OP_ROPE_STORE ? 1
+           : n->op == PV_OP_ROPE_CACHE                      ? 3
+           : n->op == PV_OP_EXPERT_BLOCK                    ? 10
+                                                            : -1;
+}
+
+/* Keys of a cache of which the op itself stores some. */
+static pv_status keys_before(pv_runner *r, const pv_node *n, const pv_tensor *cache, double *rows)
+{
+    pv_status st = valid(r, n->in[14], cache->dim[0] - n->attr.expert.first, rows);
+    *rows -= (double)pv_row_count(n->in[0]);
+    return st;
+}
+
 /* Rows of input k that the op reads. */
 static pv_status rows_read(pv_runner *r, const pv_node *n, int k, double *rows)
 {
     const pv_tensor *t = n->in[k];
     const pv_attention_attr *a = &n->attr.attention;
     bool attends = n->op == PV_OP_ATTENTION || n->op == PV_OP_ATTENTION_SCORES || n->op == PV_OP_ATTENTION_VALUES;
+    bool stores = n->op != PV_OP_AXPY && t->usage == PV_STATE && written(n, t) >= 0;
     int len = n->op == PV_OP_ATTENTION ? 3 : 2;
-    if ((n->op == PV_OP_STORE && k == 0) || (n->op == PV_OP_ROPE_STORE && k == 3)) {
-        *rows = 0; /* what it writes is the next version of this */
-        return PV_OK;
-    }
+    *rows = 0;
+    if (stores)
+        return n->op == PV_OP_EXPERT_BLOCK ? keys_before(r, n, t, rows) : PV_OK;
     if (n->op == PV_OP_ROW && k == 0) {
         *rows = 1;
         return PV_OK;
     }
-    if ((n->op == PV_OP_ROPE || n->op == PV_OP_ROPE_STORE) && k == 1)
+    if (k == table_of(n))
         return rows_of(r, n->in[0], rows);
     if (!attends || k == 0 || k >= len)
         return rows_of(r, t, rows);
@@ -127,12 +153,12 @@ static pv_status bytes_of(pv_runner *r, const pv_node *n, double *bytes)
         if (!st)
             *bytes += rows * (double)pv_dtype_bytes(t->dtype, (size_t)pv_width(t));
     }
-    bool stores = n->op == PV_OP_STORE || n->op == PV_OP_ROPE_STORE;
     for (int k = 0; !st && k < n->n_out; k++) {
         const pv_tensor *t = n->out[k];
         if (t->usage == PV_SCRATCH)
             continue;
-        st = rows_of(r, stores ? n->in[n->op == PV_OP_STORE] : t, &rows);
+        bool stored = n->op != PV_OP_AXPY && t->base; /* as many rows as come in */
+        st = rows_of(r, stored ? n->in[n->op == PV_OP_STORE] : t, &rows);
         if (!st)
             *bytes += rows * (double)pv_dtype_bytes(t->dtype, (size_t)pv_width(t));
     }

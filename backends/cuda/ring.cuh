@@ -22,8 +22,9 @@ static __device__ inline void ring_init(uint64_t *barrier, unsigned count)
 
 static __device__ inline void ring_arrive(uint64_t *barrier)
 {
-    asm volatile("{\n\t.reg .b64 state;\n\tmbarrier.arrive.shared.b64 state, [%0];\n\t}" ::"r"(cuda_shared(barrier))
-                 : "memory");
+    asm volatile(
+        "{\n\t.reg .b64 state;\n\tmbarrier.arrive.shared.b64 state, [%0];\n\t}" ::"r"(cuda_shared(barrier))
+        : "memory");
 }
 
 /* Arrives when this thread's copies up to here have landed. */
@@ -59,8 +60,8 @@ static __device__ inline uint64_t ring_policy(void)
 /* 16 bytes; not `there`: zeros, and nothing is read. */
 static __device__ inline void ring_copy16(void *to, const void *from, bool there, uint64_t policy)
 {
-    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(cuda_shared(to)), "l"(from),
-                 "r"(there ? 16 : 0), "l"(policy)
+    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(cuda_shared(to)),
+                 "l"(from), "r"(there ? 16 : 0), "l"(policy)
                  : "memory");
 }
 
