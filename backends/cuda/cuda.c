@@ -243,7 +243,8 @@ static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
     d->sms = prop.multiProcessorCount;
     d->dependent = prop.major >= 9;
     const char *plain = getenv("PIVOT_CUDA_PLAIN");
-    d->wgmma = PV_CUDA_WGMMA && prop.major == 9 && prop.minor == 0 && !(plain && !strcmp(plain, "1"));
+    d->plain = plain && !strcmp(plain, "1");
+    d->wgmma = PV_CUDA_WGMMA && prop.major == 9 && prop.minor == 0 && !d->plain;
     st = start(d, &prop, p->sms);
     if (!st)
         st = open_kept(d, &prop, p->cache);

@@ -85,3 +85,13 @@ pv_status cuda_host_memory(cuda_device *d, size_t bytes, const char *what, void 
     *out = NULL;
     return pv_fail(PV_E_MEMORY, "out of page-locked memory of the host: %zu bytes are needed for %s", bytes, what);
 }
+
+bool cuda_at_once(const cuda_device *d, int blocks, size_t shared)
+{
+    int most = 0, cooperative = 0;
+    if (d->plain || d->sms < blocks ||
+        cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, d->index) ||
+        cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, d->index))
+        return false;
+    return cooperative && (size_t)most >= shared;
+}

@@ -20,7 +20,8 @@ struct cuda_device {
     struct CUgreenCtx_st *green; /* green.c: a part of the device, with `sms` multiprocessors; NULL: all of it */
     bool integrated; /* its memory is the host's */
     bool dependent; /* kernels may be launched dependently (Hopper and later) */
-    bool wgmma;     /* Hopper, code for it in this build, and not told otherwise by PIVOT_CUDA_PLAIN=1 */
+    bool plain;     /* PIVOT_CUDA_PLAIN=1 in the environment: only the kernels that all devices have */
+    bool wgmma;     /* Hopper, code for it in this build, and not `plain` */
     cudaStream_t stream;
     cublasLtHandle_t lt;
     struct cuda_product *products; /* linear.c: algorithms found so far */

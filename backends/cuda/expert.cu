@@ -821,24 +821,8 @@ static bool is(const pv_tensor *t, pv_dtype dtype, int64_t rows, int64_t width)
     return t->dtype == dtype && t->n_dims == 2 && t->dim[0] == rows && t->dim[1] == width;
 }
 
-static bool fits_device(void)
-{
-    static const cudaDeviceAttr needed[][2] = {
-        {cudaDevAttrMultiProcessorCount, (cudaDeviceAttr)BLOCKS},
-        {cudaDevAttrMaxSharedMemoryPerBlockOptin, (cudaDeviceAttr)shape<7>::shared},
-        {cudaDevAttrCooperativeLaunch, (cudaDeviceAttr)1}};
-    int device, value;
-    if (cudaGetDevice(&device))
-        return false;
-    for (const cudaDeviceAttr(&need)[2] : needed)
-        if (cudaDeviceGetAttribute(&value, need[0], device) || value < (int)need[1])
-            return false;
-    return true;
-}
-
 static bool accepts(const cuda_device *device, const pv_node *n)
 {
-    (void)device;
     const pv_expert_attr *a = &n->attr.expert;
     int64_t rows = n->in[0]->dim[0], keys = n->in[12]->dim[0];
     return a->heads == HEADS && a->kv_heads == 1 && a->store == 0 && a->first == 0 && rows < 56 &&
@@ -848,7 +832,9 @@ static bool accepts(const cuda_device *device, const pv_node *n)
            is(n->in[5], PV_BF16, HEAD, WIDTH) && is(n->in[6], PV_BF16, WIDTH, HEADS * HEAD) &&
            is(n->in[7], PV_BF16, MLP, WIDTH) && is(n->in[8], PV_BF16, MLP, WIDTH) &&
            is(n->in[9], PV_BF16, WIDTH, MLP) && n->in[12]->dtype == PV_BF16 && n->in[13]->dtype == PV_BF16 &&
-           n->out[0]->dtype == PV_F32 && fits_device();
+           n->out[0]->dtype == PV_F32 &&
+           cuda_at_once(device, BLOCKS,
+                        shape<7>::shared > shape<2>::shared ? shape<7>::shared : shape<2>::shared);
 }
 
 static size_t own(const cuda_device *device, const pv_node *n)
