@@ -60,8 +60,9 @@ template <int N, class W, class A> static __device__ inline void exchange_wait(u
 
 /* ---- numbers of a generation ----
  *
- * Of f32 numbers that are written anew in every generation, the last bit of the mantissa tells an odd generation from an even one:
- * there is nothing to clear. It costs half a unit in the last place. */
+ * Of f32 numbers that are written anew in every generation, the last bit of the mantissa tells an odd generation from an
+ * even one: there is nothing to clear. The reader takes it off again, so a number does not depend on when it was made;
+ * it is the one that was written, its last bit 0. */
 
 template <int N, class A>
 static __device__ inline void exchange_wait_f32(uint4 (&v)[N], unsigned generation, A at)
@@ -73,8 +74,10 @@ static __device__ inline void exchange_wait_f32(uint4 (&v)[N], unsigned generati
         for (int i = 0; i < N; i++)
             v[i] = exchange_load4(at(i));
 #pragma unroll
-        for (int i = 0; i < N; i++)
-            other |= (v[i].x ^ odd) | (v[i].y ^ odd) | (v[i].z ^ odd) | (v[i].w ^ odd);
+        for (int i = 0; i < N; i++) {
+            v[i] = make_uint4(v[i].x ^ odd, v[i].y ^ odd, v[i].z ^ odd, v[i].w ^ odd);
+            other |= v[i].x | v[i].y | v[i].z | v[i].w;
+        }
         asm volatile("" : "+r"(other)); /* one test of all, not one of each */
         if (tries++ == PATIENCE)
             __trap();
