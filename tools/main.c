@@ -7,6 +7,7 @@
 
 #define COMMANDS(X)                                                                                          \
     X(run, "one inference: pictures, words and state in, an action chunk out")                               \
+    X(serve, "a policy behind openpi's websocket protocol")                                                  \
     X(verify, "a trace of openpi against this implementation, tensor by tensor")                             \
     X(bench, "time and memory of an inference, by stage and by op")                                          \
     X(inspect, "what a checkpoint holds, its graph, its plan, its memory")                                   \
