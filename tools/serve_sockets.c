@@ -245,6 +245,8 @@ static void come(serve_sockets *s, client *c, struct lws *wsi)
 
 static void go(serve_sockets *s, client *c)
 {
+    if (!c || !c->at) /* was not admitted */
+        return;
     serve_job *queued = serve_worker_drop(s->worker, c->id);
     release(s, &queued);
     release(s, &c->coming);
@@ -253,6 +255,7 @@ static void go(serve_sockets *s, client *c)
     *c->at = c->next;
     if (c->next)
         c->next->at = c->at;
+    c->at = NULL;
     s->n_clients--;
     serve_count_clients(-1);
 }
@@ -278,20 +281,25 @@ static bool key_fits(const serve_sockets *s, struct lws *wsi)
 
 static int admit(serve_sockets *s, struct lws *wsi)
 {
-    int status = 0;
+    const char *status = NULL;
     if (!key_fits(s, wsi)) {
         serve_count_error(SERVE_ERROR_unauthorized);
-        status = HTTP_STATUS_UNAUTHORIZED;
+        status = "401 Unauthorized";
     } else if (lws_hdr_total_length(wsi, WSI_TOKEN_ORIGIN) > 0) { /* a page in somebody's browser */
         serve_count_error(SERVE_ERROR_refused);
-        status = HTTP_STATUS_FORBIDDEN;
+        status = "403 Forbidden";
     } else if (s->n_clients >= MAX_CLIENTS || s->draining) {
         serve_count_error(SERVE_ERROR_refused);
-        status = HTTP_STATUS_SERVICE_UNAVAILABLE;
+        status = "503 Service Unavailable";
     }
-    if (status)
-        lws_return_http_status(wsi, (unsigned)status, NULL);
-    return status ? -1 : 0;
+    if (!status)
+        return 0;
+    /* Written by hand: the library would answer as HTTP/1.0 here, which the client of openpi does not understand. */
+    char text[LWS_PRE + 128];
+    int n = snprintf(text + LWS_PRE, sizeof text - LWS_PRE,
+                     "HTTP/1.1 %s\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", status);
+    lws_write(wsi, (uint8_t *)text + LWS_PRE, (size_t)n, LWS_WRITE_HTTP_HEADERS);
+    return -1;
 }
 
 static int answer(serve_sockets *s, client *c, struct lws *wsi, const char *path)

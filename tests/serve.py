@@ -1,0 +1,313 @@
+"""pivot serve, met as openpi's client meets it: websockets' synchronous client, msgpack, numpy.
+    serve.py <pivot> <serve_call>"""
+import base64
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import msgpack
+import numpy as np
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+pivot, serve_call = sys.argv[1:3]
+folder = tempfile.TemporaryDirectory()
+passed = failed = 0
+
+
+def check(ok, what):
+    global passed, failed
+    passed, failed = passed + bool(ok), failed + (not ok)
+    if not ok:
+        print("FAILED:", what)
+
+
+def encode(x):
+    if isinstance(x, np.ndarray):
+        return {b"__ndarray__": True, b"data": x.tobytes(), b"dtype": x.dtype.str, b"shape": x.shape}
+    if isinstance(x, np.generic):
+        return {b"__npgeneric__": True, b"data": x.item(), b"dtype": x.dtype.str}
+    return x
+
+
+def decode(x):
+    if b"__ndarray__" in x:
+        return np.ndarray(buffer=x[b"data"], dtype=np.dtype(x[b"dtype"]), shape=x[b"shape"])
+    return x
+
+
+def pack(x):
+    return msgpack.packb(x, default=encode)
+
+
+def unpack(x):
+    return msgpack.unpackb(x, object_hook=decode)
+
+
+rng = np.random.default_rng(1)
+
+
+def libero(i=0, size=(64, 48)):
+    return {
+        "observation/image": rng.integers(0, 256, (*size, 3), dtype=np.uint8),
+        "observation/wrist_image": rng.integers(0, 256, (*size, 3), dtype=np.uint8),
+        "observation/state": rng.uniform(-1, 1, 8),
+        "prompt": f"put bowl {i} on the plate",
+    }
+
+
+class Server:
+    def __init__(self, *options, robot="libero"):
+        self.process = subprocess.Popen([pivot, "serve", "--model", "synth:tiny", "--robot", robot, "--port", "0", *options],
+                                        stdout=subprocess.PIPE, text=True)
+        line = self.process.stdout.readline()
+        match = re.search(r"ws://127\.0\.0\.1:(\d+)", line)
+        if not match:
+            self.process.kill()
+            sys.exit(f"the server said {line!r}")
+        self.port = int(match[1])
+
+    def connect(self, **options):
+        return connect(f"ws://127.0.0.1:{self.port}", compression=None, max_size=None, open_timeout=20, **options)
+
+    def get(self, path, headers={}):
+        http_client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        http_client.request("GET", path, headers=headers)
+        reply = http_client.getresponse()
+        return reply.status, reply.read().decode()
+
+    def metric(self, name):
+        return float(re.search("^" + re.escape(name) + r" (\S+)$", self.get("/metrics")[1], re.M)[1])
+
+    def rss(self):
+        with open(f"/proc/{self.process.pid}/status") as f:
+            return int(re.search(r"VmRSS:\s+(\d+)", f.read())[1]) * 1024
+
+    def stop(self, most=2.0):
+        begin = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = "none"
+        seconds = time.monotonic() - begin
+        self.process.stdout.close()
+        check(code == 0 and seconds < most, f"SIGTERM: exit code {code} after {seconds:.2f} s")
+
+
+def ask(ws, message):
+    ws.send(message if isinstance(message, bytes) else pack(message))
+    return ws.recv(timeout=60)
+
+
+def same_as_a_call():
+    """Replies over the wire are what calls of the library give, bit for bit, and carry what openpi's carry."""
+    n, noise = 200, rng.standard_normal((10, 32)).astype(np.float32)
+    header = json.dumps({"noise": {"dtype": "F32", "shape": [10, 32], "data_offsets": [0, noise.nbytes]}}).encode()
+    header += b" " * (-len(header) % 8)
+    with open(f"{folder.name}/noise.safetensors", "wb") as f:
+        f.write(struct.pack("<Q", len(header)) + header + noise.tobytes())
+    noise.tofile(f"{folder.name}/noise.f32")
+    server = Server("--noise", f"{folder.name}/noise.safetensors")
+    messages = [pack(libero(i, [(64, 48), (224, 224), (48, 64)][i % 3])) for i in range(n)]
+    replies = []
+    with server.connect() as ws:
+        check(ws.recv(timeout=20) == b"\x80", "metadata first")
+        for i, message in enumerate(messages):
+            with open(f"{folder.name}/{i}.msgpack", "wb") as f:
+                f.write(message)
+            reply = ask(ws, message)
+            replies.append(unpack(reply) if isinstance(reply, bytes) else reply)
+        ws.send([messages[0][:1000], messages[0][1000:70000], messages[0][70000:]])  # a message in fragments
+        again = unpack(ws.recv(timeout=60))
+    subprocess.run([serve_call, "synth:tiny", "libero", f"{folder.name}/noise.f32", folder.name, str(n)], check=True)
+    for i, reply in enumerate(replies):
+        want = np.fromfile(f"{folder.name}/{i}.f64").reshape(10, 7)
+        actions = reply["actions"] if isinstance(reply, dict) else None
+        check(actions is not None and actions.dtype == np.float64 and np.array_equal(actions, want),
+              f"reply {i} is what a call gives: {str(reply)[:200]}")
+    check(np.array_equal(again["actions"], replies[0]["actions"]), "the same again, in fragments")
+    first, second = replies[0], replies[1]
+    check(list(first) == ["actions", "policy_timing", "server_timing"], "keys of a reply")
+    check(list(first["policy_timing"]) == ["infer_ms"], "keys of policy_timing")
+    check("prev_total_ms" not in first["server_timing"], "no time before the first")
+    check(list(second["server_timing"])[:2] == ["infer_ms", "prev_total_ms"], "time of the one before")
+    check([r["server_timing"]["observation"] for r in replies] == list(range(1, n + 1)), "numbers of observations")
+    check(server.metric("pivot_replies_total") == n + 1, "replies counted")
+    check(server.metric('pivot_stage_seconds_count{stage="total"}') == n + 1, "times counted")
+    server.stop()
+
+
+def pings_and_latest():
+    """Pings are answered while an inference runs; of observations that wait, the latest is taken."""
+    server = Server("--delay-ms", "1500")
+    with server.connect() as ws, server.connect() as other:
+        ws.recv(timeout=20), other.recv(timeout=20)
+        ws.send(pack(libero()))
+        time.sleep(0.2)
+        begin = time.monotonic()
+        check(ws.ping().wait(1), "ping answered during an inference")
+        check(time.monotonic() - begin < 0.5, "and soon")
+        check(server.get("/healthz") == (200, "OK\n"), "/healthz during an inference")
+        for _ in range(3):
+            ws.send(pack(libero()))
+        numbers = [unpack(ws.recv(timeout=20))["server_timing"]["observation"] for _ in range(2)]
+        check(numbers == [1, 4], f"the latest of those that wait: {numbers}")
+        check(server.metric("pivot_superseded_total") == 2, "superseded ones counted")
+        ws.send(pack(libero()))
+        time.sleep(0.2)
+        os.kill(server.process.pid, signal.SIGTERM)  # lets it end
+        check("actions" in unpack(ws.recv(timeout=20)), "the reply of an inference at work comes after SIGTERM")
+        try:
+            other.recv(timeout=20)
+            check(False, "closed")
+        except ConnectionClosed as e:
+            check(e.rcvd and e.rcvd.code == 1001, f"closed as going away: {e}")
+    server.stop()
+    server = Server("--delay-ms", "10000")
+    with server.connect() as ws:
+        ws.recv(timeout=20)
+        ws.send(pack(libero()))
+        time.sleep(0.3)
+        server.stop()  # does not wait for ever
+    server = Server("--delay-ms", "300", "--deadline-ms", "100")
+    refused(server, pack(libero()), "deadline")
+    check(server.metric('pivot_errors_total{kind="deadline"}') == 1, "deadline counted")
+    server.stop()
+
+
+def refused(server, message, words):
+    """A text frame, then 1011."""
+    with server.connect() as ws:
+        ws.recv(timeout=20)
+        try:
+            ws.send(message)
+            reply = ws.recv(timeout=20)
+            check(isinstance(reply, str) and words in reply, f"expected '{words}', came {reply[:200]!r}")
+            ws.recv(timeout=20)
+            check(False, "closed after an error")
+        except ConnectionClosed as e:
+            check(e.rcvd and e.rcvd.code == 1011 and "previous frame" in e.rcvd.reason, f"close: {e}")
+
+
+def errors(server):
+    o = libero()
+    refused(server, "text", "binary")
+    refused(server, b"", "empty")
+    refused(server, b"\xdd\xff\xff\xff\xff", "4294967295")
+    refused(server, pack({"prompt": "x"}), "observation/")
+    refused(server, pack({**o, "observation/state": np.zeros(8, ">f8")}), ">f8")
+    refused(server, pack({**o, "observation/image": np.zeros((4, 4), np.uint8)}), "observation/image")
+    refused(server, pack({**o, "observation/state": np.full(8, np.nan)}), "observation/state")
+    refused(server, b"\x81\xa1a\xc6\x08\x00\x00\x00" + bytes(65 << 20), "longer than")
+    check(server.get("/nothing")[0] == 404, "404")
+    with server.connect() as ws:
+        check(ws.recv(timeout=20) == b"\x80" and "actions" in unpack(ask(ws, o)), "and goes on")
+
+
+def upgrade(port):
+    s = socket.create_connection(("127.0.0.1", port), timeout=20)
+    s.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+              b"Sec-WebSocket-Key: " + base64.b64encode(bytes(16)) + b"\r\n\r\n")
+    return s
+
+
+def hostile(server):
+    """Connections dropped in the middle of a message, at any byte; broken messages; many clients at once."""
+    o = pack(libero())
+    frame = b"\x82\xfe" + struct.pack(">H", len(o)) + bytes(4) + o  # masked with zeros
+    with server.connect() as ws:
+        ws.recv(timeout=20), ask(ws, o)
+    before = server.rss()
+    for i in range(500):
+        with upgrade(server.port) as s:
+            if i % 4:
+                s.recv(4096)
+            s.sendall(frame[:rng.integers(0, len(frame))])
+            if i % 3 == 0:  # a reset instead of an end
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    bad = 0
+    for i in range(300):
+        m = bytearray(o if i % 2 else pack({"observation/state": [1.0] * 8, "prompt": "x", "a": {"b": {"c": [1]}}}))
+        for _ in range(1 + i % 5):
+            m[rng.integers(0, min(len(m), 300))] = rng.integers(0, 256)
+        with server.connect() as ws:
+            ws.recv(timeout=20)
+            try:
+                bad += isinstance(ask(ws, bytes(m[:rng.integers(1, len(m) + 1)] if i % 3 else m)), str)
+            except ConnectionClosed:
+                check(False, "closed without words")
+    check(bad > 150, f"broken messages are refused: {bad} of 300")
+
+    answers, lock = [], threading.Lock()
+
+    def client(k):
+        try:
+            with server.connect() as ws:
+                ws.recv(timeout=60)
+                for i in range(10):
+                    reply = ask(ws, o)
+                    with lock:
+                        answers.append(isinstance(reply, bytes) and unpack(reply)["server_timing"]["observation"] == i + 1)
+        except InvalidStatus as e:
+            with lock:
+                answers.append(e.response.status_code == 503)
+
+    threads = [threading.Thread(target=client, args=(k,)) for k in range(80)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    check(len(answers) >= 64 * 10 and all(answers), f"80 clients at once: {len(answers)} answers, {answers.count(False)} wrong")
+    deadline = time.monotonic() + 20
+    while server.metric("pivot_clients") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    check(server.metric("pivot_clients") == 0, "all connections are gone")
+    check(server.rss() - before < 64 << 20, f"memory came back: {server.rss() - before} bytes more")
+    with server.connect() as ws:
+        ws.recv(timeout=20)
+        check("actions" in unpack(ask(ws, o)), "and goes on")
+
+
+def keys():
+    with open(f"{folder.name}/key", "w") as f:
+        f.write("secret\n")
+    server = Server("--api-key-file", f"{folder.name}/key")
+    for key, good in ("secret", True), ("secre", False), ("secrets", False), (None, False):
+        headers = {"Authorization": f"Api-Key {key}"} if key else {}
+        try:
+            with server.connect(additional_headers=headers) as ws:
+                check(good and ws.recv(timeout=20) == b"\x80", f"key {key}")
+        except InvalidStatus as e:
+            check(not good and e.response.status_code == 401, f"key {key}: {e}")
+        check(server.get("/metrics", headers)[0] == (200 if good else 401), f"/metrics with key {key}")
+    check(server.get("/healthz")[0] == 200, "/healthz needs none")
+    try:
+        with server.connect(additional_headers={"Authorization": "Api-Key secret", "Origin": "http://page"}):
+            check(False, "a browser's page")
+    except InvalidStatus as e:
+        check(e.response.status_code == 403, "a browser's page")
+    server.stop()
+
+
+def main():
+    same_as_a_call()
+    pings_and_latest()
+    keys()
+    server = Server()
+    errors(server)
+    hostile(server)
+    server.stop()
+    print(f"{passed} passed, {failed} failed")
+    return failed != 0
+
+
+sys.exit(main())
