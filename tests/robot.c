@@ -289,6 +289,7 @@ static void refusals(void)
     WITH((in[0].dim[0] = INT64_MAX, in[0].dim[1] = INT64_MAX), 4, PV_E_SHAPE, "more bytes than there is memory");
     WITH(in[0].dim[0] = 0, 4, PV_E_SHAPE, "came u8 [0, 5, 3]");
     WITH(in[0].dim[1] = 8193, 4, PV_E_SHAPE, "came u8 [4, 8193, 3]");
+    WITH(in[0].dim[0] = 8193, 4, PV_E_SHAPE, "came u8 [8193, 5, 3]");
     WITH(in[0].dim[2] = 4, 4, PV_E_SHAPE, "came u8 [4, 5, 4]");
     WITH(in[0].n_dims = 2, 4, PV_E_SHAPE, "[height, width, 3] or [3, height, width] with sides of 1 to 8192, came u8 [4, 5]");
     WITH(in[0].type = PV_FIELD_BOOL, 4, PV_E_SHAPE, "came bool");
