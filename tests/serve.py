@@ -298,11 +298,27 @@ def keys():
     server.stop()
 
 
+def command_line(server):
+    """What cannot be served is told, with the exit code that belongs to it."""
+    with open(f"{folder.name}/empty", "w"):
+        pass
+    for code, words, *options in [
+        (2, "--robot", "--model", "synth:tiny"),
+        (1, "nobody", "--model", "synth:tiny", "--robot", "nobody"),
+        (1, "empty", "--model", "synth:tiny", "--robot", "libero", "--api-key-file", f"{folder.name}/empty"),
+        (1, "robot 'droid' has actions of 8", "--model", "synth:tiny", "--robot", "droid"),
+        (4, "cannot listen", "--model", "synth:tiny", "--robot", "libero", "--port", str(server.port)),
+    ]:
+        ended = subprocess.run([pivot, "serve", *options], capture_output=True, text=True, timeout=60)
+        check(ended.returncode == code and words in ended.stderr and not ended.stdout, f"serve {options}: {ended}")
+
+
 def main():
     same_as_a_call()
     pings_and_latest()
     keys()
     server = Server()
+    command_line(server)
     errors(server)
     hostile(server)
     server.stop()
