@@ -330,6 +330,14 @@ static int answer(serve_sockets *s, client *c, struct lws *wsi, const char *path
     return 0;
 }
 
+static bool send_page(client *c, struct lws *wsi)
+{
+    bool ok = lws_write(wsi, (uint8_t *)c->page + LWS_PRE, c->n_page, LWS_WRITE_HTTP_FINAL) == (int)c->n_page;
+    pv_free(c->page); /* now: when the transaction is completed, `c` goes */
+    c->page = NULL;
+    return ok;
+}
+
 /* ---- libwebsockets' callback ---- */
 
 static void drained(lws_sorted_usec_list_t *timer)
@@ -391,9 +399,8 @@ static int callback(struct lws *wsi, enum lws_callback_reasons reason, void *use
     case LWS_CALLBACK_HTTP_WRITEABLE:
         if (!c || !c->page)
             return 0;
-        if (lws_write(wsi, (uint8_t *)c->page + LWS_PRE, c->n_page, LWS_WRITE_HTTP_FINAL) != (int)c->n_page)
-            return -1;
-        return lws_http_transaction_completed(wsi) ? -1 : 0;
+        return send_page(c, wsi) && !lws_http_transaction_completed(wsi) ? 0 : -1;
+    case LWS_CALLBACK_HTTP_DROP_PROTOCOL:
     case LWS_CALLBACK_CLOSED_HTTP:
         if (c) {
             pv_free(c->page);
