@@ -172,6 +172,9 @@ static pv_status begin(serve *s)
 
 static int work(serve *s)
 {
+    pv_status st = serve_available();
+    if (st)
+        return cli_fail(&s->common, st);
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     sem_init(&ended, 0, 0);
     s->waits = !pthread_create(&s->signals, NULL, wait_for_signals, s);
@@ -179,7 +182,7 @@ static int work(serve *s)
         sigaction(SIGTERM, &action, NULL);
         sigaction(SIGINT, &action, NULL);
     }
-    pv_status st = s->waits ? load(s) : pv_fail(PV_E_UNAVAILABLE, "no thread to wait for signals");
+    st = s->waits ? load(s) : pv_fail(PV_E_UNAVAILABLE, "no thread to wait for signals");
     if (!st)
         st = begin(s);
     if (st)

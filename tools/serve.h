@@ -104,6 +104,7 @@ typedef struct serve_params {
 } serve_params;
 
 typedef struct serve_sockets serve_sockets;
+pv_status serve_available(void); /* PV_E_UNAVAILABLE: built without the library */
 pv_status serve_sockets_open(const serve_params *params, serve_worker *worker, serve_sockets **out);
 int serve_sockets_port(const serve_sockets *s);
 void serve_sockets_run(serve_sockets *s);        /* until serve_sockets_stop, and connections have been let go (at most 1.5 s) */

@@ -50,6 +50,11 @@ struct serve_sockets {
     lws_sorted_usec_list_t tick, end;
 };
 
+pv_status serve_available(void)
+{
+    return PV_OK;
+}
+
 size_t serve_pre(void)
 {
     return LWS_PRE;
