@@ -165,7 +165,7 @@ def pings_and_latest():
         check(numbers == [1, 4], f"the latest of those that wait: {numbers}")
         check(server.metric("pivot_superseded_total") == 2, "superseded ones counted")
         ws.send(pack(libero()))
-        time.sleep(0.2)
+        time.sleep(0.8)
         os.kill(server.process.pid, signal.SIGTERM)  # lets it end
         check("actions" in unpack(ws.recv(timeout=20)), "the reply of an inference at work comes after SIGTERM")
         try:
@@ -209,7 +209,7 @@ def errors(server):
     refused(server, pack({**o, "observation/state": np.zeros(8, ">f8")}), ">f8")
     refused(server, pack({**o, "observation/image": np.zeros((4, 4), np.uint8)}), "observation/image")
     refused(server, pack({**o, "observation/state": np.full(8, np.nan)}), "observation/state")
-    refused(server, b"\x81\xa1a\xc6\x08\x00\x00\x00" + bytes(65 << 20), "longer than")
+    refused(server, b"\x81\xa1a\xc6\x00\x10\x00\x00" + bytes(1 << 20), "longer than")
     check(server.get("/nothing")[0] == 404, "404")
     with server.connect() as ws:
         check(ws.recv(timeout=20) == b"\x80" and "actions" in unpack(ask(ws, o)), "and goes on")
@@ -317,7 +317,7 @@ def main():
     same_as_a_call()
     pings_and_latest()
     keys()
-    server = Server()
+    server = Server("--max-message", "1")
     command_line(server)
     errors(server)
     hostile(server)

@@ -1,6 +1,6 @@
-/* serve_call.c - what the server must answer: observations in files as `pivot serve` gets them, inferred by calls of the
- * library. Not a test by itself: serve.py runs it.
- *   serve_call <model> <robot> <noise: f32, raw> <folder> <n>    reads <folder>/<i>.msgpack, writes <i>.f64, i < n */
+/* serve_call.c - what the server must answer: observations in files as `pivot serve` gets them, inferred by
+ * calls of the library. Not a test by itself: serve.py runs it. serve_call <model> <robot> <noise: f32, raw>
+ * <folder> <n>    reads <folder>/<i>.msgpack, writes <i>.f64, i < n */
 #include "base/memory.h"
 #include "io/file.h"
 #include "tools/wire.h"
@@ -20,8 +20,10 @@ static pv_status call(const char *folder, int i, const float *noise, const pv_mo
     size_t n = 0, rows = (size_t)m->horizon;
     static wire_request request;
     float *actions = calloc(rows * (size_t)m->action_dim, sizeof *actions);
-    double *f64 = calloc(rows * (size_t)m->action_dim, sizeof *f64), *out = calloc(rows * (size_t)dims, sizeof *out);
-    pv_infer_params params = {.size = sizeof params, .noise = noise, .allow_truncation = true, .actions_f64 = f64};
+    double *f64 = calloc(rows * (size_t)m->action_dim, sizeof *f64),
+           *out = calloc(rows * (size_t)dims, sizeof *out);
+    pv_infer_params params = {
+        .size = sizeof params, .noise = noise, .allow_truncation = true, .actions_f64 = f64};
     snprintf(path, sizeof path, "%s/%d.msgpack", folder, i);
     pv_status st = actions && f64 && out ? pv_file_read(path, 1 << 26, &bytes, &n) : PV_E_MEMORY;
     if (!st)

@@ -1,5 +1,5 @@
-/* wire.c - openpi's messages: what Python wrote (make_wire_fixtures.py) is read as it was meant, what is broken is refused
- * with words, and replies are written byte for byte as Python writes them. */
+/* wire.c - openpi's messages: what Python wrote (make_wire_fixtures.py) is read as it was meant, what is
+ * broken is refused with words, and replies are written byte for byte as Python writes them. */
 #include "test.h"
 #include "base/memory.h"
 #include "tools/wire.h"
@@ -19,7 +19,8 @@ static bool load(const char *name)
     return CHECK(f != NULL && length < sizeof message);
 }
 
-static const pv_field *field(const char *key, pv_field_type type, int n_dims, int64_t d0, int64_t d1, int64_t d2)
+static const pv_field *field(const char *key, pv_field_type type, int n_dims, int64_t d0, int64_t d1,
+                             int64_t d2)
 {
     int64_t want[] = {d0, d1, d2};
     for (int i = 0; i < request.n_fields; i++) {
@@ -71,7 +72,8 @@ static void i64(const char *key, int64_t want)
 
 static bool read_file(const char *name, int n_fields)
 {
-    return load(name) && CHECK_OK(wire_read(message, length, &request)) && CHECK(request.n_fields == n_fields);
+    return load(name) && CHECK_OK(wire_read(message, length, &request)) &&
+           CHECK(request.n_fields == n_fields);
 }
 
 static void robots(void)
@@ -132,7 +134,8 @@ static void values(void)
     f64("f8", 0.1);
     i64("i8", -3);
     i64("u1", 200);
-    const pv_field *b = field("b1", PV_FIELD_BOOL, 0, 0, 0, 0), *yes = field("true", PV_FIELD_BOOL, 0, 0, 0, 0);
+    const pv_field *b = field("b1", PV_FIELD_BOOL, 0, 0, 0, 0),
+                   *yes = field("true", PV_FIELD_BOOL, 0, 0, 0, 0);
     CHECK(b && *(const uint8_t *)b->data == 1 && yes && *(const uint8_t *)yes->data == 1);
     text("text", "so");
     i64("int", 70000);
@@ -316,7 +319,8 @@ static void writing(void)
     wire_request_free(&request);
     pv_free(words.bytes);
 
-    uint64_t numbers[] = {0, 127, 128, 255, 256, 65535, 65536, UINT32_MAX, (uint64_t)UINT32_MAX + 1, INT64_MAX};
+    uint64_t numbers[] = {0,        127, 128, 255, 256, 65535, 65536, UINT32_MAX, (uint64_t)UINT32_MAX + 1,
+                          INT64_MAX};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         wire_buffer n = {0};
         wire_map(&n, 1);

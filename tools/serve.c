@@ -32,18 +32,22 @@ typedef struct serve {
 static int parse(serve *s, int argc, char **argv)
 {
     const cli_option options[] = {
-        {"robot", "NAME|FILE", "whose observations and actions: libero, droid, aloha, or a description in JSON", CLI_TEXT,
+        {"robot", "NAME|FILE",
+         "whose observations and actions: libero, droid, aloha, or a description in JSON", CLI_TEXT,
          &s->robot},
         {"host", "ADDRESS", "listen there (default: 127.0.0.1, this machine alone)", CLI_TEXT, &s->host},
-        {"port", "N", "listen there (default: 8000; 0: any that is free, told on stdout)", CLI_INT, &s->port, 0, 65535},
-        {"api-key-file", "FILE", "answer only who sends 'Authorization: Api-Key KEY', KEY as in FILE", CLI_TEXT, &s->key_file},
+        {"port", "N", "listen there (default: 8000; 0: any that is free, told on stdout)", CLI_INT, &s->port,
+         0, 65535},
+        {"api-key-file", "FILE", "answer only who sends 'Authorization: Api-Key KEY', KEY as in FILE",
+         CLI_TEXT, &s->key_file},
         {"steps", "N", "denoising steps (default: the model's)", CLI_INT, &s->worker.steps, 1, PV_MAX_STEPS},
-        {"seed", "N", "draw the noise of the first inference from N, then N + 1, ... (default: 0)", CLI_U64, &s->worker.seed},
-        {"deadline-ms", "N", "a reply that is not there by then is an error (default: 60000)", CLI_INT, &s->deadline_ms, 1,
-         86400000},
+        {"seed", "N", "draw the noise of the first inference from N, then N + 1, ... (default: 0)", CLI_U64,
+         &s->worker.seed},
+        {"deadline-ms", "N", "a reply that is not there by then is an error (default: 60000)", CLI_INT,
+         &s->deadline_ms, 1, 86400000},
         {"max-message", "MIB", "longest message (default: 64)", CLI_INT, &s->max_message_mib, 1, 128},
-        {"noise", "FILE", "for tests: start every inference from tensor 'noise' of FILE.safetensors", CLI_TEXT,
-         &s->noise_file},
+        {"noise", "FILE", "for tests: start every inference from tensor 'noise' of FILE.safetensors",
+         CLI_TEXT, &s->noise_file},
         {"delay-ms", "N", "for tests: wait before every inference", CLI_INT, &s->delay_ms, 0, 60000},
         {NULL},
     };
@@ -52,8 +56,10 @@ static int parse(serve *s, int argc, char **argv)
         .purpose = "a policy behind openpi's websocket protocol",
         .usage = "--model MODEL --robot NAME|FILE [options]",
         .example = "pivot serve --model pi05_libero --robot libero --backend cuda --recipe bf16",
-        .notes = "Clients of openpi connect as to its own server. GET /healthz says OK, GET /metrics tells counters and\n"
-                 "times in Prometheus' text. SIGTERM lets the inference at work end, for at most 1.5 s. There is no\n"
+        .notes = "Clients of openpi connect as to its own server. GET /healthz says OK, GET /metrics tells "
+                 "counters and\n"
+                 "times in Prometheus' text. SIGTERM lets the inference at work end, for at most 1.5 s. "
+                 "There is no\n"
                  "encryption: beyond this machine, put it behind something that has.",
         .options = options,
         .groups = CLI_MODEL | CLI_DEVICE,
@@ -80,7 +86,8 @@ static pv_status read_key(serve *s)
         s->key[--n] = 0;
     for (size_t i = 0; i < n; i++)
         if (s->key[i] <= ' ' || s->key[i] > '~')
-            return pv_fail(PV_E_FILE, "%s: expected one line, printable characters without blanks", s->key_file);
+            return pv_fail(PV_E_FILE, "%s: expected one line, printable characters without blanks",
+                           s->key_file);
     return n ? PV_OK : pv_fail(PV_E_FILE, "%s: expected a key, the file is empty", s->key_file);
 }
 
@@ -99,7 +106,8 @@ static pv_status load(serve *s)
     if (!st)
         st = pv_model_describe(w->model, &info);
     if (!st && s->noise_file) {
-        w->noise = pv_alloc(pv_mul_size(sizeof *w->noise, pv_mul_size((size_t)info.horizon, (size_t)info.model_dim)));
+        w->noise = pv_alloc(
+            pv_mul_size(sizeof *w->noise, pv_mul_size((size_t)info.horizon, (size_t)info.model_dim)));
         st = w->noise ? input_noise_read(s->noise_file, info.horizon, info.model_dim, w->noise) : PV_E_MEMORY;
     }
     if (!st)
@@ -158,9 +166,12 @@ static pv_status begin(serve *s)
     pv_status st = pv_robot_describe(w->robot, &w->about);
     if (!st)
         st = write_metadata(s);
-    serve_params params = {.host = s->host, .port = s->port, .key = s->key,
+    serve_params params = {.host = s->host,
+                           .port = s->port,
+                           .key = s->key,
                            .max_message = (size_t)s->max_message_mib << 20,
-                           .metadata = s->metadata.bytes, .n_metadata = s->metadata.n};
+                           .metadata = s->metadata.bytes,
+                           .n_metadata = s->metadata.n};
     if (!st)
         st = serve_sockets_open(&params, w, &s->sockets);
     w->wake = serve_sockets_wake;
@@ -190,8 +201,9 @@ static int work(serve *s)
     atomic_store(&s->serves, true);
     if (strncmp(s->host, "127.", 4) && strcmp(s->host, "::1") && !s->key)
         cli_warn(&s->common, "whoever reaches %s may ask for actions: there is no --api-key-file", s->host);
-    printf("listening on ws://%s:%d: robot %s, model %s, backend %s\n", s->host, serve_sockets_port(s->sockets),
-           s->worker.about.name, s->common.model, pv_backend_name(s->backend));
+    printf("listening on ws://%s:%d: robot %s, model %s, backend %s\n", s->host,
+           serve_sockets_port(s->sockets), s->worker.about.name, s->common.model,
+           pv_backend_name(s->backend));
     fflush(stdout);
     serve_sockets_run(s->sockets);
     if (serve_worker_busy(&s->worker)) { /* an inference cannot be broken off, and is not waited for */

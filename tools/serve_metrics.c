@@ -16,7 +16,8 @@ static const char *const stage_name[] = {
 #undef X
 };
 
-static const double upper_ms[] = {0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000};
+static const double upper_ms[] = {0.1, 0.25, 0.5, 1,    2.5,  5,    10,    25,   50,
+                                  100, 250,  500, 1000, 2500, 5000, 10000, 30000};
 enum { N_BUCKETS = (int)(sizeof upper_ms / sizeof *upper_ms) };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -100,9 +101,10 @@ size_t serve_metrics(char *text, size_t size)
     *text = 0;
     pthread_mutex_lock(&lock);
     counter(&w, "pivot_replies_total", "Observations answered with actions.", counts.replies);
-    counter(&w, "pivot_superseded_total", "Observations that a later one of their connection took the place of.",
-            counts.superseded);
-    counter(&w, "pivot_state_outside_total", "Numbers of states outside q01..q99 of the statistics.", counts.outside);
+    counter(&w, "pivot_superseded_total",
+            "Observations that a later one of their connection took the place of.", counts.superseded);
+    counter(&w, "pivot_state_outside_total", "Numbers of states outside q01..q99 of the statistics.",
+            counts.outside);
     counter(&w, "pivot_prompts_truncated_total", "Prompts cut at the model's length.", counts.truncated);
     head(&w, "pivot_errors_total", "counter", "Requests and connections that were refused or failed.");
     for (int i = 0; i < SERVE_ERROR_COUNT; i++)
@@ -114,11 +116,12 @@ size_t serve_metrics(char *text, size_t size)
         uint64_t sum = 0;
         for (int b = 0; b < N_BUCKETS; b++) {
             sum += counts.stage[s].bucket[b];
-            say(&w, "pivot_stage_seconds_bucket{stage=\"%s\",le=\"%g\"} %llu\n", stage_name[s], upper_ms[b] / 1e3,
-                (unsigned long long)sum);
+            say(&w, "pivot_stage_seconds_bucket{stage=\"%s\",le=\"%g\"} %llu\n", stage_name[s],
+                upper_ms[b] / 1e3, (unsigned long long)sum);
         }
         sum += counts.stage[s].bucket[N_BUCKETS];
-        say(&w, "pivot_stage_seconds_bucket{stage=\"%s\",le=\"+Inf\"} %llu\n", stage_name[s], (unsigned long long)sum);
+        say(&w, "pivot_stage_seconds_bucket{stage=\"%s\",le=\"+Inf\"} %llu\n", stage_name[s],
+            (unsigned long long)sum);
         say(&w, "pivot_stage_seconds_sum{stage=\"%s\"} %.9g\n", stage_name[s], counts.stage[s].sum_ms / 1e3);
         say(&w, "pivot_stage_seconds_count{stage=\"%s\"} %llu\n", stage_name[s], (unsigned long long)sum);
     }

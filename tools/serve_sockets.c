@@ -1,6 +1,7 @@
-/* serve_sockets.c - openpi's websocket protocol on libwebsockets: metadata on connect, then an observation in, a reply out; an
- * error is a text frame and close code 1011. One thread serves all connections and never waits for an inference, so pings are
- * answered meanwhile. What a peer can make it hold is limited: connections, bytes of a message, bytes of all messages. */
+/* serve_sockets.c - openpi's websocket protocol on libwebsockets: metadata on connect, then an observation
+ * in, a reply out; an error is a text frame and close code 1011. One thread serves all connections and never
+ * waits for an inference, so pings are answered meanwhile. What a peer can make it hold is limited:
+ * connections, bytes of a message, bytes of all messages. */
 #include "serve.h"
 #include "base/clock.h"
 #include "base/memory.h"
@@ -28,10 +29,10 @@ typedef struct client { /* one connection; libwebsockets keeps it, zeroed */
     serve_job *coming;  /* its message is being received */
     serve_job *waiting; /* came while an older one was at work */
     serve_job *out;     /* to be sent */
-    bool greeted, busy, sent, failed;
-    double began_ms; /* when the first of `coming` came */
+    bool greeted, busy, sent, failed, told; /* told: of the failure */
+    double began_ms;                  /* when the first of `coming` came */
     double arrived_ms, prev_total_ms; /* of the observation at work, and of the one before */
-    char *page;         /* plain HTTP: what to send, LWS_PRE bytes in front */
+    char *page;                       /* plain HTTP: what to send, LWS_PRE bytes in front */
     size_t n_page;
 } client;
 
@@ -104,7 +105,8 @@ static void complete(serve_sockets *s, client *c)
     c->coming = NULL;
     job->number = ++c->n_observations;
     job->arrived_ms = pv_now_ms();
-    if (c->busy && (queued = serve_worker_drop(s->worker, c->id))) { /* has not begun: the later one is wanted */
+    if (c->busy &&
+        (queued = serve_worker_drop(s->worker, c->id))) { /* has not begun: the later one is wanted */
         serve_count_superseded();
         release(s, &queued);
         c->busy = false;
@@ -149,7 +151,8 @@ static void receive(serve_sockets *s, client *c, const uint8_t *bytes, size_t n)
             room *= 2;
         uint8_t *more = s->held + room - job->room <= HELD_MAX ? pv_alloc(room) : NULL;
         if (!more) {
-            refuse(s, c, SERVE_ERROR_too_large, "message: the messages of all connections are too large together");
+            refuse(s, c, SERVE_ERROR_too_large,
+                   "message: the messages of all connections are too large together");
             return;
         }
         if (job->n)
@@ -204,7 +207,7 @@ static bool send_error(client *c, const char *words)
 /* Called when what was written before has gone out. */
 static int writable(serve_sockets *s, client *c)
 {
-    if (c->sent && c->failed)
+    if (c->told)
         return close_with(c, LWS_CLOSE_STATUS_UNEXPECTED_CONDITION,
                           "Internal server error. Traceback included in previous frame.");
     if (!c->greeted) {
@@ -227,6 +230,7 @@ static int writable(serve_sockets *s, client *c)
         c->failed = c->failed || job->failed;
         bool ok = job->failed ? send_error(c, job->error)
                               : send_bytes(c, job->reply.bytes, job->reply.n - LWS_PRE, LWS_WRITE_BINARY);
+        c->told = job->failed;
         release(s, &c->out);
         c->sent = true;
         lws_callback_on_writable(c->wsi);
@@ -299,7 +303,8 @@ static int admit(serve_sockets *s, struct lws *wsi)
     }
     if (!status)
         return 0;
-    /* Written by hand: the library would answer as HTTP/1.0 here, which the client of openpi does not understand. */
+    /* Written by hand: the library would answer as HTTP/1.0 here, which the client of openpi does not
+     * understand. */
     char text[LWS_PRE + 128];
     int n = snprintf(text + LWS_PRE, sizeof text - LWS_PRE,
                      "HTTP/1.1 %s\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", status);
@@ -427,7 +432,8 @@ static void log_line(int level, const char *line)
 
 pv_status serve_sockets_open(const serve_params *params, serve_worker *worker, serve_sockets **out)
 {
-    /* A peer that says nothing for 20 s is pinged, one that does not answer for 20 s more is gone: as openpi's server does. */
+    /* A peer that says nothing for 20 s is pinged, one that does not answer for 20 s more is gone: as
+     * openpi's server does. */
     static const lws_retry_bo_t idle = {.secs_since_valid_ping = 20, .secs_since_valid_hangup = 40};
     serve_sockets *s = pv_alloc_zero(sizeof *s);
     *out = s;
@@ -453,8 +459,8 @@ pv_status serve_sockets_open(const serve_params *params, serve_worker *worker, s
     s->context = lws_create_context(&info);
     s->vhost = s->context ? lws_create_vhost(s->context, &info) : NULL;
     if (!s->vhost)
-        return pv_fail(PV_E_UNAVAILABLE, "cannot listen on %s port %d: taken, or no address of this machine", params->host,
-                       params->port);
+        return pv_fail(PV_E_UNAVAILABLE, "cannot listen on %s port %d: taken, or no address of this machine",
+                       params->host, params->port);
     lws_sul_schedule(s->context, 0, &s->tick, tick, TICK_US);
     return PV_OK;
 }

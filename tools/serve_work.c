@@ -1,5 +1,6 @@
-/* serve_work.c - the worker of `pivot serve`: takes observations one after the other, whichever connection they are of, and
- * makes replies. All clients share its session, so that there is one plan and one set of buffers. */
+/* serve_work.c - the worker of `pivot serve`: takes observations one after the other, whichever connection
+ * they are of, and makes replies. All clients share its session, so that there is one plan and one set of
+ * buffers. */
 #include "serve.h"
 #include "base/clock.h"
 #include "base/memory.h"
@@ -40,8 +41,8 @@ static void add(wire_buffer *b, const char *key, double ms)
 }
 
 /* The keys of openpi's server come first, as it writes them; clients of its own pass over the others. */
-static void encode(const serve_worker *w, serve_job *job, const double ms[SERVE_STAGE_COUNT], const pv_timing *t,
-                   double infer_ms)
+static void encode(const serve_worker *w, serve_job *job, const double ms[SERVE_STAGE_COUNT],
+                   const pv_timing *t, double infer_ms)
 {
     wire_buffer *b = &job->reply;
     size_t n = (size_t)w->info.horizon * (size_t)w->about.action_dim;
@@ -88,8 +89,8 @@ static void infer(serve_worker *w, serve_job *job)
     double ms[SERVE_STAGE_COUNT] = {0}, start = pv_now_ms();
     ms[SERVE_STAGE_queue] = start - job->arrived_ms;
     if (ms[SERVE_STAGE_queue] > w->deadline_ms) {
-        pv_fail(PV_E_UNAVAILABLE, "deadline: the observation waited %.0f ms, %.0f are allowed", ms[SERVE_STAGE_queue],
-                w->deadline_ms);
+        pv_fail(PV_E_UNAVAILABLE, "deadline: the observation waited %.0f ms, %.0f are allowed",
+                ms[SERVE_STAGE_queue], w->deadline_ms);
         fail(job, SERVE_ERROR_deadline);
         return;
     }
@@ -108,8 +109,12 @@ static void infer(serve_worker *w, serve_job *job)
     double seen = pv_now_ms();
     if (w->delay_ms > 0)
         pause_ms(w->delay_ms);
-    pv_infer_params params = {.size = sizeof params, .noise = w->noise, .seed = w->seed++, .steps = w->steps,
-                              .allow_truncation = true, .actions_f64 = w->model_f64};
+    pv_infer_params params = {.size = sizeof params,
+                              .noise = w->noise,
+                              .seed = w->seed++,
+                              .steps = w->steps,
+                              .allow_truncation = true,
+                              .actions_f64 = w->model_f64};
     pv_timing t = {.size = sizeof t};
     st = pv_session_infer(w->session, pv_frame_observation(w->frame), &params, w->actions);
     bool refused = st == PV_E_ARG || st == PV_E_SHAPE;
@@ -117,15 +122,16 @@ static void infer(serve_worker *w, serve_job *job)
         st = pv_session_timing(w->session, &t);
     double inferred = pv_now_ms();
     if (!st)
-        st = pv_robot_act(w->robot, w->model, w->frame, w->model_f64, w->info.horizon, w->info.action_dim, w->robot_f64);
+        st = pv_robot_act(w->robot, w->model, w->frame, w->model_f64, w->info.horizon, w->info.action_dim,
+                          w->robot_f64);
     if (st) {
         fail(job, refused ? SERVE_ERROR_observation : SERVE_ERROR_inference);
         return;
     }
     double acted = pv_now_ms();
     if (acted - job->arrived_ms > w->deadline_ms) {
-        pv_fail(PV_E_UNAVAILABLE, "deadline: the actions are there after %.0f ms, %.0f are allowed", acted - job->arrived_ms,
-                w->deadline_ms);
+        pv_fail(PV_E_UNAVAILABLE, "deadline: the actions are there after %.0f ms, %.0f are allowed",
+                acted - job->arrived_ms, w->deadline_ms);
         fail(job, SERVE_ERROR_deadline);
         return;
     }
@@ -231,17 +237,19 @@ static pv_status check(const serve_worker *w)
     const pv_model_info *m = &w->info;
     const pv_robot_info *r = &w->about;
     if (!m->has_tokenizer)
-        return pv_fail(PV_E_CHECKPOINT, "the model has no tokenizer, observations come with words (--tokenizer FILE)");
+        return pv_fail(PV_E_CHECKPOINT,
+                       "the model has no tokenizer, observations come with words (--tokenizer FILE)");
     for (int i = 0; i < r->n_cameras; i++) {
         int k = 0;
         while (k < m->n_cameras && r->slot[i] && strcmp(m->camera[k], r->slot[i]))
             k++;
         if (k == m->n_cameras && r->key[i])
-            return pv_fail(PV_E_ARG, "robot '%s' has a picture for camera '%s', which the model has not", r->name, r->slot[i]);
+            return pv_fail(PV_E_ARG, "robot '%s' has a picture for camera '%s', which the model has not",
+                           r->name, r->slot[i]);
     }
     if (r->action_dim > m->action_dim)
-        return pv_fail(PV_E_SHAPE, "robot '%s' has actions of %d numbers, the model of %d", r->name, r->action_dim,
-                       m->action_dim);
+        return pv_fail(PV_E_SHAPE, "robot '%s' has actions of %d numbers, the model of %d", r->name,
+                       r->action_dim, m->action_dim);
     return PV_OK;
 }
 

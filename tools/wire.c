@@ -1,5 +1,5 @@
-/* wire.c - see wire.h. A cursor walks over the message once; arrays are recognised by looking ahead at the keys of maps of
- * three and four. msgpack: https://github.com/msgpack/msgpack/blob/master/spec.md */
+/* wire.c - see wire.h. A cursor walks over the message once; arrays are recognised by looking ahead at the
+ * keys of maps of three and four. msgpack: https://github.com/msgpack/msgpack/blob/master/spec.md */
 #include "wire.h"
 #include "base/memory.h"
 
@@ -14,15 +14,16 @@
 /* ---- tokens ---- */
 
 typedef enum kind { NIL, TRUTH, INTEGER, FLOAT, TEXT, BYTES, LIST, MAP } kind;
-static const char *const kind_name[] = {"nil", "a truth value", "an integer", "a number", "text", "bytes", "a list", "a map"};
+static const char *const kind_name[] = {"nil",  "a truth value", "an integer", "a number",
+                                        "text", "bytes",         "a list",     "a map"};
 
 typedef struct token {
     kind kind;
-    uint32_t n;         /* bytes of TEXT and BYTES, elements of LIST, pairs of MAP */
-    const uint8_t *at;  /* TEXT, BYTES */
-    bool beyond;        /* INTEGER: does not fit i64 */
-    int64_t i64;        /* INTEGER, TRUTH */
-    double f64;         /* FLOAT, INTEGER */
+    uint32_t n;        /* bytes of TEXT and BYTES, elements of LIST, pairs of MAP */
+    const uint8_t *at; /* TEXT, BYTES */
+    bool beyond;       /* INTEGER: does not fit i64 */
+    int64_t i64;       /* INTEGER, TRUTH */
+    double f64;        /* FLOAT, INTEGER */
 } token;
 
 typedef struct cursor {
@@ -54,7 +55,8 @@ static pv_status take_number(cursor *c, uint8_t first, token *t)
         *t = (token){INTEGER, .i64 = (int8_t)first, .f64 = (int8_t)first};
         return PV_OK;
     }
-    static const uint8_t sizes[] = {4, 8, 1, 2, 4, 8, 1, 2, 4, 8}; /* 0xca: f32 f64 u8 u16 u32 u64 i8 i16 i32 i64 */
+    static const uint8_t sizes[] = {4, 8, 1, 2, 4,
+                                    8, 1, 2, 4, 8}; /* 0xca: f32 f64 u8 u16 u32 u64 i8 i16 i32 i64 */
     unsigned size = sizes[first - 0xca], unused = 64 - 8 * size;
     if (left(c) < size)
         return cut();
@@ -68,7 +70,8 @@ static pv_status take_number(cursor *c, uint8_t first, token *t)
         *t = (token){FLOAT};
         memcpy(&t->f64, &v, sizeof v);
     } else if (first <= 0xcf) {
-        *t = (token){INTEGER, .beyond = v > INT64_MAX, .i64 = v > INT64_MAX ? 0 : (int64_t)v, .f64 = (double)v};
+        *t = (token){INTEGER, .beyond = v > INT64_MAX, .i64 = v > INT64_MAX ? 0 : (int64_t)v,
+                     .f64 = (double)v};
     } else {
         int64_t i = (int64_t)(v << unused) >> unused; /* the sign */
         *t = (token){INTEGER, .i64 = i, .f64 = (double)i};
@@ -83,7 +86,8 @@ static pv_status take_count(cursor *c, unsigned size, unsigned least, uint32_t *
         return cut();
     *n = (uint32_t)take(c, size);
     if (*n > left(c) / least)
-        return pv_fail(PV_E_ARG, "message: a value tells of %u elements or bytes, %zu bytes remain", *n, left(c));
+        return pv_fail(PV_E_ARG, "message: a value tells of %u elements or bytes, %zu bytes remain", *n,
+                       left(c));
     return PV_OK;
 }
 
@@ -208,8 +212,8 @@ static const struct {
 #define N_DTYPES ((int)(sizeof dtypes / sizeof *dtypes))
 
 typedef struct numpy {
-    bool array;                /* else a scalar */
-    token data, dtype, shape;  /* shape: its head; what follows is at `dims` */
+    bool array;               /* else a scalar */
+    token data, dtype, shape; /* shape: its head; what follows is at `dims` */
     cursor dims;
 } numpy;
 
@@ -243,15 +247,17 @@ static pv_status read_numpy(reader *r, const char *name, uint32_t pairs, int dep
     for (uint32_t i = 0; i < pairs; i++) {
         token key, value = {NIL};
         pv_status st = next(&r->c, &key);
-        unsigned which = st                                                        ? 0
+        unsigned which = st                                                     ? 0
                          : is(&key, v->array ? "__ndarray__" : "__npgeneric__") ? MARK
                          : is(&key, "data")                                     ? DATA
                          : is(&key, "dtype")                                    ? DTYPE
                          : is(&key, "shape") && v->array                        ? SHAPE
                                                                                 : 0;
         if (!st && (!which || seen & which))
-            st = pv_fail(PV_E_ARG, "field '%s': expected __ndarray__, data, dtype, shape once each (a scalar has no shape)",
-                         name);
+            st = pv_fail(
+                PV_E_ARG,
+                "field '%s': expected __ndarray__, data, dtype, shape once each (a scalar has no shape)",
+                name);
         seen |= which;
         cursor begin = r->c;
         if (!st)
@@ -267,14 +273,16 @@ static pv_status read_numpy(reader *r, const char *name, uint32_t pairs, int dep
         if (which == MARK && (value.kind != TRUTH || !value.i64))
             return pv_fail(PV_E_ARG, "field '%s': expected true behind the mark of a numpy value", name);
     }
-    return seen == all ? PV_OK : pv_fail(PV_E_ARG, "field '%s': a numpy value without its data, dtype or shape", name);
+    return seen == all
+               ? PV_OK
+               : pv_fail(PV_E_ARG, "field '%s': a numpy value without its data, dtype or shape", name);
 }
 
 static pv_status read_dims(const char *name, numpy *v, size_t size, int *n_dims, int64_t *dim)
 {
     if (v->shape.kind != LIST || v->shape.n > 4)
-        return pv_fail(PV_E_SHAPE, "field '%s': shape: expected a list of at most 4 numbers, came %s of %u", name,
-                       kind_name[v->shape.kind], v->shape.n);
+        return pv_fail(PV_E_SHAPE, "field '%s': shape: expected a list of at most 4 numbers, came %s of %u",
+                       name, kind_name[v->shape.kind], v->shape.n);
     uint64_t bytes = size;
     *n_dims = (int)v->shape.n;
     for (int i = 0; i < *n_dims; i++) {
@@ -283,13 +291,15 @@ static pv_status read_dims(const char *name, numpy *v, size_t size, int *n_dims,
         if (st)
             return st;
         if (t.kind != INTEGER || t.beyond || t.i64 < 1 || (uint64_t)t.i64 > v->data.n / bytes)
-            return pv_fail(PV_E_SHAPE, "field '%s': dim %d of its shape does not fit its %u bytes of data", name, i, v->data.n);
+            return pv_fail(PV_E_SHAPE, "field '%s': dim %d of its shape does not fit its %u bytes of data",
+                           name, i, v->data.n);
         dim[i] = t.i64;
         bytes *= (uint64_t)t.i64;
     }
-    return bytes == v->data.n ? PV_OK
-                              : pv_fail(PV_E_SHAPE, "field '%s': its shape stands for %llu bytes, its data are %u", name,
-                                        (unsigned long long)bytes, v->data.n);
+    return bytes == v->data.n
+               ? PV_OK
+               : pv_fail(PV_E_SHAPE, "field '%s': its shape stands for %llu bytes, its data are %u", name,
+                         (unsigned long long)bytes, v->data.n);
 }
 
 static pv_status add_array(reader *r, const char *name, numpy *v)
@@ -300,8 +310,9 @@ static pv_status add_array(reader *r, const char *name, numpy *v)
         d++;
     bool text = v->dtype.kind == TEXT || v->dtype.kind == BYTES;
     if (d == N_DTYPES)
-        return pv_fail(PV_E_SHAPE, "field '%s': expected dtype |u1, <i4, <i8, <f4, <f8 or |b1, came '%.*s'", name,
-                       text ? v->dtype.n < 16 ? (int)v->dtype.n : 16 : 1, text ? (const char *)v->dtype.at : "?");
+        return pv_fail(PV_E_SHAPE, "field '%s': expected dtype |u1, <i4, <i8, <f4, <f8 or |b1, came '%.*s'",
+                       name, text ? v->dtype.n < 16 ? (int)v->dtype.n : 16 : 1,
+                       text ? (const char *)v->dtype.at : "?");
     if (v->data.kind != BYTES)
         return pv_fail(PV_E_ARG, "field '%s': data: expected bytes, came %s", name, kind_name[v->data.kind]);
     size_t size = dtypes[d].size;
@@ -338,7 +349,11 @@ static pv_status add_value(reader *r, const char *name, const token *t)
     if (t->kind == NIL || t->kind == MAP || t->kind == LIST || t->beyond)
         return pv_fail(PV_E_ARG, "field '%s': expected an array, a number or text, came %s", name,
                        t->beyond ? "a number beyond int64" : kind_name[t->kind]);
-    st = add(r, name, t->kind == FLOAT ? PV_FIELD_F64 : t->kind == INTEGER ? PV_FIELD_I64 : PV_FIELD_BOOL, NULL, &f);
+    st = add(r, name,
+             t->kind == FLOAT     ? PV_FIELD_F64
+             : t->kind == INTEGER ? PV_FIELD_I64
+                                  : PV_FIELD_BOOL,
+             NULL, &f);
     if (st)
         return st;
     int i = (int)(f - r->out->field);
@@ -355,7 +370,8 @@ static pv_status add_value(reader *r, const char *name, const token *t)
 static pv_status add_list(reader *r, const char *name, uint32_t n)
 {
     if (n < 1 || n > WIRE_MAX_LIST)
-        return pv_fail(PV_E_SHAPE, "field '%s': expected a list of 1 to %d numbers, came %u", name, WIRE_MAX_LIST, n);
+        return pv_fail(PV_E_SHAPE, "field '%s': expected a list of 1 to %d numbers, came %u", name,
+                       WIRE_MAX_LIST, n);
     pv_field *f;
     pv_status st = add(r, name, PV_FIELD_F64, NULL, &f);
     if (st)
@@ -367,7 +383,8 @@ static pv_status add_list(reader *r, const char *name, uint32_t n)
         token t;
         st = next(&r->c, &t);
         if (!st && t.kind != INTEGER && t.kind != FLOAT)
-            st = pv_fail(PV_E_ARG, "field '%s': expected a list of numbers, element %u is %s", name, i, kind_name[t.kind]);
+            st = pv_fail(PV_E_ARG, "field '%s': expected a list of numbers, element %u is %s", name, i,
+                         kind_name[t.kind]);
         if (st)
             return st;
         x[i] = t.f64;
@@ -499,7 +516,8 @@ static void put_number(wire_buffer *b, uint8_t type, uint64_t v, unsigned size)
     put(b, text, 1 + size);
 }
 
-/* The shortest head, as Python's msgpack writes it: `fix` for n <= most, else `type` of 1, 2 or 4 bytes, or of 2 and 4. */
+/* The shortest head, as Python's msgpack writes it: `fix` for n <= most, else `type` of 1, 2 or 4 bytes, or
+ * of 2 and 4. */
 static void put_head(wire_buffer *b, uint32_t n, int fix, uint32_t most, uint8_t type, bool has8)
 {
     if (fix && n <= most)
@@ -541,8 +559,16 @@ void wire_integer(wire_buffer *b, uint64_t v)
     if (v <= 0x7f)
         put_number(b, (uint8_t)v, 0, 0);
     else
-        put_number(b, v <= 0xff ? 0xcc : v <= 0xffff ? 0xcd : v <= 0xffffffff ? 0xce : 0xcf, v,
-                   v <= 0xff ? 1 : v <= 0xffff ? 2 : v <= 0xffffffff ? 4 : 8);
+        put_number(b,
+                   v <= 0xff         ? 0xcc
+                   : v <= 0xffff     ? 0xcd
+                   : v <= 0xffffffff ? 0xce
+                                     : 0xcf,
+                   v,
+                   v <= 0xff         ? 1
+                   : v <= 0xffff     ? 2
+                   : v <= 0xffffffff ? 4
+                                     : 8);
 }
 
 void wire_truth(wire_buffer *b, bool value)

@@ -8,7 +8,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static size_t width(pv_field_type type)
 {
-    return type == PV_FIELD_I32 || type == PV_FIELD_F32 ? 4 : type == PV_FIELD_I64 || type == PV_FIELD_F64 ? 8 : 1;
+    return type == PV_FIELD_I32 || type == PV_FIELD_F32   ? 4
+           : type == PV_FIELD_I64 || type == PV_FIELD_F64 ? 8
+                                                          : 1;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
