@@ -156,6 +156,15 @@ static void *wait_for_signals(void *arg)
     return NULL;
 }
 
+static void wait_no_more(serve *s)
+{
+    if (s->waits) {
+        pthread_cancel(s->signals);
+        pthread_join(s->signals, NULL);
+    }
+    s->waits = false;
+}
+
 static pv_status begin(serve *s)
 {
     serve_worker *w = &s->worker;
@@ -207,6 +216,7 @@ static int work(serve *s)
     fflush(stdout);
     serve_sockets_run(s->sockets);
     if (serve_worker_busy(&s->worker)) { /* an inference cannot be broken off, and is not waited for */
+        wait_no_more(s);
         fflush(NULL);
         _exit(CLI_OK);
     }
@@ -219,10 +229,7 @@ int serve_main(int argc, char **argv)
     int code = parse(&s, argc, argv);
     if (code == CLI_GO)
         code = work(&s);
-    if (s.waits) {
-        pthread_cancel(s.signals);
-        pthread_join(s.signals, NULL);
-    }
+    wait_no_more(&s);
     serve_worker_stop(&s.worker);
     serve_sockets_close(&s.sockets);
     pv_session_destroy(&s.worker.session);
