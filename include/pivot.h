@@ -9,7 +9,8 @@
  *     same) before the call, also where the library fills it in; another size than one it knows is PV_E_ARG. All
  *     other zero values of parameters are sensible defaults. A struct need only live during the call.
  *   - Strings are UTF-8. Images are RGB, 8 bit, row by row from the top.
- *   - The library never exits, aborts, prints to stdout or reads environment variables.
+ *   - The library never exits, aborts or prints to stdout, and reads no environment variables but those that say where it may
+ *     keep things (pv_backend_params.cache).
  *   - A NaN or an infinity never leaves it: input that is not finite is refused, and a chunk that is not
  *     finite is a status with the caller's buffer untouched.
  *
