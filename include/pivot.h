@@ -9,8 +9,8 @@
  *     same) before the call, also where the library fills it in; another size than one it knows is PV_E_ARG. All
  *     other zero values of parameters are sensible defaults. A struct need only live during the call.
  *   - Strings are UTF-8. Images are RGB, 8 bit, row by row from the top.
- *   - The library never exits, aborts or prints to stdout, and reads no environment variables but those that say where it may
- *     keep things (pv_backend_params.cache).
+ *   - The library never exits, aborts or prints to stdout. Of the environment it reads where it may keep things
+ *     (pv_backend_params.cache), and the CUDA backend PIVOT_CUDA_PLAIN (docs/building.md).
  *   - A NaN or an infinity never leaves it: input that is not finite is refused, and a chunk that is not
  *     finite is a status with the caller's buffer untouched.
  *
