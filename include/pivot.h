@@ -10,7 +10,8 @@
  *     other zero values of parameters are sensible defaults. A struct need only live during the call.
  *   - Strings are UTF-8. Images are RGB, 8 bit, row by row from the top.
  *   - The library never exits, aborts or prints to stdout. Of the environment it reads where it may keep things
- *     (pv_backend_params.cache), and the CUDA backend PIVOT_CUDA_PLAIN (docs/building.md).
+ *     (pv_backend_params.cache), and the CUDA backend which kernels and launches to
+ *     avoid (PIVOT_CUDA_PLAIN, PIVOT_CUDA_DEPENDENT: docs/building.md).
  *   - A NaN or an infinity never leaves it: input that is not finite is refused, and a chunk that is not
  *     finite is a status with the caller's buffer untouched.
  *
