@@ -22,8 +22,9 @@
  *   [K / 16][row / 8][lane][2 words]; the first operand are the weights, so an accumulator piece, turned over by movmatrix, is
  *   just one such group of 256 bytes. RoPE's halves and GeGLU's pairs are put into lines g and g + 8 of one tile, so that
  *   they meet in one thread.
- * The norm without a pass of its own: the owner of x publishes x (1 + scale) and its share of the sum of squares; the product's
- *   owner multiplies by 1 / rms. The shift rides along as one more row of x: its product is what has to be added to all rows.
+ * The norm without a pass of its own: the owner of x publishes x (1 + scale) and its share of the sum of squares; each
+ *   block multiplies its part of the product by 1 / rms. The shift rides along as one more row of x: its product is what has
+ *   to be added to all rows.
  * Two generations of what several blocks read lie side by side, and the writer of a word clears the one before when it
  *   writes the next. It may: to write, it needed sums over all K of this layer's or the last layer's o, which every block
  *   could only give after it had read what is cleared. Of partial sums, which are all written anew in each layer, the last
@@ -781,7 +782,7 @@ template <int NT> static __device__ inline void run_layers(const expert_args &a,
 }
 
 template <int NT>
-static __global__ void __cluster_dims__(2) __launch_bounds__(THREADS, 1)
+static __global__ void __launch_bounds__(THREADS, 1)
     expert(const __grid_constant__ expert_args a)
 {
     extern __shared__ __align__(16) unsigned char memory[];
