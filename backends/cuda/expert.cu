@@ -31,7 +31,7 @@
  * Numerics: f32 sums in a fixed order; x (1 + scale), q, k, v, weights of attention, its result and gelu(gate) up rounded to
  *   bf16; h, gate, up and q, k before RoPE are not rounded (the body rounds them). Same input, same device: same bytes.
  * Size: the loop over phases is kept small, every function that is not tiny stands in it once: unrolled or inlined more often it
- *   outgrows the instruction cache, which costs more than all else (docs/cuda.md).
+ *   outgrows the instruction cache, which costs more than all else.
  * Bound: latency of handing over (ten times a layer), then bytes of the weights. */
 #include "exchange.cuh"
 #include "mma.cuh"
@@ -780,8 +780,16 @@ template <int NT> static __device__ inline void run_layers(const expert_args &a,
         }
 }
 
+/* Two blocks that have the same keys stand side by side, where there are clusters. (All devices that launch it have them, not all
+ * that it is compiled for.) */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+#define PAIRS
+#else
+#define PAIRS __cluster_dims__(2)
+#endif
+
 template <int NT>
-static __global__ void __cluster_dims__(2) __launch_bounds__(THREADS, 1)
+static __global__ void PAIRS __launch_bounds__(THREADS, 1)
     expert(const __grid_constant__ expert_args a)
 {
     extern __shared__ __align__(16) unsigned char memory[];
