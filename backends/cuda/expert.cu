@@ -395,13 +395,13 @@ static __device__ inline void turn_and_publish(const expert_args &a, const layer
     hi = turn_over(hi);
     lo = turn_over(lo);
     int key = n * 8 + lane / 4, word = key * (HEAD / 2) + tile % 16 * 4 + lane % 4;
-    if (key >= a.rows)
-        return;
     int to = tile < 144 ? at::k : at::v;
-    exchange_store(now + to + word, hi);
+    exchange_store(now + to + word, hi); /* of all rows: the next launch may have more */
     exchange_store(now + to + word + HEAD / 4, lo);
     exchange_store(old + to + word, NOTHING);
     exchange_store(old + to + word + HEAD / 4, NOTHING);
+    if (key >= a.rows)
+        return;
     uint32_t *cache = (uint32_t *)(tile < 144 ? w.k_cache : w.v_cache);
     cache[word] = hi;
     cache[word + HEAD / 4] = lo;
