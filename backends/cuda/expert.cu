@@ -768,8 +768,8 @@ template <int NT> static __device__ inline void run_layers(const expert_args &a,
             for (int k = 0; k < 4; k++)
                 y[0][k] = y[1][k];
         }
-        if (p == O || p == DOWN)
-            __threadfence(); /* what was cleared is so before it is written again */
+        if (p == O || p == DOWN || i == 0)
+            __threadfence(); /* what was cleared is so before it is written again (x of the first layer above) */
     }
     if (own >= 0)
 #pragma unroll
