@@ -28,8 +28,8 @@
  *   writes the next. It may: to write, it needed sums over all K of this layer's or the last layer's o, which every block
  *   could only give after it had read what is cleared. Of partial sums, which are all written anew in each layer, the last
  *   bit tells the generation, and nothing is cleared.
- * Numerics: f32 sums in a fixed order; x (1 + scale), q, k, v, weights of attention, its result and gelu(gate) up rounded to
- *   bf16; h, gate, up and q, k before RoPE are not rounded (the body rounds them). Same input, same device: same bytes.
+ * Numerics: f32 sums in a fixed order; x (1 + scale), shift, q, k, v, weights of attention, its result and gelu(gate) up
+ *   rounded to bf16; h, gate, up and q, k before RoPE are not rounded (the body rounds them). Same input, same device: same bytes.
  * Size: the loop over phases is kept small, every function that is not tiny stands in it once: unrolled or inlined more often it
  *   outgrows the instruction cache, which costs more than all else.
  * Bound: latency of handing over (ten times a layer), then bytes of the weights. */
@@ -852,10 +852,12 @@ static size_t own(const cuda_device *device, const pv_node *n)
            (COUNTER_WORDS + (size_t)(pieces_of(n) == 2 ? place<2>::words : place<7>::words));
 }
 
-/* The same in everything but weights, modulation and caches. */
+/* The same in everything but weights, modulation and caches, which are of one size. */
 static bool joins(const cuda_call *c, const cuda_call *next)
 {
-    return c->node->attr.expert.eps == next->node->attr.expert.eps &&
+    return c->node->in[12]->dim[0] == next->node->in[12]->dim[0] &&
+           c->node->in[10]->dim[0] == next->node->in[10]->dim[0] &&
+           c->node->attr.expert.eps == next->node->attr.expert.eps &&
            c->node->attr.expert.scale == next->node->attr.expert.scale && c->in[10] == next->in[10] &&
            c->in[11] == next->in[11] && c->in[14] == next->in[14];
 }
