@@ -105,6 +105,7 @@ def ctype_of(declared: str) -> object:
     plain = " ".join(declared.replace("const ", "").replace("*", " *").split()).replace("* *", "**")
     simple = {
         "void": None,
+        "void *": ctypes.c_void_p,
         "char *": ctypes.c_char_p,
         "int": ctypes.c_int,
         "int *": ctypes.POINTER(ctypes.c_int),
@@ -123,15 +124,23 @@ def ctype_of(declared: str) -> object:
     return {"*": ctypes.c_void_p, "**": ctypes.POINTER(ctypes.c_void_p)}[stars]
 
 
+def types_of(arguments: str) -> list:
+    """Of a declaration's arguments, which all have names."""
+    return [ctype_of(re.match(r"(.*?)\w+$", a.strip()).group(1)) for a in arguments.split(",") if a.strip() != "void"]
+
+
+def test_progress():
+    arguments = re.search(r"typedef void \(\*pv_progress_fn\)\(([^;]*)\);", re.sub(r"\s+", " ", preprocessed())).group(1)
+    assert types_of(arguments) == list(c.progress_fn._argtypes_)
+
+
 def test_every_function():
     text = re.sub(r"\s+", " ", preprocessed())
     text = text.replace('__attribute__((visibility("default")))', "\n@")
     found = {}
     for result, name, arguments in re.findall(r"^@ ([\w *]+?)(pv_\w+)\(([^;]*)\);", text, re.M):
-        if name in NO_FUNCTIONS:
-            continue
-        types = [re.match(r"(.*?)\w+$", a.strip()).group(1) for a in arguments.split(",") if a.strip() != "void"]
-        found[name] = (ctype_of(result), [ctype_of(t) for t in types])
+        if name not in NO_FUNCTIONS:
+            found[name] = (ctype_of(result), types_of(arguments))
     assert found == c.FUNCTIONS
 
 
