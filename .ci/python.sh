@@ -14,6 +14,8 @@ export PATH=$work/venv/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHEC
 unset PYTHONPATH PIVOT_LIBRARY
 pip install --quiet ".[test]" -C cmake.define.PV_WERROR=ON -C cmake.define.PV_CUDA=OFF -C cmake.define.PV_BLAS=ON \
     -C cmake.define.PV_TOKENIZER=ON
+pip install --quiet dm-tree typing_extensions
+pip install --quiet --no-deps openpi-client # it wants numpy 1, which what is tested here does not need
 files=$(pip show --files pivot | grep -c 'pivot/libpivot.so$')
 [ "$files" = 1 ] || { echo "the wheel has $files files libpivot.so"; exit 1; }
 mypy --no-incremental python/pivot
