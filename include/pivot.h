@@ -262,6 +262,69 @@ typedef struct pv_memory_info {
 
 PV_API pv_status pv_session_memory(const pv_session *session, pv_memory_info *out);
 
+/* ---- Robot: a robot's own observations and actions -------------------------------------------------------- */
+
+/* One value of an observation as a robot sends it. Maps in maps are flattened with '/': "images/cam_high". */
+typedef enum pv_field_type {
+    PV_FIELD_U8, PV_FIELD_I32, PV_FIELD_I64, PV_FIELD_F32, PV_FIELD_F64, PV_FIELD_BOOL, PV_FIELD_TEXT, PV_FIELD_TYPE_COUNT
+} pv_field_type;
+
+typedef struct pv_field {
+    const char *key;
+    pv_field_type type;
+    int n_dims;       /* 0 (one number) to 4 */
+    int64_t dim[4];
+    const void *data; /* C order, of the host's byte order, aligned or not. Text: UTF-8, dim[0] bytes, not terminated */
+} pv_field;
+
+/* A robot as data: which keys hold its pictures, state and prompt, what is converted on the way in and out
+ * (docs/robots.md). It does not change: any number of threads may share it. */
+typedef struct pv_robot pv_robot;
+
+/* "libero", "droid", "aloha" (pv_robot_list), else the path of a JSON file. PV_E_FILE with the key that is wrong. */
+PV_API pv_status pv_robot_load(const char *name_or_path, pv_robot **out);
+PV_API void pv_robot_free(pv_robot **robot);
+PV_API const char *pv_robot_list(int i); /* name of built-in robot i = 0, 1, ..., NULL behind the last */
+
+#define PV_MAX_STATE_KEYS 16
+
+typedef struct pv_robot_info {
+    size_t size;
+    const char *name, *about;           /* strings live as long as the robot */
+    int n_cameras;
+    const char *slot[PV_MAX_CAMERAS];   /* the model's camera ... */
+    const char *key[PV_MAX_CAMERAS];    /* ... and the key of its picture; NULL: this robot has none, the camera stays absent */
+    bool optional[PV_MAX_CAMERAS];      /* the picture may be missing: the camera is then absent */
+    int n_state_keys;
+    const char *state_key[PV_MAX_STATE_KEYS]; /* one behind the other they are the state */
+    int state_key_dim[PV_MAX_STATE_KEYS];
+    int state_dim;                      /* numbers of the state */
+    const char *prompt_key;
+    const char *default_prompt;         /* where no prompt comes; NULL: there must be one */
+    int action_dim;                     /* columns of its actions */
+    bool delta;                         /* some of the model's actions are relative to the state */
+    const char *json;                   /* the whole description */
+} pv_robot_info;
+
+PV_API pv_status pv_robot_describe(const pv_robot *robot, pv_robot_info *out);
+
+/* What a robot saw, as the model takes it: pictures RGB u8 row by row, state in the units of the statistics, prompt. A frame
+ * holds copies, so fields may go. One thread a frame at a time. */
+typedef struct pv_frame pv_frame;
+
+/* Fields to a frame. *frame NULL: a new one; else an earlier frame, whose memory is used again; after a failure it holds no
+ * observation. Keys that the robot does not know are passed over, except where it says otherwise. PV_E_ARG, PV_E_SHAPE,
+ * PV_E_NOT_FINITE: key, what was expected, what came. */
+PV_API pv_status pv_robot_observe(const pv_robot *robot, const pv_field *fields, int n_fields, pv_frame **frame);
+PV_API const pv_observation *pv_frame_observation(const pv_frame *frame); /* for pv_session_infer; NULL: it holds none */
+PV_API void pv_frame_free(pv_frame **frame);
+
+/* Actions of a session (pv_infer_params.actions_f64, [horizon][dims], dims the model's action_dim) to those of the robot:
+ * out [horizon][action_dim of the robot]. frame: the one inferred from, for actions relative to its state. model: the one
+ * inferred with; NULL: that state as it came, not as it comes back from the model's statistics. On failure out is untouched. */
+PV_API pv_status pv_robot_act(const pv_robot *robot, const pv_model *model, const pv_frame *frame, const double *actions,
+                              int horizon, int dims, double *out);
+
 #ifdef __cplusplus
 }
 #endif
