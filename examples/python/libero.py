@@ -59,13 +59,13 @@ def axis_angle(quat):
 
 
 def observation_of(seen, task):
-    """What the policy is shown. The training data has both pictures turned by 180 degrees."""
+    """What openpi's policy is shown. The training data has both pictures turned by 180 degrees."""
     return {
-        "images": {
-            "base_0_rgb": seen["agentview_image"][::-1, ::-1],
-            "left_wrist_0_rgb": seen["robot0_eye_in_hand_image"][::-1, ::-1],
-        },
-        "state": np.concatenate([seen["robot0_eef_pos"], axis_angle(seen["robot0_eef_quat"]), seen["robot0_gripper_qpos"]]),
+        "observation/image": seen["agentview_image"][::-1, ::-1],
+        "observation/wrist_image": seen["robot0_eye_in_hand_image"][::-1, ::-1],
+        "observation/state": np.concatenate(
+            [seen["robot0_eef_pos"], axis_angle(seen["robot0_eef_quat"]), seen["robot0_gripper_qpos"]]
+        ),
         "prompt": task,
     }
 
@@ -99,7 +99,8 @@ def main():
     parser.add_argument("--steps", type=int, default=20)
     given = parser.parse_args()
     # LIBERO's policies are not told their state, which openpi's configuration says and its checkpoint does not
-    with pivot.load(given.model, given.backend, tokenizer=given.tokenizer, discrete_state=False) as policy:
+    how = {"robot": "libero", "tokenizer": given.tokenizer, "discrete_state": False}
+    with pivot.load(given.model, given.backend, **how) as policy:
         print(f"{policy.device.backend}: {policy.device.name}")
         done = episode(policy, StandIn(), given.task, given.steps)
         print("done" if done else f"not done after {given.steps} steps")

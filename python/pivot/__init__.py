@@ -23,6 +23,7 @@ from .errors import (
     UnsupportedError,
 )
 from .policy import ModelInfo, Policy, load
+from .robot import RobotInfo, robots
 
 __version__: str = _lib.pv_version().decode()
 
@@ -38,10 +39,12 @@ __all__ = [
     "NotFiniteError",
     "OutOfMemoryError",
     "Policy",
+    "RobotInfo",
     "ShapeError",
     "UnavailableError",
     "UnsupportedError",
     "backends",
     "devices",
     "load",
+    "robots",
 ]

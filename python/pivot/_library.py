@@ -11,15 +11,17 @@ import ctypes
 import operator
 import os
 import pathlib
-from ctypes import POINTER, c_bool, c_char, c_char_p, c_double, c_float, c_int, c_int32, c_size_t, c_uint8
-from ctypes import c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, c_bool, c_char, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_size_t
+from ctypes import c_uint8, c_uint32, c_uint64, c_void_p
 from typing import Any
 
 from . import errors
 
 ABI_VERSION = 1
 MAX_CAMERAS = 16
+MAX_STATE_KEYS = 16
 AUTO, ON, OFF = 0, 1, 2  # pv_switch
+FIELD_U8, FIELD_I32, FIELD_I64, FIELD_F32, FIELD_F64, FIELD_BOOL, FIELD_TEXT = range(7)  # pv_field_type
 
 progress_fn = ctypes.CFUNCTYPE(None, c_void_p, c_char_p, c_uint64, c_uint64)
 
@@ -130,6 +132,37 @@ class pv_observation(Sized):
     ]
 
 
+class pv_field(ctypes.Structure):
+    _fields_ = [
+        ("key", c_char_p),
+        ("type", c_int),
+        ("n_dims", c_int),
+        ("dim", c_int64 * 4),
+        ("data", c_void_p),
+    ]
+
+
+class pv_robot_info(Sized):
+    _fields_ = [
+        ("size", c_size_t),
+        ("name", c_char_p),
+        ("about", c_char_p),
+        ("n_cameras", c_int),
+        ("slot", c_char_p * MAX_CAMERAS),
+        ("key", c_char_p * MAX_CAMERAS),
+        ("optional", c_bool * MAX_CAMERAS),
+        ("n_state_keys", c_int),
+        ("state_key", c_char_p * MAX_STATE_KEYS),
+        ("state_key_dim", c_int * MAX_STATE_KEYS),
+        ("state_dim", c_int),
+        ("prompt_key", c_char_p),
+        ("default_prompt", c_char_p),
+        ("action_dim", c_int),
+        ("delta", c_bool),
+        ("json", c_char_p),
+    ]
+
+
 class pv_infer_params(Sized):
     _fields_ = [
         ("size", c_size_t),
@@ -192,6 +225,14 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "pv_model_load": (STATUS, [c_char_p, POINTER(pv_model_params), POINTER(HANDLE)]),
     "pv_model_free": (None, [POINTER(HANDLE)]),
     "pv_model_describe": (STATUS, [HANDLE, POINTER(pv_model_info)]),
+    "pv_robot_load": (STATUS, [c_char_p, POINTER(HANDLE)]),
+    "pv_robot_free": (None, [POINTER(HANDLE)]),
+    "pv_robot_list": (c_char_p, [c_int]),
+    "pv_robot_describe": (STATUS, [HANDLE, POINTER(pv_robot_info)]),
+    "pv_robot_observe": (STATUS, [HANDLE, POINTER(pv_field), c_int, POINTER(HANDLE)]),
+    "pv_frame_observation": (POINTER(pv_observation), [HANDLE]),
+    "pv_frame_free": (None, [POINTER(HANDLE)]),
+    "pv_robot_act": (STATUS, [HANDLE, HANDLE, HANDLE, POINTER(c_double), c_int, c_int, POINTER(c_double)]),
     "pv_session_create": (STATUS, [HANDLE, HANDLE, POINTER(pv_session_params), POINTER(HANDLE)]),
     "pv_session_destroy": (None, [POINTER(HANDLE)]),
     "pv_session_infer": (STATUS, [HANDLE, POINTER(pv_observation), POINTER(pv_infer_params), POINTER(c_float)]),

@@ -17,7 +17,7 @@ from . import _library as c
 from .errors import ArgumentError, ShapeError
 
 
-def _came(array: NDArray[Any]) -> str:
+def came(array: NDArray[Any]) -> str:
     return f"{array.dtype} of shape {array.shape}"
 
 
@@ -28,7 +28,7 @@ def array_of(what: str, value: object) -> NDArray[Any]:
     except Exception as wrong:
         raise ShapeError(f"{what}: cannot be read as an array: {wrong}") from wrong
     if array.dtype.kind not in "biuf":
-        raise ShapeError(f"{what}: expected numbers, came {_came(array)}")
+        raise ShapeError(f"{what}: expected numbers, came {came(array)}")
     return array
 
 
@@ -38,7 +38,7 @@ def picture(camera: str, value: object) -> tuple[c.pv_image, object]:
     what = f"images: camera {camera!r}"
     array = array_of(what, value)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        raise ShapeError(f"{what}: expected uint8 [height, width, 3], came {_came(array)}")
+        raise ShapeError(f"{what}: expected uint8 [height, width, 3], came {came(array)}")
     height, width = array.shape[:2]
     stride = 0
     if not array.flags.c_contiguous:
@@ -60,7 +60,7 @@ def state(value: object) -> NDArray[np.float64]:
     """float64 [n]; other real numbers are converted, which is exact for float32 and integers below 2^53."""
     array = array_of("state", value)
     if array.ndim != 1 or array.dtype.kind == "b":
-        raise ShapeError(f"state: expected numbers [n], came {_came(array)}")
+        raise ShapeError(f"state: expected numbers [n], came {came(array)}")
     return np.ascontiguousarray(array, dtype=np.float64)
 
 
@@ -68,7 +68,7 @@ def tokens(value: object) -> NDArray[np.int32]:
     """int32 [n] from whole numbers."""
     array = array_of("tokens", value)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):  # an empty list is an array of floats
-        raise ShapeError(f"tokens: expected whole numbers [n], came {_came(array)}")
+        raise ShapeError(f"tokens: expected whole numbers [n], came {came(array)}")
     if array.size and (int(array.min()) < 0 or int(array.max()) > 2**31 - 1):
         raise ArgumentError(f"tokens: expected ids of 0 to {2**31 - 1}, came {array.min()} to {array.max()}")
     return np.ascontiguousarray(array, dtype=np.int32)
@@ -78,7 +78,7 @@ def noise(value: object, horizon: int, dim: int) -> NDArray[np.float32]:
     """float32 [horizon, dim] or, as openpi allows it, [1, horizon, dim]; float64 is rounded."""
     array = array_of("noise", value)
     if array.dtype.kind != "f" or array.shape not in ((horizon, dim), (1, horizon, dim)):
-        raise ShapeError(f"noise: expected float32 [{horizon}, {dim}], came {_came(array)}")
+        raise ShapeError(f"noise: expected float32 [{horizon}, {dim}], came {came(array)}")
     return _floats(array)
 
 
@@ -86,7 +86,7 @@ def timesteps(value: object) -> NDArray[np.float32]:
     """float32 [steps + 1], from 1 down to 0."""
     array = array_of("timesteps", value)
     if array.ndim != 1 or array.size < 2 or array.dtype.kind == "b":
-        raise ShapeError(f"timesteps: expected numbers [steps + 1], came {_came(array)}")
+        raise ShapeError(f"timesteps: expected numbers [steps + 1], came {came(array)}")
     return _floats(array)
 
 

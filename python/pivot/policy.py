@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
+import time
 import types
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,8 @@ from numpy.typing import NDArray
 from . import _library as c
 from . import arrays, device as devices
 from .device import Device
-from .errors import ArgumentError
+from .errors import ArgumentError, ShapeError
+from .robot import Robot, RobotInfo
 
 Progress = Callable[[str, int, int], None]
 Path = Union[str, "os.PathLike[str]"]
@@ -53,11 +55,12 @@ class ModelInfo:
 
 
 class _Loaded:
-    """Backend and model, freed with the last session that holds them."""
+    """Backend, model and robot, freed with the last session that holds them."""
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
         self.model = c.HANDLE()
+        self.robot: Robot | None = None
         self.users = 1
         self.lock = threading.Lock()
 
@@ -71,6 +74,8 @@ class _Loaded:
             self.users -= 1
             if self.users:
                 return
+        if self.robot:
+            self.robot.free()
         c.lib.pv_model_free(byref(self.model))
         c.lib.pv_backend_close(byref(self.backend))
 
@@ -106,8 +111,9 @@ class _Options:
     metadata: dict[str, Any]
 
 
-def _destroy(session: Any, loaded: _Loaded, process: int) -> None:
+def _destroy(session: Any, frame: Any, loaded: _Loaded, process: int) -> None:
     if os.getpid() == process:  # a child has neither the threads nor the device that would have to be ended
+        c.lib.pv_frame_free(byref(frame))
         c.lib.pv_session_destroy(byref(session))
         loaded.drop()
 
@@ -124,8 +130,10 @@ class Policy:
         self._process = os.getpid()
         self._count = 0
         self._session = c.HANDLE()
+        self._frame = c.HANDLE()  # what the robot saw last
         self.info = loaded.describe()
         self._device = loaded.device()
+        self._robot = loaded.robot.info if loaded.robot else None
         failed: list[BaseException] = []
 
         def report(_user: Any, what: bytes, done: int, total: int) -> None:
@@ -140,7 +148,7 @@ class Policy:
         if progress:
             params.progress = callback
         c.check(c.lib.pv_session_create(loaded.model, loaded.backend, byref(params), byref(self._session)))
-        self._finalize = weakref.finalize(self, _destroy, self._session, loaded.hold(), self._process)
+        self._finalize = weakref.finalize(self, _destroy, self._session, self._frame, loaded.hold(), self._process)
         self._finalize.atexit = False  # another thread may be at work in it; the process ends anyway
         if failed:
             self.close()
@@ -160,13 +168,16 @@ class Policy:
     ) -> dict[str, Any]:
         """Runs the policy once; blocks until the actions are there.
 
-        observation
+        observation, of a policy without a robot
             "images"   {camera: uint8 [height, width, 3], RGB}: at least one of `info.cameras`; one that is not there is absent
             "prompt"   the task in words, or in its place
             "tokens"   token ids [n], used as they are
             "state"    [n] in robot units, as in the statistics; optional unless the state is told in the prompt
             "noise"    as below; optional
             Arrays are read during the call alone, and copied only where their memory layout or dtype asks for it.
+        observation, of a policy with a robot
+            what openpi's policy for that robot takes, flat ("observation/image") or as maps in maps; `robot` tells the keys.
+            Other keys are passed over, except where the robot's description says otherwise
         noise
             float32 [horizon, model_dim] or [1, horizon, model_dim] to start from
         seed
@@ -174,17 +185,20 @@ class Policy:
         steps, schedule, timesteps
             of the denoising, in place of those of `load`. timesteps: [steps + 1] from 1 (noise) down to 0 (actions)
 
-        Returns {"actions": [horizon, action_dim], "policy_timing": {"infer_ms"}, "timing": {...}}. Actions are float64 in
-        robot units, as in the statistics; of a model without statistics float32 in model units. Times are milliseconds.
+        Returns {"actions": [horizon, action_dim], "policy_timing": {"infer_ms"}, "timing": {...}}. Actions are the robot's
+        own, float64; without a robot float64 in the units of the statistics; without statistics either, float32 in model
+        units. Times are milliseconds.
 
         Raises an `Error`; then nothing was run, or what was run is thrown away, and the policy can be used again unless a
         `DeviceError` says otherwise.
         """
-        info = self.info
-        seen, alive, own_noise = self._seen(observation)
-        if noise is not None and own_noise is not None:
-            raise ArgumentError("noise: given twice, in the observation and as an argument")
-        noise = own_noise if noise is None else noise
+        info, robot = self.info, self._loaded.robot
+        if not isinstance(observation, Mapping):
+            raise ArgumentError(f"observation: expected a dict, came {type(observation).__name__}")
+        if not robot and observation.get("noise") is not None:
+            if noise is not None:
+                raise ArgumentError("noise: given twice, in the observation and as an argument")
+            noise = observation["noise"]
         if noise is not None and seed is not None:
             raise ArgumentError("noise and seed exclude each other")
         if schedule is not None and timesteps is not None:
@@ -196,29 +210,41 @@ class Policy:
                 raise ArgumentError(f"steps: {steps}, but there are the {times.size} times of {times.size - 1} steps")
             steps = times.size - 1
         options = self._options
+        actions: NDArray[Any] = np.empty((info.horizon, info.action_dim), np.float32)
+        exact = np.empty((info.horizon, info.action_dim), np.float64)
         params = c.pv_infer_params(
             noise=arrays.f32(start),
             steps=options.steps if steps is None else c.whole_number("steps", steps),
             schedule=options.schedule if schedule is None else c.text("schedule", schedule),
             timesteps=arrays.f32(times),
             allow_truncation=options.allow_truncation,
+            actions_f64=arrays.f64(exact),
         )
-        actions: NDArray[Any] = np.empty((info.horizon, info.action_dim), np.float32)
-        exact = np.empty((info.horizon, info.action_dim), np.float64)
-        params.actions_f64 = arrays.f64(exact)
         timing = c.pv_timing()
+        seen, alive = robot.fields(observation) if robot else _plain(observation)
         with self._lock:
             self._must_be_usable()
             draws = noise is None and seed is None
             params.seed = self._seed(seed)
-            c.check(c.lib.pv_session_infer(self._session, byref(seen), byref(params), arrays.f32(actions)))
+            begun = time.perf_counter()
+            if robot:
+                c.check(c.lib.pv_robot_observe(robot.handle, seen, len(seen), byref(self._frame)))
+                seen = c.lib.pv_frame_observation(self._frame)
+            else:
+                seen = byref(seen)
+            ready = time.perf_counter()
+            c.check(c.lib.pv_session_infer(self._session, seen, byref(params), arrays.f32(actions)))
             c.check(c.lib.pv_session_timing(self._session, byref(timing)))
+            done = time.perf_counter()
+            if robot:
+                exact = robot.act(self._loaded.model, self._frame, exact)
             self._count += draws
+        robot_ms = (ready - begun + time.perf_counter() - done) * 1e3
         del alive  # until here
         return {
-            "actions": exact if info.has_stats else actions,
+            "actions": exact if robot or info.has_stats else actions,
             "policy_timing": {"infer_ms": timing.total_ms},
-            "timing": timing.as_dict(),
+            "timing": {**timing.as_dict(), **({"robot_ms": robot_ms} if robot else {})},
         }
 
     def reset(self) -> None:
@@ -237,6 +263,11 @@ class Policy:
     def device(self) -> Device:
         """What it runs on; `device.backend` is what "auto" chose. Clocks are those of when the policy was made."""
         return self._device
+
+    @property
+    def robot(self) -> RobotInfo | None:
+        """Whose observations it takes; None: plain ones."""
+        return self._robot
 
     @property
     def closed(self) -> bool:
@@ -296,33 +327,32 @@ class Policy:
             return c.whole_number("seed", given, 2**64 - 1)
         return (self._options.seed + self._count) % 2**64
 
-    def _seen(self, observation: Mapping[str, Any]) -> tuple[c.pv_observation, Sequence[object], object]:
-        """What C sees of it, what has to live meanwhile, and the noise in it."""
-        if not isinstance(observation, Mapping):
-            raise ArgumentError(f"observation: expected a dict, came {type(observation).__name__}")
-        for key in observation:
-            if key not in ("images", "state", "prompt", "tokens", "noise"):
-                raise ArgumentError(f"observation: unknown key {key!r}; expected images, state, prompt, tokens, noise")
-        given = {key: value for key, value in observation.items() if value is not None}
-        images = given.get("images", {})
-        if not isinstance(images, Mapping):
-            raise ArgumentError(f"images: expected a dict of arrays, came {type(images).__name__}")
-        if "prompt" in given and "tokens" in given:
-            raise ArgumentError("prompt and tokens exclude each other")
-        pictures = [arrays.picture(camera, value) for camera, value in images.items()]
-        state = arrays.state(given["state"]) if "state" in given else None
-        tokens = arrays.tokens(given["tokens"]) if "tokens" in given else None
-        array = arrays.array_in([image for image, _ in pictures])
-        seen = c.pv_observation(
-            images=array,
-            n_images=len(pictures),
-            prompt=c.text("prompt", given.get("prompt")),
-            tokens=arrays.i32(tokens),
-            n_tokens=0 if tokens is None else tokens.size,
-            state=arrays.f64(state),
-            n_state=0 if state is None else state.size,
-        )
-        return seen, (pictures, state, tokens, array), given.get("noise")
+
+def _plain(observation: Mapping[str, Any]) -> tuple[Any, Sequence[object]]:
+    """What C sees of an observation without a robot, and what has to live as long."""
+    for key in observation:
+        if key not in ("images", "state", "prompt", "tokens", "noise"):
+            raise ArgumentError(f"observation: unknown key {key!r}; expected images, state, prompt, tokens, noise")
+    given = {key: value for key, value in observation.items() if value is not None}
+    images = given.get("images", {})
+    if not isinstance(images, Mapping):
+        raise ArgumentError(f"images: expected a dict of arrays, came {type(images).__name__}")
+    if "prompt" in given and "tokens" in given:
+        raise ArgumentError("prompt and tokens exclude each other")
+    pictures = [arrays.picture(camera, value) for camera, value in images.items()]
+    state = arrays.state(given["state"]) if "state" in given else None
+    tokens = arrays.tokens(given["tokens"]) if "tokens" in given else None
+    array = arrays.array_in([image for image, _ in pictures])
+    seen = c.pv_observation(
+        images=array,
+        n_images=len(pictures),
+        prompt=c.text("prompt", given.get("prompt")),
+        tokens=arrays.i32(tokens),
+        n_tokens=0 if tokens is None else tokens.size,
+        state=arrays.f64(state),
+        n_state=0 if state is None else state.size,
+    )
+    return seen, (pictures, state, tokens, array)
 
 
 def load(
@@ -331,6 +361,7 @@ def load(
     recipe: str | None = None,
     steps: int = 10,
     *,
+    robot: Path | None = None,
     schedule: str | None = None,
     seed: int = 0,
     allow_truncation: bool = False,
@@ -358,6 +389,9 @@ def load(
         `policy.device`. A device that is there and fails is an error: nothing falls back.
     recipe
         "f32" (default): float32 arithmetic on weights as stored; "bf16": bfloat16 weights and activations
+    robot
+        "libero", another of `robots()`, or a JSON file (docs/robots.md): `infer` then takes that robot's own observations and
+        gives its own actions, as openpi's policies do
     steps, schedule
         of the denoising; steps 0: the model's own number; schedule None: "openpi"
     seed
@@ -397,10 +431,26 @@ def load(
     name = c.path("path", path)
     loaded = _Loaded(devices.open_device(backend, device, threads, sms, cache))
     try:
+        if robot is not None:
+            loaded.robot = Robot(robot)
         c.check(c.lib.pv_model_load(name, byref(params), byref(loaded.model)))
+        if loaded.robot:
+            _must_fit(loaded.robot.info, loaded.describe())
         return Policy(loaded, options, progress)
     finally:
         loaded.drop()
+
+
+def _must_fit(robot: RobotInfo, model: ModelInfo) -> None:
+    """What would be refused with the first observation, or after it, is refused before weights are read."""
+    for slot, key in robot.cameras.items():
+        if key is not None and slot not in model.cameras:
+            raise ArgumentError(f"robot {robot.name!r}: {key} is camera {slot!r}; the model has {', '.join(model.cameras)}")
+    if robot.action_dim > model.action_dim:
+        raise ShapeError(
+            f"robot {robot.name!r} has {robot.action_dim} actions, the model's statistics have {model.action_dim}: "
+            "statistics of that robot are needed (norm_stats=)"
+        )
 
 
 def _switch(value: bool | None) -> int:

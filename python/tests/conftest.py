@@ -36,3 +36,9 @@ def observation(**other: Any) -> dict[str, Any]:
     """One camera, three tokens; `other` adds or replaces, None takes away."""
     seen: dict[str, Any] = {"images": {CAMERAS[0]: picture(0)}, "tokens": [2, 5, 7], **other}
     return {key: value for key, value in seen.items() if value is not None}
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

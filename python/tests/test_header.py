@@ -61,7 +61,7 @@ def kind(field_type) -> str:
 KIND = """
 #define KIND(x) _Generic((x), bool: "bool", char: "char", double: "double", float: "float", int: "int", \\
     unsigned: "int", int64_t: "int64", uint64_t: "uint64", char *: "char[]", const char *: "text", \\
-    const char **: "text[]", int64_t *: "int64[]", default: "pointer")
+    const char **: "text[]", int64_t *: "int64[]", bool *: "bool[]", int *: "int[]", default: "pointer")
 """  # an enum is an unsigned int to the compiler; arrays become pointers
 
 
@@ -145,8 +145,10 @@ def test_every_function():
 
 
 def test_constants(tmp_path):
-    said = run_c('int main(void) { printf("%d\\n%d\\n%d\\n", PV_ABI_VERSION, PV_MAX_CAMERAS, PV_OFF); }\n', tmp_path)
-    assert said == [str(c.ABI_VERSION), str(c.MAX_CAMERAS), str(c.OFF)]
+    mirrored = {name: value for name, value in vars(c).items() if re.fullmatch(r"[A-Z]\w*", name) and type(value) is int}
+    assert len(mirrored) > 10
+    printed = "".join(f'printf("%d\\n", PV_{name});\n' for name in mirrored)
+    assert run_c(f"int main(void)\n{{\n{printed}}}\n", tmp_path) == [str(value) for value in mirrored.values()]
 
 
 def test_statuses(tmp_path):

@@ -12,7 +12,7 @@ import weakref
 import pytest
 
 import pivot
-from conftest import observation
+from conftest import observation, resident
 
 
 def chunk(policy, seed=0):
@@ -63,10 +63,6 @@ def test_garbage():
 
 def test_memory_returns():
     """200 policies one after the other do not grow the process."""
-
-    def resident():
-        with open("/proc/self/statm") as statm:
-            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def one():
         with pivot.load("synth:tiny", "cpu", threads=1) as policy, policy.twin() as twin:
@@ -180,7 +176,7 @@ policy = pivot.load("synth:tiny", "cpu", threads=2)
 
 def in_process(body):
     code = HEAD.format(tests=os.path.dirname(__file__)) + textwrap.dedent(body)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-W", "ignore:.*fork:DeprecationWarning", "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and done.stderr == "", done
     return done.stdout
 
