@@ -383,6 +383,12 @@ expect 4 'abacus' bench synth:tiny --backend abacus
 works '^parameters +1,340,096' inspect synth:tiny
 works '"layout"' inspect synth:tiny --json --tensors --plan --memory --graph text
 is_json pivot.inspect/1
+works '^camera +left_wrist_0_rgb +images/cam_left_wrist, may be missing' inspect --robot aloha
+works '^camera +right_wrist_0_rgb +absent' inspect --robot libero
+works '"state_dim"' inspect --robot droid --json
+is_json pivot.robot/1
+expect 1 "robot 'panda': neither built in \(libero, droid, aloha\)" inspect --robot panda
+expect 2 'came both' inspect synth:tiny --robot droid
 works '^# [0-9]+ nodes' inspect synth:tiny --graph text
 [ "$(head -c 1 out)" = '#' ]
 result "the graph stands alone" $?

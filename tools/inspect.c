@@ -10,7 +10,7 @@
 typedef struct inspect {
     cli_options common;
     bool tensors, plan, memory;
-    const char *graph, *pass;
+    const char *graph, *pass, *robot;
     int views, tokens, steps;
     pv_model *model;
     pv_backend *backend;
@@ -494,6 +494,46 @@ static int inspect_model(inspect *in)
     return code;
 }
 
+/* ---- robots ---- */
+
+static void print_robot(const pv_robot_info *r)
+{
+    printf("robot       %s%s%s\n", r->name, *r->about ? ": " : "", r->about);
+    for (int i = 0; i < r->n_cameras; i++)
+        printf("camera      %-18s %s%s\n", r->slot[i], r->key[i] ? r->key[i] : "absent",
+               r->optional[i] ? ", may be missing" : "");
+    printf("state       %d numbers\n", r->state_dim);
+    for (int i = 0; i < r->n_state_keys; i++)
+        printf("            %-4d %s\n", r->state_key_dim[i], r->state_key[i]);
+    printf("prompt      %s%s%s%s\n", r->prompt_key, r->default_prompt ? ", without it \"" : "",
+           r->default_prompt ? r->default_prompt : "", r->default_prompt ? "\"" : "");
+    printf("actions     %d numbers%s\n\n%s", r->action_dim, r->delta ? ", some relative to the state" : "", r->json);
+}
+
+static int inspect_robot(inspect *in)
+{
+    pv_robot *robot = NULL;
+    pv_robot_info info = {0};
+    int code = CLI_OK;
+    pv_status st = pv_robot_load(in->robot, &robot);
+    if (!st)
+        st = pv_robot_describe(robot, &info);
+    if (st) {
+        code = cli_fail(&in->common, st);
+    } else if (in->common.json) {
+        cJSON *json = cli_json("pivot.robot/1");
+        cJSON_AddStringToObject(json, "robot", info.name);
+        cJSON_AddNumberToObject(json, "state_dim", info.state_dim);
+        cJSON_AddNumberToObject(json, "action_dim", info.action_dim);
+        cJSON_AddItemToObject(json, "description", cJSON_Parse(info.json));
+        code = cli_json_print(&in->common, json);
+    } else {
+        print_robot(&info);
+    }
+    pv_robot_free(&robot);
+    return code;
+}
+
 static int parse(inspect *in, int argc, char **argv)
 {
     const cli_option options[] = {
@@ -509,22 +549,29 @@ static int parse(inspect *in, int argc, char **argv)
          1 << 20},
         {"steps", "N", "plan with tables of so many steps (default: the model's)", CLI_INT, &in->steps, 1,
          100000},
+        {"robot", "NAME|FILE", "a robot in place of a model: libero, droid, aloha, or a JSON file (docs/robots.md)",
+         CLI_TEXT, &in->robot},
         {NULL},
     };
     const cli_command command = {
         .name = "inspect",
         .purpose = "what a checkpoint holds, its graph, its plan, its memory",
-        .usage = "MODEL [--tensors] [--graph text|dot] [--plan] [--memory] [options]",
+        .usage = "MODEL [--tensors] [--graph text|dot] [--plan] [--memory] [options] | --robot NAME|FILE",
         .example = "pivot inspect pi05_libero --tensors\n"
                    "pivot inspect synth:tiny --graph dot --pass fuse | dot -Tsvg > graph.svg",
         .notes =
             "No weight is read. A .safetensors file without --config, such as a trace, is listed as it is.",
         .options = options,
         .groups = CLI_MODEL | CLI_DEVICE | CLI_JSON,
+        .model_optional = true,
     };
     int code = cli_parse(&command, argc, argv, &in->common);
     if (code != CLI_GO)
         return code;
+    if (!in->common.model && !in->robot)
+        return cli_usage(&in->common, "expected a model: --model MODEL, or a robot: --robot NAME");
+    if (in->common.model && in->robot)
+        return cli_usage(&in->common, "expected a model or --robot, came both");
     if (in->graph && strcmp(in->graph, "text") && strcmp(in->graph, "dot"))
         return cli_usage(&in->common, "--graph: expected text or dot, came '%s'", in->graph);
     if (in->pass && !in->graph)
@@ -536,7 +583,9 @@ int inspect_main(int argc, char **argv)
 {
     inspect in = {.tensors = false};
     int code = parse(&in, argc, argv);
-    if (code == CLI_GO)
+    if (code == CLI_GO && in.robot)
+        code = inspect_robot(&in);
+    else if (code == CLI_GO)
         code = !in.common.config && is_file(in.common.model) ? inspect_file(&in) : inspect_model(&in);
     planning_free(&in.planning);
     pv_model_free(&in.model);

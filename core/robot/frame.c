@@ -293,7 +293,7 @@ static void return_state(const pv_model *m, const pv_frame *f, double *state)
 static void act(const pv_robot *b, const double *state, const double *from, double *to)
 {
     for (int d = 0; d < b->action_dim; d++)
-        to[d] = b->delta[d] ? from[d] + state[d] : from[d];
+        to[d] = b->relative ? from[d] + (b->delta[d] ? state[d] : 0.0) : from[d]; /* numpy, too, adds 0: -0 becomes 0 */
     pv_convert_run(&b->action_convert, to);
 }
 

@@ -306,7 +306,7 @@ static void read_actions(reader *r, const cJSON *actions)
         if (!r->status && (d >= b->state_dim || b->delta[d]))
             r->status = pv_fail(PV_E_FILE, "%s: actions.delta: %d %s", r->where, d,
                                 b->delta[d] ? "is there twice" : "has no number of the state to be relative to");
-        b->delta[d] = true;
+        b->delta[d] = b->relative = true;
     }
     read_convert(r, get(actions, "convert"), "actions.convert", b->action_dim, &b->action_convert);
 }

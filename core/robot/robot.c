@@ -57,6 +57,7 @@ pv_status pv_robot_describe(const pv_robot *b, pv_robot_info *out)
                           .prompt_key = b->prompt_key,
                           .default_prompt = b->default_prompt,
                           .action_dim = b->action_dim,
+                          .delta = b->relative,
                           .json = b->json};
     for (int i = 0; i < b->n_cameras; i++) {
         info.slot[i] = b->camera[i].slot;
@@ -67,7 +68,5 @@ pv_status pv_robot_describe(const pv_robot *b, pv_robot_info *out)
         info.state_key[i] = b->state_key[i];
         info.state_key_dim[i] = b->state_key_dim[i];
     }
-    for (int d = 0; d < b->action_dim; d++)
-        info.delta = info.delta || b->delta[d];
     return pv_give_info("pv_robot_describe", out, &info, sizeof info);
 }

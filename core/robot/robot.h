@@ -58,6 +58,7 @@ struct pv_robot {
     pv_converts state_convert;
     const char *prompt_key, *default_prompt;
     int action_dim;
+    bool relative; /* any of delta */
     bool delta[PV_ROBOT_MAX_DIM];
     pv_converts action_convert;
 };
