@@ -8,6 +8,7 @@ if(SKBUILD)
         list(APPEND modules pivot-cuda)
     endif()
     add_custom_target(python DEPENDS ${modules})
+    set_target_properties(${modules} PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON) # libraries may lie where the loader does not look
     install(TARGETS ${modules} LIBRARY DESTINATION pivot COMPONENT python)
     return()
 endif()
