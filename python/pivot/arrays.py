@@ -21,14 +21,14 @@ def came(array: NDArray[Any]) -> str:
     return f"{array.dtype} of shape {array.shape}"
 
 
-def array_of(what: str, value: object) -> NDArray[Any]:
+def array_of(what: str, value: object, expected: str = "numbers") -> NDArray[Any]:
     """`value` as an array of numbers, whichever type has an __array__ or is made of lists."""
     try:
         array = np.asarray(value)
     except Exception as wrong:
         raise ShapeError(f"{what}: cannot be read as an array: {wrong}") from wrong
     if array.dtype.kind not in "biuf":
-        raise ShapeError(f"{what}: expected numbers, came {came(array)}")
+        raise ShapeError(f"{what}: expected {expected}, came {came(array)}")
     return array
 
 

@@ -143,7 +143,7 @@ def _field(key: str, value: object) -> tuple[c.pv_field, object]:
         field.dim[0] = len(value)
         field.data = ctypes.addressof(data)
         return field, data
-    array = arrays.array_of(key, value)
+    array = arrays.array_of(key, value, "numbers or a text")
     name = array.dtype.newbyteorder("=").name
     name = _WIDER.get(name, name)
     if name not in _TYPES or array.ndim > 4:

@@ -92,6 +92,8 @@ WRONG = {
     "complex": (seen(**{"observation/state": STATE + 1j}), "observation/state"),
     "five dimensions": (seen(**{"observation/image": np.zeros((1, 1, 1, 4, 3), np.uint8)}), "observation/image"),
     "prompt of half a character": (seen(prompt="\ud800"), "prompt"),
+    "two prompts": (seen(prompt=["open it", "shut it"]), "prompt: expected numbers or a text, came <U7"),
+    "a number for a prompt": (seen(prompt=3), "prompt"),
     "a key of a number": (seen(inner={3: 1}), "3"),
     "not a dict": ([1], "list"),
 }
