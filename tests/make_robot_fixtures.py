@@ -68,7 +68,7 @@ def edge_states(rng):
         state = rng.uniform(-math.pi, math.pi, 14)
         state[GRIPPERS] = rng.uniform(0, 1, 2)
         yield state
-    for a, b in [(0, 1), (-0.0, -1), (2, 5), (1e-300, 1e300 * 1e-150), (-0.46612740141557125, -0.4661), (0.3, 12)]:
+    for a, b in [(0, 1), (-0.0, -1), (2, 5), (1e-300, 1e300 * 1e-150), (-0.46612740141557125, -0.4661), (0.3, 12), (-0.25, -0.2)]:
         state = rng.choice([0.0, -0.0, 1e-310, -math.pi, 1e8], 14)
         state[GRIPPERS] = a, b
         yield state

@@ -2,6 +2,7 @@
  * layout, descriptions and observations that are wrong in each way, and a whole call of the tiny model. */
 #include "test.h"
 #include "base/memory.h"
+#include "io/file.h"
 #include "model/model.h"
 #include "robot/robot.h"
 #include "data/robot.inc"
@@ -289,6 +290,7 @@ static void refusals(void)
     WITH((in[0].dim[0] = INT64_MAX, in[0].dim[1] = INT64_MAX), 4, PV_E_SHAPE, "more bytes than there is memory");
     WITH(in[0].dim[0] = 0, 4, PV_E_SHAPE, "came u8 [0, 5, 3]");
     WITH(in[0].dim[1] = 8193, 4, PV_E_SHAPE, "came u8 [4, 8193, 3]");
+    WITH(in[0].dim[0] = 8193, 4, PV_E_SHAPE, "came u8 [8193, 5, 3]");
     WITH(in[0].dim[2] = 4, 4, PV_E_SHAPE, "came u8 [4, 5, 4]");
     WITH(in[0].n_dims = 2, 4, PV_E_SHAPE, "[height, width, 3] or [3, height, width] with sides of 1 to 8192, came u8 [4, 5]");
     WITH(in[0].type = PV_FIELD_BOOL, 4, PV_E_SHAPE, "came bool");
@@ -424,6 +426,20 @@ static void names(void)
     unlink(path);
 }
 
+/* The description that docs/robots.md shows is one. */
+static void the_page(void)
+{
+    char *page = NULL;
+    size_t n;
+    pv_robot *b = NULL;
+    CHECK_OK(pv_file_read(PV_SOURCE_DIR "/docs/robots.md", 1 << 20, &page, &n));
+    char *json = page ? strstr(page, "```json\n") : NULL, *end = json ? strstr(json + 8, "```") : NULL;
+    if (CHECK(json && end))
+        CHECK_OK(pv_robot_parse(json + 8, (size_t)(end - json - 8), "page", "docs/robots.md", &b));
+    pv_robot_free(&b);
+    pv_free(page);
+}
+
 /* ---- with a model ---- */
 
 static void whole_call(void)
@@ -514,6 +530,7 @@ int main(void)
     act_refusals();
     descriptions();
     names();
+    the_page();
     whole_call();
     CHECK(pv_alloc_live() == 0);
     return test_done();
