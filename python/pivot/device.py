@@ -75,7 +75,9 @@ def choose(backend: str) -> str:
     return "cuda" if "cuda" in backends() and _devices_or_none("cuda") else "cpu"
 
 
-def open_device(backend: str, device: str | None, threads: int, sms: int, cache: str | os.PathLike[str] | None) -> ctypes.c_void_p:
+def open_device(
+    backend: str, device: str | None, threads: int, sms: int, cache: str | os.PathLike[str] | None
+) -> ctypes.c_void_p:
     params = c.pv_backend_params(
         device=c.text("device", device),
         threads=c.whole_number("threads", threads),

@@ -10,6 +10,7 @@ from conftest import CAMERAS, observation, picture
 
 ROBOT_KEYS = ("observation/image", "observation/wrist_image", "observation/state", "prompt", "observation", "x/y")
 PLAIN_KEYS = ("images", "state", "tokens", "prompt", "noise", "promt")
+SHAPES = [(), (0,), (1,), (3,), (8,), (33,), (5, 4), (48, 64, 3), (3, 48, 64), (1, 2, 3, 4), (1,) * 5, (1,) * 9]
 DTYPES = "u1 i1 u2 i4 u4 i8 u8 f2 f4 f8 >f4 >i8 f16 c8 ? S3 U3 O M8[s] V4 f4,i2".split()
 
 
@@ -17,7 +18,7 @@ def thing(choose: random.Random, deep: int = 0) -> object:
     """Something that may stand in an observation."""
     kind = choose.randrange(8 if deep > 2 else 10)
     if kind < 4:
-        shape = choose.choice([(), (0,), (1,), (3,), (8,), (33,), (5, 4), (48, 64, 3), (3, 48, 64), (1, 2, 3, 4), (1,) * 5, (1,) * 9])
+        shape = choose.choice(SHAPES)
         array = np.zeros(shape, choose.choice(DTYPES))
         if array.dtype.kind in "fc":
             array[...] = choose.choice([0, 1, -1e30, np.inf, np.nan])
