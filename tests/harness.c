@@ -24,7 +24,10 @@ void harness_begin(int argc, char **argv)
         for (int threads = 1; threads <= (cpu ? 3 : 1); threads++) {
             struct device *d = &devices[n_devices];
             snprintf(d->name, sizeof d->name, cpu ? "%s, threads %d" : "%s", pv_backend_list(i), threads);
-            if (pv_backend_open(pv_backend_list(i), &(pv_backend_params){.threads = threads, .cache = ""}, &d->be))
+            pv_backend_params params = {.threads = threads, .cache = ""}, software = {.device = "llvmpipe", .cache = ""};
+            bool vulkan = !strcmp(pv_backend_list(i), "vulkan");
+            if (pv_backend_open(pv_backend_list(i), &params, &d->be) &&
+                (!vulkan || pv_backend_open("vulkan", &software, &d->be)))
                 printf("not tested here: %s: %s\n", d->name, pv_error_text());
             else
                 n_devices++;
