@@ -5,29 +5,7 @@
 
 #include <string.h>
 
-#include "attention.spv.h"
-#include "elementwise.spv.h"
-#include "embed.spv.h"
-#include "layout.spv.h"
-#include "linear.spv.h"
-#include "norm.spv.h"
-#include "rope.spv.h"
-
 _Static_assert(sizeof(vk_push) <= 128, "more than every device has");
-
-static const struct {
-    const char *name;
-    const uint32_t *words;
-    size_t bytes;
-} shaders[VK_SHADERS] = {
-    [VK_LINEAR] = {"linear", vk_linear_spv, sizeof vk_linear_spv},
-    [VK_ATTENTION] = {"attention", vk_attention_spv, sizeof vk_attention_spv},
-    [VK_NORM] = {"norm", vk_norm_spv, sizeof vk_norm_spv},
-    [VK_ROPE] = {"rope", vk_rope_spv, sizeof vk_rope_spv},
-    [VK_ELEMENTWISE] = {"elementwise", vk_elementwise_spv, sizeof vk_elementwise_spv},
-    [VK_LAYOUT] = {"layout", vk_layout_spv, sizeof vk_layout_spv},
-    [VK_EMBED] = {"embed", vk_embed_spv, sizeof vk_embed_spv},
-};
 
 pv_status vk_pipelines_begin(vk_device *d)
 {
@@ -51,8 +29,8 @@ pv_status vk_pipelines_begin(vk_device *d)
         st = VK_CHECK(d, CreatePipelineCache, d->handle, &cache, NULL, &d->cache);
     for (int i = 0; !st && i < VK_SHADERS; i++) {
         VkShaderModuleCreateInfo module = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
-                                           .codeSize = shaders[i].bytes,
-                                           .pCode = shaders[i].words};
+                                           .codeSize = vk_shaders[i].bytes,
+                                           .pCode = vk_shaders[i].words};
         st = VK_CHECK(d, CreateShaderModule, d->handle, &module, NULL, &d->module[i]);
     }
     return st;
@@ -83,7 +61,7 @@ static pv_status make_pipeline(vk_device *d, int shader, const uint32_t *constan
                                                   .pSpecializationInfo = &special},
                                         .layout = d->layout};
     pv_status st = VK_CHECK(d, CreateComputePipelines, d->handle, d->cache, 1, &info, NULL, out);
-    return st ? pv_fail_in(st, "shader %s", shaders[shader].name) : PV_OK;
+    return st ? pv_fail_in(st, "shader %s", vk_shaders[shader].name) : PV_OK;
 }
 
 pv_status vk_pipeline_get(vk_device *d, int shader, const uint32_t constant[VK_CONSTANTS], VkPipeline *out)

@@ -20,6 +20,13 @@
 
 enum { VK_LINEAR, VK_ATTENTION, VK_NORM, VK_ROPE, VK_ELEMENTWISE, VK_LAYOUT, VK_EMBED, VK_SHADERS };
 
+typedef struct vk_shader {
+    const char *name;
+    const uint32_t *words;
+    size_t bytes;
+} vk_shader;
+extern const vk_shader vk_shaders[VK_SHADERS]; /* made at build time */
+
 /* Functions of an instance, and those of its devices, which it gives too. */
 #define VK_FUNCTIONS(X) \
     X(DestroyInstance) X(EnumeratePhysicalDevices) X(GetPhysicalDeviceProperties2) X(GetPhysicalDeviceMemoryProperties) \
