@@ -152,7 +152,7 @@ static pv_status begin_copying(vk_device *d, const pv_buffer *b)
 pv_status vk_write(pv_backend *be, pv_buffer *dst, size_t at, const void *src, size_t n)
 {
     vk_device *d = (vk_device *)be;
-    if (dst->host + at == src && dst->host)
+    if (dst->host && dst->host + at == src)
         return vk_usable(d); /* it is there */
     pthread_mutex_lock(&d->lock);
     pv_status st = begin_copying(d, dst);
