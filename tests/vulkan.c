@@ -2,6 +2,7 @@
  * calls, and that not one message comes. Ops are tested in ops/, as on every backend. Skipped where there is no llvmpipe. */
 #include "backends/vulkan/vk.h"
 #include "base/memory.h"
+#include "plan/instance.h"
 #include "session/rig.h"
 #include "tools/verify.h"
 
@@ -167,6 +168,7 @@ static VKAPI_ATTR VkResult VKAPI_CALL never(VkDevice d, uint32_t n, const VkFenc
 
 static int full_after; /* allocations that still succeed */
 static PFN_vkAllocateMemory real_allocate;
+static vk_functions real; /* what was replaced */
 
 static VKAPI_ATTR VkResult VKAPI_CALL full(VkDevice d, const VkMemoryAllocateInfo *info, const VkAllocationCallbacks *a,
                                            VkDeviceMemory *out)
@@ -181,7 +183,7 @@ static void losses(bool hangs)
     vk_device *d = (vk_device *)r.backend;
     const pv_observation obs = rig_observation(20);
     float actions[CHUNK];
-    vk_functions real = d->fn;
+    real = d->fn;
     rig_infer(&r, &obs, (pv_infer_params){.seed = 3});
     if (hangs)
         d->fn.WaitForFences = never;
@@ -234,6 +236,103 @@ static void no_memory(void)
     rig_close(&r);
 }
 
+/* Each call that a plan makes on the device, from buffers to the run, fails once for lack of memory. */
+
+static long countdown = -1; /* calls that still succeed; -1: all do */
+
+static bool fails(void)
+{
+    return countdown >= 0 && countdown-- == 0;
+}
+
+#define FAILING(name, params, ...) \
+    static VKAPI_ATTR VkResult VKAPI_CALL fail_##name params \
+    { \
+        return fails() ? VK_ERROR_OUT_OF_HOST_MEMORY : real.name(__VA_ARGS__); \
+    }
+#define CREATING(name, info, handle) \
+    FAILING(Create##name, (VkDevice d, const info *i, const VkAllocationCallbacks *a, handle *out), d, i, a, out)
+CREATING(Buffer, VkBufferCreateInfo, VkBuffer)
+CREATING(CommandPool, VkCommandPoolCreateInfo, VkCommandPool)
+CREATING(DescriptorPool, VkDescriptorPoolCreateInfo, VkDescriptorPool)
+CREATING(QueryPool, VkQueryPoolCreateInfo, VkQueryPool)
+CREATING(Fence, VkFenceCreateInfo, VkFence)
+FAILING(AllocateMemory, (VkDevice d, const VkMemoryAllocateInfo *i, const VkAllocationCallbacks *a, VkDeviceMemory *out), d, i, a, out)
+FAILING(BindBufferMemory, (VkDevice d, VkBuffer b, VkDeviceMemory m, VkDeviceSize at), d, b, m, at)
+FAILING(MapMemory, (VkDevice d, VkDeviceMemory m, VkDeviceSize at, VkDeviceSize n, VkMemoryMapFlags f, void **out), d, m, at, n, f, out)
+FAILING(AllocateDescriptorSets, (VkDevice d, const VkDescriptorSetAllocateInfo *i, VkDescriptorSet *out), d, i, out)
+FAILING(AllocateCommandBuffers, (VkDevice d, const VkCommandBufferAllocateInfo *i, VkCommandBuffer *out), d, i, out)
+FAILING(BeginCommandBuffer, (VkCommandBuffer cb, const VkCommandBufferBeginInfo *i), cb, i)
+FAILING(EndCommandBuffer, (VkCommandBuffer cb), cb)
+FAILING(CreateComputePipelines,
+        (VkDevice d, VkPipelineCache c, uint32_t n, const VkComputePipelineCreateInfo *i, const VkAllocationCallbacks *a, VkPipeline *out),
+        d, c, n, i, a, out)
+FAILING(QueueSubmit, (VkQueue q, uint32_t n, const VkSubmitInfo *i, VkFence f), q, n, i, f)
+FAILING(ResetFences, (VkDevice d, uint32_t n, const VkFence *f), d, n, f)
+FAILING(WaitForFences, (VkDevice d, uint32_t n, const VkFence *f, VkBool32 all, uint64_t ns), d, n, f, all, ns)
+
+/* gelu(x) + x, on a device that was opened for it; call k fails, if there is one (*met). */
+static pv_status small_plan(bool unified, long k, bool *met)
+{
+    vk_device *d = device();
+    pv_graph *g = pv_graph_create();
+    pv_tensor *x = pv_input(g, "x", PV_F32, 2, (int64_t[]){3, 8}, NULL), *y = NULL;
+    pv_plan *plan = NULL;
+    pv_instance *inst = NULL;
+    float in[24], out[24] = {0};
+    for (int i = 0; i < 24; i++)
+        in[i] = 10;
+    pv_node *n = pv_node_add(g, "h", PV_OP_GELU, 1, &x, &(pv_attr){0});
+    n = pv_node_add(g, "y", PV_OP_ADD, 2, (pv_tensor *[]){n->out[0], x}, &(pv_attr){0});
+    y = n->out[0];
+    y->output = true;
+    real = d->fn;
+    d->info.unified = unified;
+#define USE(name) d->fn.name = fail_##name
+    USE(CreateBuffer), USE(CreateCommandPool), USE(CreateDescriptorPool), USE(CreateQueryPool), USE(CreateFence);
+    USE(AllocateMemory), USE(BindBufferMemory), USE(MapMemory), USE(AllocateDescriptorSets), USE(AllocateCommandBuffers);
+    USE(BeginCommandBuffer), USE(EndCommandBuffer), USE(CreateComputePipelines), USE(QueueSubmit), USE(ResetFences);
+    USE(WaitForFences);
+    pv_status st = pv_plan_create(&d->base, &g, &(pv_plan_params){.steps = 1}, &plan);
+    countdown = k;
+    if (!st)
+        st = pv_instance_create(plan, NULL, &inst);
+    if (!st)
+        st = pv_instance_write(inst, x, 0, in, sizeof in);
+    if (!st)
+        st = pv_instance_run(inst, (pv_run){.stages = 1u << PV_STAGE_VISION}, NULL);
+    if (!st)
+        st = pv_instance_read(inst, y, 0, out, sizeof out);
+    *met = countdown < 0;
+    countdown = -1;
+    CHECK(st || (out[0] == 20 && out[23] == 20));
+    CHECK(!st || strstr(pv_error_text(), "out of host memory"));
+    if (st && inst) { /* the next one works */
+        CHECK_OK(pv_instance_write(inst, x, 0, in, sizeof in));
+        CHECK_OK(pv_instance_run(inst, (pv_run){.stages = 1u << PV_STAGE_VISION}, NULL));
+        CHECK_OK(pv_instance_read(inst, y, 0, out, sizeof out));
+        CHECK(out[0] == 20 && out[23] == 20);
+    }
+    pv_instance_destroy(&inst);
+    pv_plan_destroy(&plan);
+    put_away(d);
+    return st;
+}
+
+static void every_call(bool unified)
+{
+    long k = 0;
+    for (bool met = true; met && k < 1000; k++) {
+        pv_status st = small_plan(unified, k, &met);
+        if (!CHECK_STATUS(st, met ? PV_E_MEMORY : PV_OK) || !CHECK(pv_alloc_live() == 0)) {
+            printf("    call %ld\n", k);
+            break;
+        }
+    }
+    printf("each of %ld calls failed once\n", k - 1);
+    CHECK(k > 30);
+}
+
 /* ---- validation ---- */
 
 /* Do the layers hear? A shader that names an id beyond its bound, never run. */
@@ -275,6 +374,8 @@ int main(void)
     losses(false);
     losses(true);
     no_memory();
+    every_call(true);
+    every_call(false);
     CHECK(messages == 0);
     if (!heard())
         printf("validation layers are not installed (%s): nothing was listened to\n", LAYER);

@@ -393,6 +393,7 @@ pv_status vk_open(const pv_backend_params *p, pv_backend **out)
 void vk_close(pv_backend *be)
 {
     vk_device *d = (vk_device *)be;
+    vk_settle(d);
     if (!d->hung) { /* else all of it goes with the process */
         if (d->handle) {
             vk_pipelines_end(d);

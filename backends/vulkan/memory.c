@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "vk.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define STAGING ((size_t)4 << 20)
@@ -90,26 +91,45 @@ pv_status vk_alloc(pv_backend *be, size_t bytes, pv_usage usage, pv_buffer **out
     return st;
 }
 
+/* Submits and waits; with the lock. A wait that failed before is made up for first: a fence in use may not be reset. */
+static pv_status submit_and_wait(vk_device *d, uint32_t n, const VkSubmitInfo *info)
+{
+    pv_status st = d->pending ? vk_wait_fence(d, d->settled) : PV_OK;
+    d->pending &= st != PV_OK;
+    if (!st)
+        st = VK_CHECK(d, ResetFences, d->handle, 1, &d->settled);
+    if (!st)
+        st = VK_CHECK(d, QueueSubmit, d->queue, n, info, d->settled);
+    if (st)
+        return st;
+    st = vk_wait_fence(d, d->settled);
+    d->pending = st != PV_OK;
+    return st;
+}
+
 static pv_status settle(vk_device *d) /* with the lock */
 {
-    if (!d->busy)
+    if (!d->busy && !d->pending)
         return PV_OK;
-    pv_status st = VK_CHECK(d, ResetFences, d->handle, 1, &d->settled);
-    if (!st)
-        st = VK_CHECK(d, QueueSubmit, d->queue, 0, NULL, d->settled);
-    if (!st)
-        st = vk_wait_fence(d, d->settled);
+    pv_status st = submit_and_wait(d, 0, NULL);
     d->busy = st != PV_OK;
     return st;
+}
+
+void vk_settle(vk_device *d)
+{
+    pthread_mutex_lock(&d->lock);
+    if (!d->lost && settle(d) && !d->lost) { /* nobody knows what still runs */
+        snprintf(d->lost_words, sizeof d->lost_words, "%s: waiting for what was submitted failed", d->info.name);
+        d->lost = d->hung = true;
+    }
+    pthread_mutex_unlock(&d->lock);
 }
 
 void vk_release(pv_backend *be, pv_buffer *b)
 {
     vk_device *d = (vk_device *)be;
-    pthread_mutex_lock(&d->lock);
-    if (!vk_usable(d))
-        settle(d);
-    pthread_mutex_unlock(&d->lock);
+    vk_settle(d);
     vk_buffer_drop(d, b);
     pv_free(b);
 }
@@ -132,11 +152,7 @@ static pv_status copy(vk_device *d, VkBuffer from, size_t from_at, VkBuffer to, 
     d->fn.CmdPipelineBarrier(d->copy, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_PIPELINE_STAGE_HOST_BIT | VK_PIPELINE_STAGE_ALL_COMMANDS_BIT, 0,
                              1, &seen, 0, NULL, 0, NULL);
     st = VK_CHECK(d, EndCommandBuffer, d->copy);
-    if (!st)
-        st = VK_CHECK(d, ResetFences, d->handle, 1, &d->settled);
-    if (!st)
-        st = VK_CHECK(d, QueueSubmit, d->queue, 1, &info, d->settled);
-    return st ? st : vk_wait_fence(d, d->settled);
+    return st ? st : submit_and_wait(d, 1, &info);
 }
 
 static pv_status begin_copying(vk_device *d, const pv_buffer *b)

@@ -32,6 +32,7 @@ struct pv_recording {
 void vk_discard(pv_recording *r)
 {
     vk_device *d = r->d;
+    vk_settle(d); /* a wait may have failed */
     if (!d->hung) {
         d->fn.DestroyCommandPool(d->handle, r->pool, NULL);
         d->fn.DestroyDescriptorPool(d->handle, r->sets, NULL);
@@ -308,6 +309,8 @@ pv_status vk_wait(pv_recording *r, pv_run_timing *t)
     pv_status st = vk_usable(d);
     if (!st)
         st = vk_wait_fence(d, r->done);
+    if (st)
+        vk_settle(d); /* the fence must not be in use when the next run comes */
     if (!st && t) {
         uint64_t first = 0, last = 0;
         if (d->timestamps)

@@ -88,7 +88,8 @@ typedef struct vk_device {
     VkCommandBuffer copy;
     VkFence settled;
     pv_buffer staging;
-    bool busy; /* something was submitted since the host last waited for all */
+    bool busy;    /* something was submitted since the host last waited for all */
+    bool pending; /* waiting for `settled` failed, so it may still be in use */
 
     VkDescriptorSetLayout set_layout;
     VkPipelineLayout layout;
@@ -124,6 +125,7 @@ void vk_release(pv_backend *be, pv_buffer *b);
 pv_status vk_write(pv_backend *be, pv_buffer *dst, size_t at, const void *src, size_t n);
 pv_status vk_read(pv_backend *be, const pv_buffer *src, size_t at, void *dst, size_t n);
 void *vk_map(pv_backend *be, pv_buffer *b);
+void vk_settle(vk_device *d); /* waits until nothing runs; where that fails the device is given up */
 pv_status vk_buffer_make(vk_device *d, size_t bytes, bool host, const char *what, pv_buffer *out);
 void vk_buffer_drop(vk_device *d, pv_buffer *b);
 
