@@ -263,6 +263,7 @@ FAILING(MapMemory, (VkDevice d, VkDeviceMemory m, VkDeviceSize at, VkDeviceSize 
 FAILING(AllocateDescriptorSets, (VkDevice d, const VkDescriptorSetAllocateInfo *i, VkDescriptorSet *out), d, i, out)
 FAILING(AllocateCommandBuffers, (VkDevice d, const VkCommandBufferAllocateInfo *i, VkCommandBuffer *out), d, i, out)
 FAILING(BeginCommandBuffer, (VkCommandBuffer cb, const VkCommandBufferBeginInfo *i), cb, i)
+FAILING(ResetCommandBuffer, (VkCommandBuffer cb, VkCommandBufferResetFlags f), cb, f)
 FAILING(EndCommandBuffer, (VkCommandBuffer cb), cb)
 FAILING(CreateComputePipelines,
         (VkDevice d, VkPipelineCache c, uint32_t n, const VkComputePipelineCreateInfo *i, const VkAllocationCallbacks *a, VkPipeline *out),
@@ -291,7 +292,7 @@ static pv_status small_plan(bool unified, long k, bool *met)
 #define USE(name) d->fn.name = fail_##name
     USE(CreateBuffer), USE(CreateCommandPool), USE(CreateDescriptorPool), USE(CreateQueryPool), USE(CreateFence);
     USE(AllocateMemory), USE(BindBufferMemory), USE(MapMemory), USE(AllocateDescriptorSets), USE(AllocateCommandBuffers);
-    USE(BeginCommandBuffer), USE(EndCommandBuffer), USE(CreateComputePipelines), USE(QueueSubmit), USE(ResetFences);
+    USE(ResetCommandBuffer), USE(BeginCommandBuffer), USE(EndCommandBuffer), USE(CreateComputePipelines), USE(QueueSubmit), USE(ResetFences);
     USE(WaitForFences);
     pv_status st = pv_plan_create(&d->base, &g, &(pv_plan_params){.steps = 1}, &plan);
     countdown = k;

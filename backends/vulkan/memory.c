@@ -145,7 +145,9 @@ static pv_status copy(vk_device *d, VkBuffer from, size_t from_at, VkBuffer to, 
                             .dstAccessMask = VK_ACCESS_HOST_READ_BIT | VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT |
                                              VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT};
     VkSubmitInfo info = {.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = 1, .pCommandBuffers = &d->copy};
-    pv_status st = VK_CHECK(d, BeginCommandBuffer, d->copy, &begin);
+    pv_status st = VK_CHECK(d, ResetCommandBuffer, d->copy, 0); /* also one whose recording failed */
+    if (!st)
+        st = VK_CHECK(d, BeginCommandBuffer, d->copy, &begin);
     if (st)
         return st;
     d->fn.CmdCopyBuffer(d->copy, from, to, 1, &region);
