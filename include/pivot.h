@@ -97,7 +97,8 @@ typedef struct pv_backend pv_backend; /* an opened device */
 
 typedef struct pv_backend_params {
     size_t size;
-    const char *device; /* index, name or UUID as pv_devices tells; NULL: the first */
+    const char *device; /* index, name (Vulkan: or part of one) or UUID as pv_devices tells; NULL: the first (Vulkan: the first
+                         * that is not software, which is used only when it is named) */
     int threads;        /* CPU: worker threads, 0: one for each core this process may use */
     int sms;            /* CUDA: run on so many multiprocessors alone, rounded up to what the device can set apart (Hopper: to
                          * a multiple of 8), as if there were no more; 0: all. PV_E_UNAVAILABLE where that cannot be had */
@@ -105,7 +106,7 @@ typedef struct pv_backend_params {
                          * $PIVOT_CACHE, where that is set, else $XDG_CACHE_HOME/pivot, else ~/.cache/pivot, else none */
 } pv_backend_params;
 
-/* name: "cpu", "cuda". PV_E_UNAVAILABLE: no such backend, its file or driver is not installed, or no such device on this
+/* name: "cpu", "cuda", "vulkan". PV_E_UNAVAILABLE: no such backend, its file or driver is not installed, or no such device on this
  * machine. The CPU backend runs its own threads and sets OpenBLAS to one thread a call; results do not depend on the
  * number of threads. The CUDA backend is libpivot-cuda.so, opened when it is asked for: looked for beside the program or
  * library that holds this code, in ../lib from there, and where the loader looks. */

@@ -3,7 +3,8 @@
 # Elsewhere it only says what is needed.
 #   tools/packages.sh [package...]
 set -euo pipefail
-packages=(gcc g++ make cmake pkg-config libcjson-dev libsentencepiece-dev libopenblas-dev libjpeg-dev libpng-dev "$@")
+packages=(gcc g++ make cmake pkg-config libcjson-dev libsentencepiece-dev libopenblas-dev libjpeg-dev libpng-dev
+    libvulkan-dev glslang-tools "$@")
 
 if ! command -v apt-get >/dev/null; then
     echo "no apt-get here; the build needs what Debian calls: ${packages[*]}"
