@@ -1,5 +1,17 @@
 # The installed tree: header, both libraries, the program, and the two ways to find them (pkg-config, find_package).
+# Of it, the component "python" is what the wheel has beside the package's own files (pyproject.toml).
 include(CMakePackageConfigHelpers)
+
+if(SKBUILD)
+    set(modules pivot)
+    if(TARGET pivot-cuda)
+        list(APPEND modules pivot-cuda)
+    endif()
+    add_custom_target(python DEPENDS ${modules})
+    set_target_properties(${modules} PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON) # libraries may lie where the loader does not look
+    install(TARGETS ${modules} LIBRARY DESTINATION pivot COMPONENT python)
+    return()
+endif()
 
 install(FILES include/pivot.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})

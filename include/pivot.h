@@ -9,7 +9,9 @@
  *     same) before the call, also where the library fills it in; another size than one it knows is PV_E_ARG. All
  *     other zero values of parameters are sensible defaults. A struct need only live during the call.
  *   - Strings are UTF-8. Images are RGB, 8 bit, row by row from the top.
- *   - The library never exits, aborts, prints to stdout or reads environment variables.
+ *   - The library never exits, aborts or prints to stdout. Of the environment it reads where it may keep things
+ *     (pv_backend_params.cache), and the CUDA backend which kernels and launches to
+ *     avoid (PIVOT_CUDA_PLAIN, PIVOT_CUDA_DEPENDENT: docs/building.md).
  *   - A NaN or an infinity never leaves it: input that is not finite is refused, and a chunk that is not
  *     finite is a status with the caller's buffer untouched.
  *
@@ -95,7 +97,8 @@ typedef struct pv_backend pv_backend; /* an opened device */
 
 typedef struct pv_backend_params {
     size_t size;
-    const char *device; /* index, name or UUID as pv_devices tells; NULL: the first */
+    const char *device; /* index, name (Vulkan: or part of one) or UUID as pv_devices tells; NULL: the first (Vulkan: the first
+                         * that is not software, which is used only when it is named) */
     int threads;        /* CPU: worker threads, 0: one for each core this process may use */
     int sms;            /* CUDA: run on so many multiprocessors alone, rounded up to what the device can set apart (Hopper: to
                          * a multiple of 8), as if there were no more; 0: all. PV_E_UNAVAILABLE where that cannot be had */
@@ -103,7 +106,7 @@ typedef struct pv_backend_params {
                          * $PIVOT_CACHE, where that is set, else $XDG_CACHE_HOME/pivot, else ~/.cache/pivot, else none */
 } pv_backend_params;
 
-/* name: "cpu", "cuda". PV_E_UNAVAILABLE: no such backend, its file or driver is not installed, or no such device on this
+/* name: "cpu", "cuda", "vulkan". PV_E_UNAVAILABLE: no such backend, its file or driver is not installed, or no such device on this
  * machine. The CPU backend runs its own threads and sets OpenBLAS to one thread a call; results do not depend on the
  * number of threads. The CUDA backend is libpivot-cuda.so, opened when it is asked for: looked for beside the program or
  * library that holds this code, in ../lib from there, and where the loader looks. */

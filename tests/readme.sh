@@ -1,5 +1,6 @@
 #!/bin/bash
-# The README's program is examples/infer.c (less its head comment), and every file it links to is there.
+# The README's program is examples/infer.c (less its head comment), and every file it links to is there. Its Python program is
+# run where the package is installed: python/tests/test_docs.py.
 #   readme.sh <root of the source tree>
 set -euo pipefail
 cd "$1"

@@ -8,7 +8,7 @@
 #define COMMANDS(X)                                                                                          \
     X(run, "one inference: pictures, words and state in, an action chunk out")                               \
     X(serve, "a policy behind openpi's websocket protocol")                                                  \
-    X(verify, "a trace of openpi against this implementation, tensor by tensor")                             \
+    X(verify, "this implementation against a trace of openpi or another backend, tensor by tensor")          \
     X(bench, "time and memory of an inference, by stage and by op")                                          \
     X(inspect, "what a checkpoint holds, its graph, its plan, its memory")                                   \
     X(synth, "a checkpoint folder with made-up weights, to try everything without a download")

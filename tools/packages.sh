@@ -4,7 +4,7 @@
 #   tools/packages.sh [package...]
 set -euo pipefail
 packages=(gcc g++ make cmake pkg-config libcjson-dev libsentencepiece-dev libopenblas-dev libjpeg-dev libpng-dev
-    libwebsockets-dev python3-venv "$@")
+    libwebsockets-dev python3-venv libvulkan-dev glslang-tools "$@")
 
 if ! command -v apt-get >/dev/null; then
     echo "no apt-get here; the build needs what Debian calls: ${packages[*]}"

@@ -246,7 +246,7 @@ static int parse(verify *v, int argc, char **argv)
         {0}};
     const cli_command command = {
         .name = "verify",
-        .purpose = "Compare with a trace of openpi, or with another backend, tensor by tensor",
+        .purpose = "compare with a trace of openpi, or with another backend, tensor by tensor",
         .usage = "--model MODEL --trace FILE | --against B[:RECIPE] [options]",
         .example = "pivot verify --model pi05_libero/ --trace libero_trace.safetensors\n"
                    "pivot verify --model tiny_f32.safetensors --config A.json --trace A.safetensors --json\n"

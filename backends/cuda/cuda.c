@@ -241,8 +241,8 @@ static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
     d->index = index;
     d->integrated = prop.integrated != 0;
     d->sms = prop.multiProcessorCount;
-    d->dependent = prop.major >= 9;
-    const char *plain = getenv("PIVOT_CUDA_PLAIN");
+    const char *plain = getenv("PIVOT_CUDA_PLAIN"), *apart = getenv("PIVOT_CUDA_DEPENDENT");
+    d->dependent = prop.major >= 9 && !(apart && !strcmp(apart, "0"));
     d->plain = plain && !strcmp(plain, "1");
     d->wgmma = PV_CUDA_WGMMA && prop.major == 9 && prop.minor == 0 && !d->plain;
     st = start(d, &prop, p->sms);

@@ -22,14 +22,15 @@
  *   [K / 16][row / 8][lane][2 words]; the first operand are the weights, so an accumulator piece, turned over by movmatrix, is
  *   just one such group of 256 bytes. RoPE's halves and GeGLU's pairs are put into lines g and g + 8 of one tile, so that
  *   they meet in one thread.
- * The norm without a pass of its own: the owner of x publishes x (1 + scale) and its share of the sum of squares; the product's
- *   owner multiplies by 1 / rms. The shift rides along as one more row of x: its product is what has to be added to all rows.
+ * The norm without a pass of its own: the owner of x publishes x (1 + scale) and its share of the sum of squares; each
+ *   block multiplies its part of the product by 1 / rms. The shift rides along as one more row of x: its product is what has
+ *   to be added to all rows.
  * Two generations of what several blocks read lie side by side, and the writer of a word clears the one before when it
  *   writes the next. It may: to write, it needed sums over all K of this layer's or the last layer's o, which every block
  *   could only give after it had read what is cleared. Of partial sums, which are all written anew in each layer, the last
  *   bit tells the generation, and nothing is cleared.
- * Numerics: f32 sums in a fixed order; x (1 + scale), q, k, v, weights of attention, its result and gelu(gate) up rounded to
- *   bf16; h, gate, up and q, k before RoPE are not rounded (the body rounds them). Same input, same device: same bytes.
+ * Numerics: f32 sums in a fixed order; x (1 + scale), shift, q, k, v, weights of attention, its result and gelu(gate) up
+ *   rounded to bf16; h, gate, up and q, k before RoPE are not rounded (the body rounds them). Same input, same device: same bytes.
  * Size: the loop over phases is kept small, every function that is not tiny stands in it once: unrolled or inlined more often it
  *   outgrows the instruction cache, which costs more than all else (docs/cuda.md).
  * Bound: latency of handing over (ten times a layer), then bytes of the weights. */
@@ -395,13 +396,13 @@ static __device__ inline void turn_and_publish(const expert_args &a, const layer
     hi = turn_over(hi);
     lo = turn_over(lo);
     int key = n * 8 + lane / 4, word = key * (HEAD / 2) + tile % 16 * 4 + lane % 4;
-    if (key >= a.rows)
-        return;
     int to = tile < 144 ? at::k : at::v;
-    exchange_store(now + to + word, hi);
+    exchange_store(now + to + word, hi); /* of all rows: the next launch may have more */
     exchange_store(now + to + word + HEAD / 4, lo);
     exchange_store(old + to + word, NOTHING);
     exchange_store(old + to + word + HEAD / 4, NOTHING);
+    if (key >= a.rows)
+        return;
     uint32_t *cache = (uint32_t *)(tile < 144 ? w.k_cache : w.v_cache);
     cache[word] = hi;
     cache[word + HEAD / 4] = lo;
@@ -768,8 +769,8 @@ template <int NT> static __device__ inline void run_layers(const expert_args &a,
             for (int k = 0; k < 4; k++)
                 y[0][k] = y[1][k];
         }
-        if (p == O || p == DOWN)
-            __threadfence(); /* what was cleared is so before it is written again */
+        if (p == O || p == DOWN || i == 0)
+            __threadfence(); /* what was cleared is so before it is written again (x of the first layer above) */
     }
     if (own >= 0)
 #pragma unroll
@@ -780,10 +781,22 @@ template <int NT> static __device__ inline void run_layers(const expert_args &a,
         }
 }
 
+/* Two blocks that have the same keys stand side by side. Every device that has room for a block has clusters, but not all that this
+ * is compiled for: those get an empty kernel, which is never launched. */
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define PAIRS  __cluster_dims__(2)
+#define LAYERS 1
+#else
+#define PAIRS
+#define LAYERS 0
+#endif
+
 template <int NT>
-static __global__ void __cluster_dims__(2) __launch_bounds__(THREADS, 1)
+static __global__ void PAIRS __launch_bounds__(THREADS, 1)
     expert(const __grid_constant__ expert_args a)
 {
+    if (!LAYERS)
+        return;
     extern __shared__ __align__(16) unsigned char memory[];
     typedef shape<NT> size;
     block<NT> s;
@@ -844,10 +857,12 @@ static size_t own(const cuda_device *device, const pv_node *n)
            (COUNTER_WORDS + (size_t)(pieces_of(n) == 2 ? place<2>::words : place<7>::words));
 }
 
-/* The same in everything but weights, modulation and caches. */
+/* The same in everything but weights, modulation and caches, which are of one size. */
 static bool joins(const cuda_call *c, const cuda_call *next)
 {
-    return c->node->attr.expert.eps == next->node->attr.expert.eps &&
+    return c->node->in[12]->dim[0] == next->node->in[12]->dim[0] &&
+           c->node->in[10]->dim[0] == next->node->in[10]->dim[0] &&
+           c->node->attr.expert.eps == next->node->attr.expert.eps &&
            c->node->attr.expert.scale == next->node->attr.expert.scale && c->in[10] == next->in[10] &&
            c->in[11] == next->in[11] && c->in[14] == next->in[14];
 }

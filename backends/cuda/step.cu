@@ -1,6 +1,5 @@
-/* step.cu - the number of the running denoising step, put where the kernels read it. One thread. In a graph
- * of all steps it stands before each step's kernels; before the graph of one step it is launched by itself.
- */
+/* step.cu - the number of the running denoising step, put where the kernels read it. One thread, launched by itself before
+ * the graph of a single step. A graph of all steps in a row has no need of it: there each step reads its own rows. */
 #include "small.h"
 
 static __global__ void set_step(int32_t *at, int32_t step)

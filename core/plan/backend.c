@@ -10,11 +10,17 @@
 
 static pv_module cuda = {"cuda", NULL};
 
+#ifdef PV_HAVE_VULKAN
+#define VULKAN &pv_vulkan_backend
+#else
+#define VULKAN NULL
+#endif
+
 static const struct {
     const char *name;
     const pv_backend_vt *vt; /* or */
-    pv_module *module;
-} backends[] = {{"cpu", &pv_cpu_backend, NULL}, {"cuda", NULL, &cuda}};
+    pv_module *module;       /* or neither: this build has it not */
+} backends[] = {{"cpu", &pv_cpu_backend, NULL}, {"cuda", NULL, &cuda}, {"vulkan", VULKAN, NULL}};
 #define N_BACKENDS ((int)(sizeof backends / sizeof *backends))
 
 const char *pv_backend_list(int i)
@@ -39,9 +45,13 @@ static void cache_folder(char *out, size_t size)
 
 static const pv_backend_vt *find(const char *name)
 {
-    for (int i = 0; i < N_BACKENDS; i++)
-        if (name && !strcmp(backends[i].name, name))
-            return backends[i].vt ? backends[i].vt : pv_module_load(backends[i].module);
+    for (int i = 0; i < N_BACKENDS; i++) {
+        if (!name || strcmp(backends[i].name, name))
+            continue;
+        if (!backends[i].vt && !backends[i].module)
+            pv_fail(PV_E_UNAVAILABLE, "this build of the library is without the backend '%s'", name);
+        return backends[i].module ? pv_module_load(backends[i].module) : backends[i].vt;
+    }
     char list[128] = "";
     for (int i = 0; i < N_BACKENDS; i++)
         snprintf(list + strlen(list), sizeof list - strlen(list), " %s", backends[i].name);

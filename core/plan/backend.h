@@ -66,5 +66,6 @@ struct pv_backend { /* a backend's own struct begins with this */
 };
 
 extern const pv_backend_vt pv_cpu_backend;
+extern const pv_backend_vt pv_vulkan_backend; /* in builds with PV_HAVE_VULKAN */
 
 #endif

@@ -2,8 +2,8 @@
  * layer in one kernel. It comes before the other rules, which would take the layer apart; what body_expert_block makes
  * is what it looks for, node by node, from the last one back.
  *
- * Fused and apart give the same bytes: the layer is rounded where the body rounds it, nobody outside reads what
- * disappears, and moving all of it to where its last node stood passes no write or read of a state on the way. */
+ * Fused and apart mean the same, and give the same bytes where a backend rounds as the body does: nobody outside reads
+ * what disappears, and moving all of it to where its last node stood passes no write or read of a state on the way. */
 #include "plan.h"
 
 #define LAYER 17 /* nodes */

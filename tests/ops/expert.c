@@ -54,6 +54,7 @@ int test_expert(void)
         {PV_F16, 5, 64, 96, 16, 4, 1, 24, 0, 0, 20},
         {PV_BF16, 10, 1024, 4096, 256, 8, 1, 40, 0, 0, 30},
         {PV_BF16, 50, 1024, 4096, 256, 8, 1, 118, 0, 0, 110},
+        {PV_BF16, 15, 1024, 4096, 256, 8, 1, 400, 0, 0, 390}, /* shares of four tiles, of one and of none */
     };
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         for (int sharp = 0; sharp < 2; sharp++)

@@ -15,10 +15,10 @@ typedef struct policy {
     float times[STEPS + 1], dt[STEPS];
 } policy;
 
-static bool open_policy(policy *p)
+static bool open_policy(policy *p, const char *backend, const char *device)
 {
     *p = (policy){0};
-    bool ok = CHECK_OK(pv_backend_open("cpu", NULL, &p->be)) &&
+    bool ok = CHECK_OK(pv_backend_open(backend, &(pv_backend_params){.device = device, .cache = ""}, &p->be)) &&
               CHECK_OK(pv_model_load(PV_SOURCE_DIR "/tests/data/tiny_f32.safetensors",
                                      &(pv_model_params){.config = PV_SOURCE_DIR "/tests/data/B.json"}, &p->m)) &&
               CHECK_OK(pv_model_embedding(p->m, NULL, NULL)) &&
@@ -259,12 +259,13 @@ static void check_keys(policy *p, const trace_inputs *in, const float *want)
     pv_runner_destroy(&r);
 }
 
-int main(void)
+static void check(const char *backend, const char *device)
 {
     policy p;
     trace_inputs in = {0};
     float want[512];
-    if (open_policy(&p) && CHECK(p.chunk <= 512) && read_inputs(&p, PV_SOURCE_DIR "/tests/data/B.safetensors", &in)) {
+    if (open_policy(&p, backend, device) && CHECK(p.chunk <= 512) &&
+        read_inputs(&p, PV_SOURCE_DIR "/tests/data/B.safetensors", &in)) {
         pv_runner *r = runner(&p, in.views, in.n_valid);
         run(&p, r, &in, want);
         pv_runner_destroy(&r);
@@ -279,5 +280,18 @@ int main(void)
     pv_model_free(&p.m);
     pv_backend_close(&p.be);
     CHECK(pv_alloc_live() == 0);
+}
+
+/* On the CPU; with the arguments `vulkan llvmpipe`, say, on another backend and device, if they are there. */
+int main(int argc, char **argv)
+{
+    pv_backend *there = NULL;
+    const char *backend = argc > 1 ? argv[1] : "cpu", *device = argc > 2 ? argv[2] : NULL;
+    if (argc > 1 && pv_backend_open(backend, &(pv_backend_params){.device = device}, &there)) {
+        printf("SKIPPED: %s\n", pv_error_text());
+        return 77;
+    }
+    pv_backend_close(&there);
+    check(backend, device);
     return test_done();
 }

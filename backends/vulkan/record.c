@@ -1,0 +1,326 @@
+/* record.c - a program as command buffers: one a stage, and for denoising two more for each step.
+ *
+ * Nodes stand in order with a full barrier between them, and a timestamp behind each. Denoising is one step's command buffer,
+ * submitted again and again: the small one before it sets the step, the small one behind it keeps the step's timestamps. A run
+ * is one submission; it allocates nothing here. Where the queue has no timestamps of 64 bits, the run as a whole is timed by the
+ * host's clock and stages and nodes are not. */
+#include "base/clock.h"
+#include "base/memory.h"
+#include "vk.h"
+
+#include <string.h>
+
+struct pv_recording {
+    vk_device *d;
+    const pv_program *prog;
+    const pv_buffers *bufs;
+    VkDescriptorPool sets;
+    VkQueryPool queries; /* of a stage: one before its first node, one behind each */
+    VkFence done;
+    pv_buffer times;                        /* what the queries said: stages in order, denoising once for each step */
+    size_t times_at[PV_STAGE_COUNT];        /* index of the first */
+    uint32_t first_query[PV_STAGE_COUNT];
+    int nodes[PV_STAGE_COUNT];
+    VkCommandBuffer stage[PV_STAGE_COUNT];  /* NULL: nothing to do */
+    VkCommandBuffer *before, *behind;       /* of each step */
+    VkCommandBuffer *all;                   /* of one submission; and all that were allocated lie behind one another in `pool` */
+    VkCommandPool pool;
+    pv_run run; /* submitted last */
+    double begun_ms;
+};
+
+void vk_discard(pv_recording *r)
+{
+    vk_device *d = r->d;
+    vk_settle(d); /* a wait may have failed */
+    if (!d->hung) {
+        d->fn.DestroyCommandPool(d->handle, r->pool, NULL);
+        d->fn.DestroyDescriptorPool(d->handle, r->sets, NULL);
+        d->fn.DestroyQueryPool(d->handle, r->queries, NULL);
+        d->fn.DestroyFence(d->handle, r->done, NULL);
+    }
+    vk_buffer_drop(d, &r->times);
+    pv_free(r->before);
+    pv_free(r->behind);
+    pv_free(r->all);
+    pv_free(r);
+}
+
+/* ---- nodes ---- */
+
+static pv_buffer *place(const pv_recording *r, const pv_tensor *t, size_t *at)
+{
+    *at = t->usage == PV_WEIGHT ? 0 : t->offset;
+    return t->usage == PV_WEIGHT ? r->bufs->weight[t->id] : r->bufs->buffer[t->usage];
+}
+
+static pv_status bind_call(pv_recording *r, const vk_call *c, VkDescriptorSet *out)
+{
+    vk_device *d = r->d;
+    VkDescriptorSetAllocateInfo one = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO,
+                                       .descriptorPool = r->sets,
+                                       .descriptorSetCount = 1,
+                                       .pSetLayouts = &d->set_layout};
+    pv_status st = VK_CHECK(d, AllocateDescriptorSets, d->handle, &one, out);
+    VkDescriptorBufferInfo where[VK_BINDINGS];
+    VkWriteDescriptorSet write = {.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
+                                  .dstSet = *out,
+                                  .descriptorCount = VK_BINDINGS,
+                                  .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+                                  .pBufferInfo = where};
+    for (int i = 0; !st && i < VK_BINDINGS; i++) {
+        const pv_tensor *t = c->bind[i] ? c->bind[i] : c->bind[0];
+        size_t at;
+        pv_buffer *b = place(r, t, &at);
+        where[i] = (VkDescriptorBufferInfo){b->handle, at, (pv_tensor_bytes(t) + 3) / 4 * 4};
+    }
+    if (!st)
+        d->fn.UpdateDescriptorSets(d->handle, 1, &write, 0, NULL);
+    return st;
+}
+
+static void everything_before(vk_device *d, VkCommandBuffer cb, VkPipelineStageFlags from, VkPipelineStageFlags to)
+{
+    VkMemoryBarrier b = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
+                         .srcAccessMask = VK_ACCESS_MEMORY_WRITE_BIT,
+                         .dstAccessMask = VK_ACCESS_MEMORY_READ_BIT | VK_ACCESS_MEMORY_WRITE_BIT};
+    d->fn.CmdPipelineBarrier(cb, from, to, 0, 1, &b, 0, NULL, 0, NULL);
+}
+
+static pv_status add_node(pv_recording *r, VkCommandBuffer cb, const pv_node *n)
+{
+    vk_device *d = r->d;
+    vk_call c;
+    VkPipeline pipeline = VK_NULL_HANDLE;
+    VkDescriptorSet set = VK_NULL_HANDLE;
+    vk_call_make(n, &c);
+    pv_status st = vk_pipeline_get(d, c.shader, c.constant, &pipeline);
+    if (!st)
+        st = bind_call(r, &c, &set);
+    if (st)
+        return pv_fail_in(st, "'%s'", n->name);
+    d->fn.CmdBindPipeline(cb, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline);
+    d->fn.CmdBindDescriptorSets(cb, VK_PIPELINE_BIND_POINT_COMPUTE, d->layout, 0, 1, &set, 0, NULL);
+    d->fn.CmdPushConstants(cb, d->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof c.push, &c.push);
+    if (c.grid[0] && c.grid[1] && c.grid[2])
+        d->fn.CmdDispatch(cb, c.grid[0], c.grid[1], c.grid[2]);
+    everything_before(d, cb, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT);
+    return PV_OK;
+}
+
+/* ---- command buffers ---- */
+
+static pv_status begin(pv_recording *r, VkCommandBuffer *cb)
+{
+    vk_device *d = r->d;
+    VkCommandBufferAllocateInfo one = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
+                                       .commandPool = r->pool,
+                                       .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
+                                       .commandBufferCount = 1};
+    VkCommandBufferBeginInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
+                                     .flags = VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT}; /* the steps of a run */
+    pv_status st = VK_CHECK(d, AllocateCommandBuffers, d->handle, &one, cb);
+    if (!st)
+        st = VK_CHECK(d, BeginCommandBuffer, *cb, &info);
+    if (!st)
+        everything_before(d, *cb, VK_PIPELINE_STAGE_ALL_COMMANDS_BIT, VK_PIPELINE_STAGE_ALL_COMMANDS_BIT);
+    return st;
+}
+
+static pv_status end(pv_recording *r, VkCommandBuffer cb)
+{
+    everything_before(r->d, cb, VK_PIPELINE_STAGE_ALL_COMMANDS_BIT,
+                      VK_PIPELINE_STAGE_ALL_COMMANDS_BIT | VK_PIPELINE_STAGE_HOST_BIT);
+    return VK_CHECK(r->d, EndCommandBuffer, cb);
+}
+
+static void stamp(pv_recording *r, VkCommandBuffer cb, uint32_t query)
+{
+    if (r->d->timestamps)
+        r->d->fn.CmdWriteTimestamp(cb, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, r->queries, query);
+}
+
+static void keep_times(pv_recording *r, VkCommandBuffer cb, pv_stage s, int step)
+{
+    uint32_t n = (uint32_t)r->nodes[s] + 1;
+    if (r->d->timestamps)
+        r->d->fn.CmdCopyQueryPoolResults(cb, r->queries, r->first_query[s], n, r->times.handle,
+                                         sizeof(uint64_t) * (r->times_at[s] + (size_t)step * n), sizeof(uint64_t),
+                                         VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT);
+}
+
+static pv_status record_stage(pv_recording *r, pv_stage s)
+{
+    vk_device *d = r->d;
+    const pv_graph *g = r->prog->graph;
+    uint32_t query = r->first_query[s];
+    VkCommandBuffer cb = VK_NULL_HANDLE;
+    pv_status st = begin(r, &cb);
+    if (!st && d->timestamps)
+        d->fn.CmdResetQueryPool(cb, r->queries, query, (uint32_t)r->nodes[s] + 1);
+    if (!st)
+        stamp(r, cb, query++);
+    for (int i = 0; !st && i < g->n_nodes; i++) {
+        if (g->nodes[i]->stage != s)
+            continue;
+        st = add_node(r, cb, g->nodes[i]);
+        stamp(r, cb, query++);
+    }
+    if (!st && s != PV_STAGE_DENOISE)
+        keep_times(r, cb, s, 0);
+    if (!st)
+        st = end(r, cb);
+    r->stage[s] = cb;
+    return st;
+}
+
+static pv_status record_step(pv_recording *r, int step)
+{
+    const pv_tensor *t = r->prog->step;
+    int32_t number = step;
+    pv_status st = begin(r, &r->before[step]);
+    if (st)
+        return st;
+    if (t && t->offset != PV_NOWHERE) {
+        size_t at;
+        pv_buffer *b = place(r, t, &at);
+        r->d->fn.CmdUpdateBuffer(r->before[step], b->handle, at, sizeof number, &number);
+    }
+    st = end(r, r->before[step]);
+    if (!st)
+        st = begin(r, &r->behind[step]);
+    if (st)
+        return st;
+    keep_times(r, r->behind[step], PV_STAGE_DENOISE, step);
+    return end(r, r->behind[step]);
+}
+
+static pv_status make_pools(pv_recording *r)
+{
+    vk_device *d = r->d;
+    const pv_graph *g = r->prog->graph;
+    uint32_t n = (uint32_t)g->n_nodes, queries = 0;
+    size_t times = 0;
+    for (int s = 0; s < PV_STAGE_COUNT; s++) {
+        for (int i = 0; i < g->n_nodes; i++)
+            r->nodes[s] += g->nodes[i]->stage == (pv_stage)s;
+        r->first_query[s] = queries;
+        r->times_at[s] = times;
+        queries += (uint32_t)r->nodes[s] + 1;
+        times += ((size_t)r->nodes[s] + 1) * (s == PV_STAGE_DENOISE ? (size_t)r->prog->steps : 1);
+    }
+    VkCommandPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO, .queueFamilyIndex = d->family};
+    VkDescriptorPoolSize size = {VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, (n + 1) * VK_BINDINGS};
+    VkDescriptorPoolCreateInfo sets = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
+                                       .maxSets = n + 1,
+                                       .poolSizeCount = 1,
+                                       .pPoolSizes = &size};
+    VkQueryPoolCreateInfo asked = {.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
+                                   .queryType = VK_QUERY_TYPE_TIMESTAMP,
+                                   .queryCount = queries};
+    VkFenceCreateInfo fence = {.sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO};
+    pv_status st = VK_CHECK(d, CreateCommandPool, d->handle, &pool, NULL, &r->pool);
+    if (!st)
+        st = VK_CHECK(d, CreateDescriptorPool, d->handle, &sets, NULL, &r->sets);
+    if (!st)
+        st = VK_CHECK(d, CreateQueryPool, d->handle, &asked, NULL, &r->queries);
+    if (!st)
+        st = VK_CHECK(d, CreateFence, d->handle, &fence, NULL, &r->done);
+    return st ? st : vk_buffer_make(d, sizeof(uint64_t) * times, true, "timestamps", &r->times);
+}
+
+pv_status vk_record(pv_backend *be, const pv_program *prog, const pv_buffers *bufs, pv_recording **out)
+{
+    vk_device *d = (vk_device *)be;
+    pv_status st = vk_usable(d);
+    if (st)
+        return st;
+    pv_recording *r = pv_alloc_zero(sizeof *r);
+    if (!r)
+        return PV_E_MEMORY;
+    *r = (pv_recording){.d = d, .prog = prog, .bufs = bufs};
+    size_t steps = (size_t)prog->steps;
+    r->before = pv_alloc_zero(sizeof *r->before * (steps + 1));
+    r->behind = pv_alloc_zero(sizeof *r->behind * (steps + 1));
+    r->all = pv_alloc_zero(sizeof *r->all * (3 * steps + PV_STAGE_COUNT));
+    st = r->before && r->behind && r->all ? make_pools(r) : PV_E_MEMORY;
+    for (int s = 0; !st && s < PV_STAGE_COUNT; s++)
+        if (r->nodes[s])
+            st = record_stage(r, (pv_stage)s);
+    for (int i = 0; !st && r->nodes[PV_STAGE_DENOISE] && i < prog->steps; i++)
+        st = record_step(r, i);
+    if (st)
+        vk_discard(r);
+    else
+        *out = r;
+    return st;
+}
+
+/* ---- running ---- */
+
+pv_status vk_run(pv_recording *r, const pv_run *run)
+{
+    uint32_t n = 0;
+    for (int s = 0; s < PV_STAGE_COUNT; s++) {
+        if (!(run->stages >> s & 1) || !r->stage[s])
+            continue;
+        if (s != PV_STAGE_DENOISE)
+            r->all[n++] = r->stage[s];
+        for (int i = run->first_step; s == PV_STAGE_DENOISE && i < run->first_step + run->n_steps; i++) {
+            r->all[n++] = r->before[i];
+            r->all[n++] = r->stage[s];
+            r->all[n++] = r->behind[i];
+        }
+    }
+    pv_status st = vk_usable(r->d);
+    r->run = *run;
+    r->begun_ms = pv_now_ms();
+    return st ? st : vk_submit(r->d, n, r->all, r->done);
+}
+
+/* Adds up what the stages and nodes of the run took; the times of the first and the last stamp. */
+static void add_times(const pv_recording *r, pv_run_timing *t, uint64_t *first, uint64_t *last)
+{
+    const pv_graph *g = r->prog->graph;
+    double ms = (double)r->d->limits.timestampPeriod * 1e-6;
+    for (int s = 0; s < PV_STAGE_COUNT; s++) {
+        bool denoise = s == PV_STAGE_DENOISE;
+        if (!(r->run.stages >> s & 1) || !r->stage[s])
+            continue;
+        for (int step = 0; step < (denoise ? r->run.n_steps : 1); step++) {
+            size_t slot = denoise ? (size_t)(r->run.first_step + step) : 0;
+            const uint64_t *stamps = (const uint64_t *)(const void *)r->times.host + r->times_at[s] + slot * ((size_t)r->nodes[s] + 1);
+            if (!*first)
+                *first = stamps[0];
+            *last = stamps[r->nodes[s]];
+            t->stage_ms[s] += (double)(stamps[r->nodes[s]] - stamps[0]) * ms;
+            for (int i = 0, k = 0; t->node_ms && i < g->n_nodes; i++)
+                if (g->nodes[i]->stage == (pv_stage)s) {
+                    t->node_ms[i] += (double)(stamps[k + 1] - stamps[k]) * ms;
+                    k++;
+                }
+        }
+    }
+}
+
+pv_status vk_wait(pv_recording *r, pv_run_timing *t)
+{
+    vk_device *d = r->d;
+    pv_status st = vk_usable(d);
+    if (!st)
+        st = vk_wait_fence(d, r->done);
+    if (st)
+        vk_settle(d); /* the fence must not be in use when the next run comes */
+    if (!st && t) {
+        uint64_t first = 0, last = 0;
+        if (d->timestamps)
+            add_times(r, t, &first, &last);
+        t->run_ms += d->timestamps ? (double)(last - first) * (double)d->limits.timestampPeriod * 1e-6 : pv_now_ms() - r->begun_ms;
+    }
+    if (!st && r->run.result) {
+        size_t at;
+        pv_buffer *b = place(r, r->run.result, &at);
+        st = vk_read(&d->base, b, at, r->run.to, pv_tensor_bytes(r->run.result));
+    }
+    return st;
+}

@@ -1,0 +1,161 @@
+/* vk.h - what the parts of the Vulkan backend share.
+ *
+ * Vulkan 1.2 and compute, nothing optional: storage buffers bound by descriptors with offset and range, 32-bit words in them,
+ * push constants of at most 128 bytes, no word on the size of subgroups. A tensor is bound whole, so one that is larger than the device's
+ * maxStorageBufferRange (128 MiB at least) is not claimed. The functions stand in the device's own table, where a test can put
+ * another in place of one. Every VkResult goes through vk_check, which makes a status with words of it. */
+#ifndef PV_VK_H
+#define PV_VK_H
+
+#define VK_NO_PROTOTYPES
+#include <vulkan/vulkan.h>
+
+#include <pthread.h>
+
+#include "plan/backend.h"
+#include "shaders/push.h"
+
+#define VK_BINDINGS  6 /* in0, in1, in2, rows of in0, rows of in1, out */
+#define VK_CONSTANTS 8 /* of types.glsl, and COUNTED of linear.comp */
+
+enum { VK_LINEAR, VK_ATTENTION, VK_NORM, VK_ROPE, VK_ELEMENTWISE, VK_LAYOUT, VK_EMBED, VK_SHADERS };
+
+typedef struct vk_shader {
+    const char *name;
+    const uint32_t *words;
+    size_t bytes;
+} vk_shader;
+extern const vk_shader vk_shaders[VK_SHADERS]; /* made at build time */
+
+/* Functions of an instance, and those of its devices, which it gives too. */
+#define VK_FUNCTIONS(X) \
+    X(DestroyInstance) X(EnumeratePhysicalDevices) X(GetPhysicalDeviceProperties2) X(GetPhysicalDeviceMemoryProperties) \
+    X(GetPhysicalDeviceQueueFamilyProperties) X(CreateDevice) X(DestroyDevice) X(GetDeviceQueue) X(QueueSubmit) \
+    X(AllocateMemory) X(FreeMemory) X(MapMemory) X(CreateBuffer) X(DestroyBuffer) X(GetBufferMemoryRequirements) \
+    X(BindBufferMemory) X(CreateFence) X(DestroyFence) X(ResetFences) X(WaitForFences) X(CreateCommandPool) \
+    X(DestroyCommandPool) X(AllocateCommandBuffers) X(ResetCommandBuffer) X(BeginCommandBuffer) X(EndCommandBuffer) X(CmdCopyBuffer) \
+    X(CmdUpdateBuffer) X(CmdPipelineBarrier) X(CmdBindPipeline) X(CmdBindDescriptorSets) X(CmdPushConstants) X(CmdDispatch) \
+    X(CmdResetQueryPool) X(CmdWriteTimestamp) X(CmdCopyQueryPoolResults) X(CreateQueryPool) X(DestroyQueryPool) \
+    X(CreateDescriptorSetLayout) X(DestroyDescriptorSetLayout) X(CreateDescriptorPool) X(DestroyDescriptorPool) \
+    X(AllocateDescriptorSets) X(UpdateDescriptorSets) X(CreatePipelineLayout) X(DestroyPipelineLayout) \
+    X(CreatePipelineCache) X(DestroyPipelineCache) X(CreateShaderModule) X(DestroyShaderModule) X(CreateComputePipelines) \
+    X(DestroyPipeline)
+
+typedef struct vk_functions {
+#define X(name) PFN_vk##name name;
+    VK_FUNCTIONS(X)
+#undef X
+    PFN_vkCreateDebugUtilsMessengerEXT CreateMessenger; /* NULL: the extension is not there */
+    PFN_vkDestroyDebugUtilsMessengerEXT DestroyMessenger;
+} vk_functions;
+
+/* One instance and what it tells of its devices. */
+typedef struct vk_instance {
+    VkInstance handle;
+    VkDebugUtilsMessengerEXT messenger;
+    vk_functions fn;
+} vk_instance;
+
+struct pv_buffer {
+    size_t bytes;
+    VkBuffer handle;
+    VkDeviceMemory memory;
+    char *host; /* mapped as long as it lives; NULL: the host cannot see it */
+};
+
+typedef struct vk_pipeline {
+    int shader;
+    uint32_t constant[VK_CONSTANTS];
+    VkPipeline handle;
+} vk_pipeline;
+
+typedef struct vk_device {
+    pv_backend base;
+    vk_instance instance;
+    vk_functions fn; /* of `instance`; what everything calls */
+    pv_device_info info;
+    VkPhysicalDevice physical;
+    VkPhysicalDeviceLimits limits;
+    VkPhysicalDeviceMemoryProperties memory;
+    size_t most_bytes; /* of one allocation */
+    bool timestamps;
+    VkDevice handle;
+    uint32_t family;
+
+    pthread_mutex_t lock; /* of what follows, which several sessions use at once */
+    VkQueue queue;
+    VkCommandPool pool;
+    VkCommandBuffer copy;
+    VkFence settled;
+    pv_buffer staging;
+    bool busy;    /* something was submitted since the host last waited for all */
+    bool pending; /* waiting for `settled` failed, so it may still be in use */
+
+    VkDescriptorSetLayout set_layout;
+    VkPipelineLayout layout;
+    VkPipelineCache cache;
+    VkShaderModule module[VK_SHADERS];
+    vk_pipeline *pipelines;
+    int n_pipelines;
+
+    bool lost, hung;    /* lost: refuse everything. hung: it may still use what it was given, so nothing is given back */
+    char lost_words[512];
+} vk_device;
+
+/* ---- device.c ---- */
+
+pv_status vk_instance_open(vk_instance *out);
+void vk_instance_close(vk_instance *inst);
+pv_status vk_devices(pv_device_info *out, int *n);
+pv_status vk_open(const pv_backend_params *params, pv_backend **out);
+void vk_close(pv_backend *be);
+pv_status vk_describe(pv_backend *be, pv_device_info *out);
+
+/* The status of a result of `what`; a lost device is remembered. VK_CHECK(d, call): by the call's own name. */
+pv_status vk_check(vk_device *d, VkResult r, const char *what);
+#define VK_CHECK(d, name, ...) vk_check((d), (d)->fn.name(__VA_ARGS__), "vk" #name)
+pv_status vk_usable(const vk_device *d); /* refuses when it is lost */
+pv_status vk_wait_fence(vk_device *d, VkFence fence);
+pv_status vk_submit(vk_device *d, uint32_t n, const VkCommandBuffer *buffers, VkFence fence); /* takes the lock */
+
+/* ---- memory.c ---- */
+
+pv_status vk_alloc(pv_backend *be, size_t bytes, pv_usage usage, pv_buffer **out);
+void vk_release(pv_backend *be, pv_buffer *b);
+pv_status vk_write(pv_backend *be, pv_buffer *dst, size_t at, const void *src, size_t n);
+pv_status vk_read(pv_backend *be, const pv_buffer *src, size_t at, void *dst, size_t n);
+void *vk_map(pv_backend *be, pv_buffer *b);
+void vk_settle(vk_device *d); /* waits until nothing runs; where that fails the device is given up */
+pv_status vk_buffer_make(vk_device *d, size_t bytes, bool host, const char *what, pv_buffer *out);
+void vk_buffer_drop(vk_device *d, pv_buffer *b);
+
+/* ---- pipeline.c ---- */
+
+pv_status vk_pipelines_begin(vk_device *d);
+void vk_pipelines_end(vk_device *d);
+/* Made once for each shader and constants. */
+pv_status vk_pipeline_get(vk_device *d, int shader, const uint32_t constant[VK_CONSTANTS], VkPipeline *out);
+
+/* ---- kernels.c ---- */
+
+/* A node as a dispatch. */
+typedef struct vk_call {
+    int shader;
+    uint32_t constant[VK_CONSTANTS], grid[3];
+    vk_push push;
+    const pv_tensor *bind[VK_BINDINGS]; /* NULL: not read; something is bound all the same */
+} vk_call;
+
+bool vk_claims(const pv_backend *be, const pv_node *n);
+void vk_call_make(const pv_node *n, vk_call *out); /* of a claimed node */
+
+/* ---- record.c ---- */
+
+pv_status vk_record(pv_backend *be, const pv_program *prog, const pv_buffers *bufs, pv_recording **out);
+pv_status vk_run(pv_recording *r, const pv_run *run);
+pv_status vk_wait(pv_recording *r, pv_run_timing *t);
+void vk_discard(pv_recording *r);
+
+extern const pv_backend_vt pv_vulkan_backend;
+
+#endif
