@@ -252,17 +252,19 @@ static __device__ inline void gather(const block<NT> &s, const uint32_t *from, i
     together();
 }
 
-/* acc[t] += tile x acts for the pieces n0 .. n0 + T of 8 rows; 16 steps of 16. */
-template <int NT, int T>
-static __device__ inline void multiply(float (&acc)[NT][4], const unsigned char *tile,
+/* acc[t] += tile x acts for the pieces n0 .. n0 + T of 8 rows; 16 steps of 16. The second 8 numbers of a step stand LOWER bytes
+ * behind the first 8: side by side, or, of keys, half a head apart, as q has them. */
+template <int NT, int T, int LOWER, int ROOM>
+static __device__ inline void multiply(float (&acc)[ROOM][4], const unsigned char *tile,
                                        const unsigned char *acts, int n0, int lane)
 {
-    const unsigned char *line = tile + lane % 16 * TILE_LINE + lane / 16 * 16,
+    constexpr int step = LOWER == 16 ? 32 : 16;
+    const unsigned char *line = tile + lane % 16 * TILE_LINE + lane / 16 * LOWER,
                         *x = acts + n0 * 256 + lane * 8;
 #pragma unroll 2
     for (int k = 0; k < 16; k++) {
         uint32_t w[4];
-        cuda_ldmatrix(w, line + k * 32);
+        cuda_ldmatrix(w, line + k * step);
 #pragma unroll
         for (int t = 0; t < T; t++) {
             uint2 v = *(const uint2 *)(x + (k * NT + t) * 256);
@@ -448,21 +450,8 @@ static __device__ inline void attend(const expert_args &a, const block<NT> &s, u
 
     /* a warp has 16 keys; of the rows' second half one piece too many may be nobody's */
     float score[most][4] = {}, low[most], high[most];
-    if (warp < key_tiles) {
-        const unsigned char *keys =
-            s.weights.take(n + (unsigned)warp) + lane % 16 * TILE_LINE + lane / 16 * HEAD;
-        const unsigned char *q = s.acts + n0 * 256 + lane * 8;
-#pragma unroll 2
-        for (int k = 0; k < 16; k++) {
-            uint32_t w[4];
-            cuda_ldmatrix(w, keys + k * 16);
-#pragma unroll
-            for (int t = 0; t < most; t++) {
-                uint2 x = *(const uint2 *)(q + (k * NT + t) * 256);
-                cuda_mma(score[t], w, x.x, x.y);
-            }
-        }
-    }
+    if (warp < key_tiles)
+        multiply<NT, most, HEAD>(score, s.weights.take(n + (unsigned)warp), s.acts, n0, lane);
     int valid = warp < key_tiles ? len - first - warp * 16 - lane / 4
                                  : 0; /* without keys the maximum is -inf and the sum 0 */
 #pragma unroll
@@ -602,9 +591,9 @@ static __device__ inline void multiply_all(const block<NT> &s, float (&acc)[NT][
         const unsigned char *tile = s.weights.take(n + (unsigned)(h * c.tiles + my.m)),
                             *acts = s.acts + h * 16 * NT * 256;
         if (c.tiles == 4) /* the odd warps' last piece is one too many, and nobody's */
-            multiply<NT, (NT + 1) / 2>(acc, tile, acts, my.n0, lane);
+            multiply<NT, (NT + 1) / 2, 16>(acc, tile, acts, my.n0, lane);
         else
-            multiply<NT, NT>(acc, tile, acts, 0, lane);
+            multiply<NT, NT, 16>(acc, tile, acts, 0, lane);
     }
     s.weights.give_back(n, c.tiles * c.halves, lane);
     if (!norm)
