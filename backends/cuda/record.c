@@ -3,7 +3,8 @@
  *
  * Recording resolves addresses, takes one piece of work memory as large as the neediest node's (nodes run one
  * after another), lets products choose their algorithms, and captures. Submitting launches graphs between
- * events, on the device's one stream; it allocates nothing and waits for nothing. A result is copied behind them. */
+ * events, on the device's one stream; it allocates nothing and waits for nothing. Stages may begin before the rest of their run is
+ * submitted. A result is copied behind them. */
 #include "base/memory.h"
 #include "device.h"
 
@@ -25,6 +26,7 @@ struct pv_recording {
     cudaEvent_t landed;
     char *landing; /* page-locked: where a result of up to LANDING bytes is brought before the wait */
     pv_run run; /* submitted last */
+    uint32_t begun; /* stages of the next run that are under way */
 };
 
 void cuda_discard(pv_recording *r)
@@ -346,13 +348,12 @@ static pv_status hand_over(pv_recording *r)
     return st;
 }
 
-pv_status cuda_submit(pv_recording *r, const pv_run *run)
+static pv_status launch_stages(pv_recording *r, const pv_run *run, uint32_t stages)
 {
     cuda_device *d = r->d;
     pv_status st = cuda_enter(d);
-    r->run = *run;
     for (int s = 0; !st && s < PV_STAGE_COUNT; s++) {
-        if (!(run->stages >> s & 1))
+        if (!(stages >> s & 1))
             continue;
         st = CUDA_CHECK(d, cudaEventRecord(r->begin[s], d->stream));
         if (!st && r->one_step && s == PV_STAGE_DENOISE)
@@ -362,7 +363,23 @@ pv_status cuda_submit(pv_recording *r, const pv_run *run)
         if (!st)
             st = CUDA_CHECK(d, cudaEventRecord(r->end[s], d->stream));
     }
-    return st || !run->result ? st : fetch(r, run->result);
+    return st;
+}
+
+pv_status cuda_start(pv_recording *r, uint32_t stages)
+{
+    r->run = (pv_run){0};
+    r->begun = stages;
+    return launch_stages(r, &r->run, stages);
+}
+
+pv_status cuda_submit(pv_recording *r, const pv_run *run)
+{
+    pv_status st = launch_stages(r, run, run->stages & ~r->begun);
+    if (!st && run->result)
+        st = fetch(r, run->result);
+    r->run = st ? (pv_run){0} : *run;
+    return st;
 }
 
 /* ---- times of nodes ---- */
@@ -475,6 +492,9 @@ pv_status cuda_wait(pv_recording *r, pv_run_timing *t)
 {
     cuda_device *d = r->d;
     pv_status st = cuda_enter(d);
+    r->begun = 0;
+    if (!st && !r->run.stages) /* begun, and no whole run came */
+        st = CUDA_CHECK(d, cudaStreamSynchronize(d->stream));
     if (!st && r->run.result)
         st = hand_over(r);
     for (int s = PV_STAGE_COUNT - 1; !st && s >= 0; s--) /* the last first: then the others are done */
