@@ -1,15 +1,12 @@
 /* linear_wgmma.cu - products of one input with up to three weights on Hopper's own tensor instructions, for hundreds of
- * rows: what cuBLASLt does not do in one. Weights of different widths, each with its bias and its result (q, k, v); and gate
- * and up with GeGLU behind them, so that neither is ever in memory.
+ * rows: what cuBLASLt does not do in one. Weights of different widths, each with its bias and its result (q, k, v).
  *
- * Computes: y_i = x w_i^T (+ b_i), or y_0 = gelu(x w_0^T) (x w_1^T) with both factors rounded to bf16 first, as they would
- *   be apart. x [M, K], w_i [N_i, K], b_i [N_i], y_i [M, N_i], all bf16. Every row up to the capacity.
- * Launch: clusters of two blocks with a tile each, 128 rows by 192 columns (GeGLU: 128 of gate, 128 of up). The two have
- *   the same columns and each reads half of the weights' tile for both; where row tiles do not go in pairs, they have the
- *   same rows and share x. As many clusters as the device holds go through all tiles, rows first, so that a weight is read
+ * Computes: y_i = x w_i^T (+ b_i). x [M, K], w_i [N_i, K], b_i [N_i], y_i [M, N_i], all bf16. Every row up to the capacity.
+ * Launch: clusters of two blocks with a tile each, 128 rows by 192 columns. The two have the same columns and each reads
+ *   half of the weights' tile for both; where row tiles do not go in pairs, they have the same rows and share x. As many clusters as the device holds go through all tiles, rows first, so that a weight is read
  *   from memory once. In a block two warpgroups multiply, 64 rows each; one warp keeps the copy engine busy, four steps of
  *   64 features ahead, across tiles.
- * Numerics: f32 sums in the order of k, one rounding (GeGLU: as said). Fixed order.
+ * Numerics: f32 sums in the order of k, one rounding. Fixed order.
  * Bound: the tensor cores. */
 #include "small.h"
 #include "tma.cuh"
@@ -22,6 +19,7 @@
 #define BOX    32  /* rows of a weight in one copy */
 #define UNIT   64  /* columns that belong to one weight */
 #define STAGES 4
+#define COLUMNS 192 /* of a tile */
 #define PAIR   2 /* blocks of a cluster */
 
 typedef struct wide_args {
@@ -37,10 +35,10 @@ typedef struct place {
     int row, column; /* tiles */
 } place;
 
-template <int N> struct wide_memory {
-    unsigned char x[STAGES][ROWS * STEP * 2], w[STAGES][N * STEP * 2];
+typedef struct wide_memory {
+    unsigned char x[STAGES][ROWS * STEP * 2], w[STAGES][COLUMNS * STEP * 2];
     uint64_t full[STAGES], empty[STAGES];
-};
+} wide_memory;
 
 #if CUDA_WGMMA
 
@@ -73,21 +71,15 @@ static __device__ inline uint4 gather(uint32_t w0, uint32_t w1, uint32_t w2, uin
     (high ? w1 : w3) = b;
     return make_uint4(w0, w1, w2, w3);
 }
-
-static __device__ inline float rounded(float x)
-{
-    return __bfloat162float(__float2bfloat16_rn(x));
-}
 #endif
 
-template <int N, bool GEGLU>
 static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ wide_args a)
 {
 #if CUDA_WGMMA
-    constexpr int boxes = N / BOX; /* of weights in a tile */
-    constexpr int x_bytes = ROWS * STEP * 2, w_bytes = N * STEP * 2;
+    constexpr int boxes = COLUMNS / BOX; /* of weights in a tile */
+    constexpr int x_bytes = ROWS * STEP * 2, w_bytes = COLUMNS * STEP * 2;
     extern __shared__ __align__(16) unsigned char memory[];
-    wide_memory<N> *mem = (wide_memory<N> *)(memory + (1024 - cuda_shared(memory) % 1024) % 1024);
+    wide_memory *mem = (wide_memory *)(memory + (1024 - cuda_shared(memory) % 1024) % 1024);
     const uint32_t full = cuda_shared(mem->full), empty = cuda_shared(mem->empty);
     const uint32_t x_at = cuda_shared(mem->x), w_at = cuda_shared(mem->w);
     const int role = (int)threadIdx.x / GROUP, thread = (int)threadIdx.x % GROUP, rank = (int)blockIdx.x % PAIR;
@@ -127,13 +119,9 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
                 int row = at_tile.row * ROWS + box * (ROWS / 2);
                 uint32_t to = x_at + box * (x_bytes / 2);
                 if (!is_x) {
-                    int part = box / (boxes / 2), at = at_tile.column * (boxes / 2) + box % (boxes / 2);
-                    if (!GEGLU) {
-                        part = owner(a, at_tile.column * (N / UNIT) + box / (UNIT / BOX), &at);
-                        at = at * (UNIT / BOX) + box % (UNIT / BOX);
-                    }
+                    int at, part = owner(a, at_tile.column * (COLUMNS / UNIT) + box / (UNIT / BOX), &at);
                     map = &a.w[mine ? part : 0];
-                    row = at * BOX;
+                    row = at * UNIT + box % (UNIT / BOX) * BOX;
                     to = w_at + box * (BOX * STEP * 2);
                 }
                 for (int k = 0; k < a.steps; k++) {
@@ -164,26 +152,24 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
             place at_tile = place_of(a, tile, rank);
             int row = at_tile.row * ROWS + role * 64 + warp * 16 + lane / 4, column = at_tile.column, before = 0;
             const int t = lane % 4;
-            float d[N / 2];
-            uint32_t bias[N / 8]; /* asked for before the products, not to wait for it behind them */
-            if (!GEGLU) {
+            float d[COLUMNS / 2];
+            uint32_t bias[COLUMNS / 8]; /* asked for before the products, not to wait for it behind them */
 #pragma unroll
-                for (int u = 0; u < N / UNIT; u++) {
-                    int at, part = owner(a, column * (N / UNIT) + u, &at);
-                    const uint32_t *from = (const uint32_t *)(a.bias[part] + at * UNIT) + t;
-                    bool there = at < a.units[part] && a.bias[part];
+            for (int u = 0; u < COLUMNS / UNIT; u++) {
+                int at, part = owner(a, column * (COLUMNS / UNIT) + u, &at);
+                const uint32_t *from = (const uint32_t *)(a.bias[part] + at * UNIT) + t;
+                bool there = at < a.units[part] && a.bias[part];
 #pragma unroll
-                    for (int i = 0; i < UNIT / 8; i++)
-                        bias[u * (UNIT / 8) + i] = there ? from[4 * i] : 0;
-                }
+                for (int i = 0; i < UNIT / 8; i++)
+                    bias[u * (UNIT / 8) + i] = there ? from[4 * i] : 0;
             }
             for (int k = 0; k < a.steps; k++) {
                 cuda_mbarrier_wait(full + 8 * stage, parity);
                 cuda_wgmma_begin();
 #pragma unroll
                 for (int i = 0; i < STEP / 16; i++)
-                    cuda_wgmma<N>(d, x_operand + (uint64_t)(stage * (x_bytes >> 4) + 2 * i),
-                                  w_operand + (uint64_t)(stage * (w_bytes >> 4) + 2 * i), k || i);
+                    cuda_wgmma<COLUMNS>(d, x_operand + (uint64_t)(stage * (x_bytes >> 4) + 2 * i),
+                                        w_operand + (uint64_t)(stage * (w_bytes >> 4) + 2 * i), k || i);
                 cuda_wgmma_commit();
                 cuda_wgmma_wait<1>();
                 if (k)
@@ -197,10 +183,10 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
 
             /* Eight columns of a thread at a time. */
 #pragma unroll
-            for (int g = 0; g < (GEGLU ? N / 2 : N) / 32; g++) {
-                int at = 0, part = GEGLU ? 0 : owner(a, column * (N / UNIT) + g / 2, &at);
+            for (int g = 0; g < COLUMNS / 32; g++) {
+                int at, part = owner(a, column * (COLUMNS / UNIT) + g / 2, &at);
                 const int width = a.units[part] * UNIT;
-                at = GEGLU ? column * (N / 2) + g * 32 : at * UNIT + g % 2 * 32;
+                at = at * UNIT + g % 2 * 32;
                 const bool there = at < width;
 #pragma unroll
                 for (int r = 0; r < 2; r++) {
@@ -208,12 +194,8 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
 #pragma unroll
                     for (int j = 0; j < 4; j++) {
                         const float *v = d + 16 * g + 4 * j + 2 * r;
-                        if (GEGLU)
-                            w[j] = cuda_pack_bf16(__fmul_rn(cuda_gelu_of(rounded(v[0])), rounded(v[N / 4])),
-                                                  __fmul_rn(cuda_gelu_of(rounded(v[1])), rounded(v[N / 4 + 1])));
-                        else
-                            w[j] = cuda_pack_bf16(v[0] + __uint_as_float(bias[4 * g + j] << 16),
-                                                  v[1] + __uint_as_float(bias[4 * g + j] & 0xffff0000));
+                        w[j] = cuda_pack_bf16(v[0] + __uint_as_float(bias[4 * g + j] << 16),
+                                              v[1] + __uint_as_float(bias[4 * g + j] & 0xffff0000));
                     }
                     uint4 all = gather(w[0], w[1], w[2], w[3], t);
                     if (there && row + 8 * r < a.m)
@@ -226,12 +208,12 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
 #endif
 }
 
-template <int N, bool GEGLU> static cudaError_t launch(const cuda_call *c, wide_args &a, int columns)
+static cudaError_t launch(const cuda_call *c, wide_args &a, int columns)
 {
-    constexpr size_t bytes = sizeof(wide_memory<N>) + 1024;
-    cudaError_t e = cudaFuncSetAttribute(wide<N, GEGLU>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
-    int rows = (a.m + ROWS - 1) / ROWS, of_tile = GEGLU ? N / 2 : N;
-    columns = (columns + of_tile - 1) / of_tile;
+    constexpr size_t bytes = sizeof(wide_memory) + 1024;
+    cudaError_t e = cudaFuncSetAttribute(wide, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    int rows = (a.m + ROWS - 1) / ROWS;
+    columns = (columns + COLUMNS - 1) / COLUMNS;
     a.share_x = rows % PAIR != 0;
     a.row_groups = a.share_x ? rows : rows / PAIR;
     a.tiles = a.row_groups * (a.share_x ? (columns + PAIR - 1) / PAIR : columns);
@@ -249,7 +231,7 @@ template <int N, bool GEGLU> static cudaError_t launch(const cuda_call *c, wide_
     config.stream = c->stream;
     config.attrs = how;
     config.numAttrs = c->dependent ? 2 : 1;
-    return e ? e : cudaLaunchKernelEx(&config, wide<N, GEGLU>, a);
+    return e ? e : cudaLaunchKernelEx(&config, wide, a);
 }
 
 cudaError_t cuda_wide_products(const cuda_call *c, const cuda_wide *p)
@@ -266,7 +248,5 @@ cudaError_t cuda_wide_products(const cuda_call *c, const cuda_wide *p)
     }
     a.m = (int)p->m;
     a.steps = (int)((p->k + STEP - 1) / STEP);
-    if (e != cudaSuccess)
-        return e;
-    return p->geglu ? launch<256, true>(c, a, columns / 2) : launch<192, false>(c, a, columns);
+    return e != cudaSuccess ? e : launch(c, a, columns);
 }

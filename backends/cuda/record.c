@@ -200,7 +200,7 @@ static int nodes_in(const pv_graph *g, pv_stage stage)
 }
 
 /* A graph of a stage; of denoising `steps` steps from 0 on, or with steps 0 one, of whichever step is set
- * before. */
+ * before. One that is all of the stage begins with the stage's event. */
 static pv_status capture(pv_recording *r, pv_stage stage, int steps, cudaStream_t stream,
                          const cudaEvent_t *events, cudaGraphExec_t *out)
 {
@@ -209,6 +209,8 @@ static pv_status capture(pv_recording *r, pv_stage stage, int steps, cudaStream_
     pv_status st = CUDA_CHECK(d, cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     if (st)
         return st;
+    if (!events && (steps || stage != PV_STAGE_DENOISE)) /* in the graph: not before the host has it launched */
+        st = CUDA_CHECK(d, cudaEventRecordWithFlags(r->begin[stage], stream, cudaEventRecordExternal));
     for (int i = 0; !st && i < (steps ? steps : 1); i++) {
         if (steps)
             alias_rows(r, i);
@@ -301,12 +303,17 @@ pv_status cuda_record(pv_backend *be, const pv_program *prog, const pv_buffers *
 
 /* ---- running ---- */
 
+/* Is there a graph for all that the run wants of this stage? */
+static bool in_one(const pv_recording *r, const pv_run *run, int stage)
+{
+    return r->stage[stage] &&
+           (stage != PV_STAGE_DENOISE || (run->first_step == 0 && run->n_steps == r->prog->steps));
+}
+
 static pv_status launch_steps(pv_recording *r, const pv_run *run)
 {
     cuda_device *d = r->d;
-    if (run->first_step == 0 && run->n_steps == r->prog->steps && r->stage[PV_STAGE_DENOISE])
-        return CUDA_CHECK(d, cudaGraphLaunch(r->stage[PV_STAGE_DENOISE], d->stream));
-    pv_status st = PV_OK;
+    pv_status st = CUDA_CHECK(d, cudaEventRecord(r->begin[PV_STAGE_DENOISE], d->stream));
     for (int i = 0; !st && i < run->n_steps; i++) {
         if (r->step)
             st = cuda_check(d, cuda_set_step(r->step, run->first_step + i, d->stream), "kernel cuda_set_step");
@@ -355,11 +362,12 @@ static pv_status launch_stages(pv_recording *r, const pv_run *run, uint32_t stag
     for (int s = 0; !st && s < PV_STAGE_COUNT; s++) {
         if (!(stages >> s & 1))
             continue;
-        st = CUDA_CHECK(d, cudaEventRecord(r->begin[s], d->stream));
-        if (!st && r->one_step && s == PV_STAGE_DENOISE)
-            st = launch_steps(r, run);
-        else if (!st && r->stage[s])
+        if (in_one(r, run, s))
             st = CUDA_CHECK(d, cudaGraphLaunch(r->stage[s], d->stream));
+        else if (s == PV_STAGE_DENOISE && r->one_step)
+            st = launch_steps(r, run);
+        else /* nothing to do */
+            st = CUDA_CHECK(d, cudaEventRecord(r->begin[s], d->stream));
         if (!st)
             st = CUDA_CHECK(d, cudaEventRecord(r->end[s], d->stream));
     }

@@ -98,6 +98,10 @@ int test_linear(void)
     CHECK_OP(LINEAR_GEGLU, .attr = narrow,
              .in = {{.dtype = PV_BF16, .dim = {200, 72}, .rows = 131, .counted = true}, BF16(128, 72), BF16(128, 72)},
              .out = {PV_BF16});
+    /* its tiles of each height: with 132 multiprocessors 136 rows, two tiles a block; 144 rows, columns that fill no tile; 128 */
+    CHECK_OP(LINEAR_GEGLU, .attr = narrow, .in = {BF16(532, 72), BF16(8192, 72), BF16(8192, 72)}, .out = {PV_BF16});
+    CHECK_OP(LINEAR_GEGLU, .attr = narrow, .in = {BF16(712, 136), BF16(3312, 136), BF16(3312, 136)}, .out = {PV_BF16});
+    CHECK_OP(LINEAR_GEGLU, .attr = narrow, .in = {BF16(260, 328), BF16(144, 328), BF16(144, 328)}, .out = {PV_BF16});
     CHECK_OP(LINEAR_ADD, .in = {F32(50, 48), F32(33, 48), F32(50, 33)});
     CHECK_OP(LINEAR_ADD, .in = {{.dim = {12, 8}, .rows = 5, .counted = true}, BF16(9, 8),
                                 {.dim = {12, 9}, .rows = 5, .counted = true}, F32(9)});
