@@ -508,6 +508,8 @@ pv_status cuda_wait(pv_recording *r, pv_run_timing *t)
     for (int s = PV_STAGE_COUNT - 1; !st && s >= 0; s--) /* the last first: then the others are done */
         if (r->run.stages >> s & 1)
             st = CUDA_CHECK(d, cudaEventSynchronize(r->end[s]));
+    if (!st && r->bufs->buffer[PV_STATE]) /* all that was written has come: its window need not be waited for in the next run */
+        r->bufs->buffer[PV_STATE]->used = 0;
     for (int s = 0; !st && t && s < PV_STAGE_COUNT; s++) {
         float ms = 0;
         if (!(r->run.stages >> s & 1))
