@@ -1,6 +1,6 @@
 /* linear.c - y = x w^T (+ b), that onto a residual or through GELU, and several of one input at once:
  * x [M, K], w [N, K] as stored, b [N]; through cuBLASLt. What it has no form for and Hopper does well,
- * linear_wgmma.cu and linear_geglu.cu do: other groups than two alike, and gate and up with their GeGLU.
+ * linear_group.cu, linear_wgmma.cu and linear_geglu.cu do: other groups than two alike, and gate and up with their GeGLU.
  *
  * Every row up to the capacity is computed: what the rows behind the valid count hold stays in those rows.
  * Both operands bf16: tensor cores, f32 sums, y bf16 or f32. All else: f32 products of f32 numbers (never
@@ -86,7 +86,7 @@ static bool is_pair(const pv_node *n)
            n->out[0]->dtype != PV_F16;
 }
 
-/* Is what we accept of it a product of linear_wgmma.cu or linear_geglu.cu? */
+/* Is what we accept of it a product of our own? */
 static bool is_own(const pv_node *n)
 {
     return n->op == PV_OP_LINEAR_GEGLU || (n->op == PV_OP_LINEAR_GROUP && !is_pair(n));

@@ -35,18 +35,6 @@ template <int R> struct geglu_memory {
 
 #if CUDA_WGMMA
 
-/* 16 columns of y by 8 rows of it as wgmma leaves them, a column and two rows to a word: after, a thread has four columns in
- * a row, from column `*at` on, of row lane / 4. */
-static __device__ inline uint2 turn(uint32_t w0, uint32_t w1, int t, int *at)
-{
-    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(w0));
-    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(w1));
-    const bool odd = t & 1;
-    uint32_t other = __shfl_xor_sync(~0u, odd ? w0 : w1, 1);
-    *at = odd ? 8 + 2 * (t - 1) : 2 * t;
-    return odd ? make_uint2(other, w1) : make_uint2(w0, other);
-}
-
 static __device__ inline float rounded(float x)
 {
     return __bfloat162float(__float2bfloat16_rn(x));
@@ -155,7 +143,7 @@ template <int R> static __global__ void __launch_bounds__(BLOCK, 1) geglu(const 
 #pragma unroll
                 for (int e = 0; e < 4; e++)
                     v[e] = __fmul_rn(cuda_gelu_of(rounded(gate[i + e])), rounded(up[i + e]));
-                uint2 four = turn(cuda_pack_bf16(v[0], v[1]), cuda_pack_bf16(v[2], v[3]), t, &at);
+                uint2 four = cuda_turn(cuda_pack_bf16(v[0], v[1]), cuda_pack_bf16(v[2], v[3]), t, &at);
                 if (row + 2 * i < a.m)
                     *(uint2 *)(a.y + (int64_t)(row + 2 * i) * a.n + column + at) = four;
             }

@@ -3,9 +3,9 @@
  *
  * Computes: y_i = x w_i^T (+ b_i). x [M, K], w_i [N_i, K], b_i [N_i], y_i [M, N_i], all bf16. Every row up to the capacity.
  * Launch: clusters of two blocks with a tile each, 128 rows by 192 columns. The two have the same columns and each reads
- *   half of the weights' tile for both; where row tiles do not go in pairs, they have the same rows and share x. As many clusters as the device holds go through all tiles, rows first, so that a weight is read
- *   from memory once. In a block two warpgroups multiply, 64 rows each; one warp keeps the copy engine busy, four steps of
- *   64 features ahead, across tiles.
+ *   half of the weights' tile for both; where row tiles do not go in pairs, they have the same rows and share x. As many
+ *   clusters as the device holds go through all tiles, rows first, so that a weight is read from memory once. In a block two
+ *   warpgroups multiply, 64 rows each; one warp keeps the copy engine busy, four steps of 64 features ahead, across tiles.
  * Numerics: f32 sums in the order of k, one rounding. Fixed order.
  * Bound: the tensor cores. */
 #include "small.h"
@@ -234,7 +234,7 @@ static cudaError_t launch(const cuda_call *c, wide_args &a, int columns)
     return e ? e : cudaLaunchKernelEx(&config, wide, a);
 }
 
-cudaError_t cuda_wide_products(const cuda_call *c, const cuda_wide *p)
+cudaError_t cuda_pair_products(const cuda_call *c, const cuda_wide *p)
 {
     wide_args a = {};
     int columns = 0;
