@@ -289,7 +289,10 @@ static cudaError_t enqueue_own(const cuda_call *c)
     int count = geglu ? 2 : n->attr.group.n;
     cuda_wide p = {.x = c->in[0], .k = pv_width(n->in[0]), .count = count};
     p.m = pv_elements(n->in[0]) / p.k;
+    p.ahead = true;
     for (int i = 0; i < count; i++) {
+        pv_usage usage = n->in[1 + i]->usage;
+        p.ahead = p.ahead && !n->in[1 + i]->producer && (usage == PV_WEIGHT || usage == PV_CONST || usage == PV_IO);
         p.w[i] = c->in[1 + i];
         p.n[i] = n->in[1 + i]->dim[0];
         p.bias[i] = n->n_in > 1 + count ? c->in[1 + count + i] : NULL;

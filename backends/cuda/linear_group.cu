@@ -175,7 +175,7 @@ template <int R> static cudaError_t prepare(const cuda_call *c, const group_args
     room = room < 1 ? 1 : room;
     const int groups = (a.m + SIDE * R - 1) / (SIDE * R), tiles = groups * ((columns + SIDE - 1) / SIDE);
     config->gridDim = dim3((unsigned)(SIDE * SIDE * (tiles < room ? tiles : room)));
-    *cost = (int64_t)((tiles + room - 1) / room) * R; /* rows of x that a block goes through */
+    *cost = (int64_t)((tiles + room - 1) / room) * R + tiles; /* rows of x that a block goes through, and what all read */
     return e;
 }
 
@@ -196,7 +196,7 @@ static int64_t pairs_cost(const cuda_call *c, int64_t m, int units)
 {
     const int64_t rows = (m + 127) / 128, columns = (units + 2) / 3;
     const int64_t pairs = rows % 2 ? rows * ((columns + 1) / 2) : rows / 2 * columns, room = c->sms < 2 ? 1 : c->sms / 2;
-    return (pairs + room - 1) / room * 192;
+    return (pairs + room - 1) / room * 192 + pairs / 2;
 }
 
 cudaError_t cuda_wide_products(const cuda_call *c, const cuda_wide *p)

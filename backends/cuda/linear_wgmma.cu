@@ -6,6 +6,7 @@
  *   half of the weights' tile for both; where row tiles do not go in pairs, they have the same rows and share x. As many
  *   clusters as the device holds go through all tiles, rows first, so that a weight is read from memory once. In a block two
  *   warpgroups multiply, 64 rows each; one warp keeps the copy engine busy, four steps of 64 features ahead, across tiles.
+ *   Its first weights it asks for before the kernel in front has ended, where no kernel writes them.
  * Numerics: f32 sums in the order of k, one rounding. Fixed order.
  * Bound: the tensor cores. */
 #include "small.h"
@@ -29,6 +30,7 @@ typedef struct wide_args {
     int units[CUDA_WIDE_MOST];       /* of each weight */
     int m, steps, row_groups, tiles; /* row groups: pairs of row tiles, or row tiles where x is shared */
     bool share_x;
+    bool ahead; /* weights may be fetched before the kernel in front has ended */
 } wide_args;
 
 typedef struct place {
@@ -96,7 +98,8 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
             cuda_map_ahead(&a.w[i]);
     }
     cuda_cluster_barrier();
-    cuda_begin(); /* so far: its own shared memory, and its arguments */
+    if (role < 2 || !a.ahead) /* else the warp that fetches does so when it has begun with the weights */
+        cuda_begin();         /* so far: its own shared memory, and its arguments */
 
     int stage = 0;
     uint32_t parity = 0;
@@ -124,16 +127,34 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
                     row = at * UNIT + box % (UNIT / BOX) * BOX;
                     to = w_at + box * (BOX * STEP * 2);
                 }
-                for (int k = 0; k < a.steps; k++) {
-                    uint32_t barrier = full + 8 * stage, there = to + stage * (is_x ? x_bytes : w_bytes);
+                auto fetch = [&](int k, int into) {
+                    uint32_t barrier = full + 8 * into, there = to + into * (is_x ? x_bytes : w_bytes);
+                    if (for_both)
+                        cuda_box_to_all(there, map, k * STEP, row, barrier, (1 << PAIR) - 1);
+                    else
+                        cuda_box(there, map, k * STEP, row, barrier);
+                };
+                int k = 0;
+                if (a.ahead && tile == first) {
+                    for (; k < STAGES && k < a.steps; k++) {
+                        if (thread == 0)
+                            cuda_expect_bytes(full + 8 * k, x_bytes + w_bytes);
+                        __syncwarp();
+                        if (mine && !is_x)
+                            fetch(k, k);
+                        next();
+                    }
+                    cuda_begin();
+                    for (int i = 0; is_x && i < k; i++)
+                        fetch(i, i);
+                }
+                for (; k < a.steps; k++) {
                     cuda_mbarrier_wait(empty + 8 * stage, parity ^ 1);
                     if (thread == 0)
-                        cuda_expect_bytes(barrier, x_bytes + w_bytes);
+                        cuda_expect_bytes(full + 8 * stage, x_bytes + w_bytes);
                     __syncwarp();
-                    if (mine && for_both)
-                        cuda_box_to_all(there, map, k * STEP, row, barrier, (1 << PAIR) - 1);
-                    else if (mine)
-                        cuda_box(there, map, k * STEP, row, barrier);
+                    if (mine)
+                        fetch(k, stage);
                     next();
                 }
             }
@@ -247,6 +268,7 @@ cudaError_t cuda_pair_products(const cuda_call *c, const cuda_wide *p)
         columns += (int)p->n[i];
     }
     a.m = (int)p->m;
+    a.ahead = p->ahead;
     a.steps = (int)((p->k + STEP - 1) / STEP);
     return e != cudaSuccess ? e : launch(c, a, columns);
 }

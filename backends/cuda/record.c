@@ -4,16 +4,13 @@
  * Recording resolves addresses, takes one piece of work memory as large as the neediest node's (nodes run one
  * after another), lets products choose their algorithms, and captures. Submitting launches graphs between
  * events, on the device's one stream; it allocates nothing and waits for nothing. Stages may begin before the rest of
- * their run is submitted. The host takes as long for a graph as it has nodes, so vision's first nodes are a graph of
- * their own: the device is at work while the host launches the others. A result is copied behind the last stage. */
+ * their run is submitted. A result is copied behind them. */
 #include "base/memory.h"
 #include "device.h"
 
-#include <limits.h>
 #include <string.h>
 
 #define LANDING ((size_t)64 << 10)
-#define HEAD   8  /* nodes of vision in the first of its two graphs */
 #define UNROLL 64 /* steps that are captured in a row at most; more are so many launches of one */
 
 struct pv_recording {
@@ -25,7 +22,6 @@ struct pv_recording {
     int32_t *step; /* where the kernels read which step runs; NULL: none does */
     const pv_buffers *bufs;
     cudaGraphExec_t stage[PV_STAGE_COUNT], one_step; /* NULL: nothing to do */
-    cudaGraphExec_t head; /* of vision; NULL: stage[PV_STAGE_VISION] is all of it */
     cudaEvent_t begin[PV_STAGE_COUNT], end[PV_STAGE_COUNT];
     cudaEvent_t landed;
     char *landing; /* page-locked: where a result of up to LANDING bytes is brought before the wait */
@@ -48,8 +44,6 @@ void cuda_discard(pv_recording *r)
         }
         if (r->one_step)
             cudaGraphExecDestroy(r->one_step);
-        if (r->head)
-            cudaGraphExecDestroy(r->head);
         if (r->landed)
             cudaEventDestroy(r->landed);
         if (r->landing)
@@ -175,24 +169,17 @@ static int link_calls(pv_recording *r, int i, bool aliased)
     return last;
 }
 
-/* What a graph has of a stage: nodes [first, end), as they are counted in it. */
-typedef struct range {
-    int first, end;
-} range;
-
-static const range all_nodes = {0, INT_MAX};
-
 /* One pass over a stage, without the nodes that alias_rows made needless. events, if given: recorded before the first
  * and after each node, for timing. */
-static pv_status enqueue_stage(pv_recording *r, pv_stage stage, range part, bool aliased, cudaStream_t stream,
+static pv_status enqueue_stage(pv_recording *r, pv_stage stage, bool aliased, cudaStream_t stream,
                                const cudaEvent_t *events)
 {
     const pv_graph *g = r->prog->graph;
     pv_status st = PV_OK;
     if (events)
         st = CUDA_CHECK(r->d, cudaEventRecordWithFlags(*events++, stream, cudaEventRecordExternal));
-    for (int i = 0, at = 0; !st && i < g->n_nodes; i++) {
-        if (g->nodes[i]->stage != stage || at++ < part.first || at > part.end || (aliased && picks_step(r, g->nodes[i])))
+    for (int i = 0; !st && i < g->n_nodes; i++) {
+        if (g->nodes[i]->stage != stage || (aliased && picks_step(r, g->nodes[i])))
             continue;
         int last = events ? i : link_calls(r, i, aliased); /* timed one by one */
         r->calls[last].then = NULL;
@@ -213,9 +200,8 @@ static int nodes_in(const pv_graph *g, pv_stage stage)
 }
 
 /* A graph of a stage; of denoising `steps` steps from 0 on, or with steps 0 one, of whichever step is set
- * before. One that is all of the stage, or its first part, begins with the
- * stage's event. */
-static pv_status capture(pv_recording *r, pv_stage stage, range part, int steps, cudaStream_t stream,
+ * before. One that is all of the stage begins with the stage's event. */
+static pv_status capture(pv_recording *r, pv_stage stage, int steps, cudaStream_t stream,
                          const cudaEvent_t *events, cudaGraphExec_t *out)
 {
     cuda_device *d = r->d;
@@ -223,12 +209,12 @@ static pv_status capture(pv_recording *r, pv_stage stage, range part, int steps,
     pv_status st = CUDA_CHECK(d, cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     if (st)
         return st;
-    if (!events && !part.first && (steps || stage != PV_STAGE_DENOISE)) /* in the graph: not before the host has it launched */
+    if (!events && (steps || stage != PV_STAGE_DENOISE)) /* in the graph: not before the host has it launched */
         st = CUDA_CHECK(d, cudaEventRecordWithFlags(r->begin[stage], stream, cudaEventRecordExternal));
     for (int i = 0; !st && i < (steps ? steps : 1); i++) {
         if (steps)
             alias_rows(r, i);
-        st = enqueue_stage(r, stage, part, steps > 0, stream, events);
+        st = enqueue_stage(r, stage, steps > 0, stream, events);
     }
     if (steps)
         alias_rows(r, -1);
@@ -259,15 +245,10 @@ static pv_status record_all(pv_recording *r, cudaStream_t stream)
         if (st || !nodes_in(g, (pv_stage)s))
             continue;
         bool denoise = s == PV_STAGE_DENOISE;
-        range part = all_nodes;
-        if (s == PV_STAGE_VISION && nodes_in(g, PV_STAGE_VISION) > 2 * HEAD) {
-            st = capture(r, PV_STAGE_VISION, (range){0, HEAD}, 0, stream, NULL, &r->head);
-            part.first = HEAD;
-        }
-        if (!st && (!denoise || r->prog->steps <= UNROLL))
-            st = capture(r, (pv_stage)s, part, denoise ? r->prog->steps : 0, stream, NULL, &r->stage[s]);
+        if (!denoise || r->prog->steps <= UNROLL)
+            st = capture(r, (pv_stage)s, denoise ? r->prog->steps : 0, stream, NULL, &r->stage[s]);
         if (!st && denoise)
-            st = capture(r, PV_STAGE_DENOISE, all_nodes, 0, stream, NULL, &r->one_step);
+            st = capture(r, PV_STAGE_DENOISE, 0, stream, NULL, &r->one_step);
     }
     return st;
 }
@@ -381,16 +362,12 @@ static pv_status launch_stages(pv_recording *r, const pv_run *run, uint32_t stag
     for (int s = 0; !st && s < PV_STAGE_COUNT; s++) {
         if (!(stages >> s & 1))
             continue;
-        if (in_one(r, run, s)) {
-            if (s == PV_STAGE_VISION && r->head)
-                st = CUDA_CHECK(d, cudaGraphLaunch(r->head, d->stream));
-            if (!st)
-                st = CUDA_CHECK(d, cudaGraphLaunch(r->stage[s], d->stream));
-        } else if (s == PV_STAGE_DENOISE && r->one_step) {
+        if (in_one(r, run, s))
+            st = CUDA_CHECK(d, cudaGraphLaunch(r->stage[s], d->stream));
+        else if (s == PV_STAGE_DENOISE && r->one_step)
             st = launch_steps(r, run);
-        } else { /* nothing to do */
+        else /* nothing to do */
             st = CUDA_CHECK(d, cudaEventRecord(r->begin[s], d->stream));
-        }
         if (!st)
             st = CUDA_CHECK(d, cudaEventRecord(r->end[s], d->stream));
     }
@@ -468,7 +445,7 @@ static pv_status probe_stage(pv_recording *r, probe *p, pv_stage stage, double *
     const pv_graph *g = r->prog->graph;
     cudaGraphExec_t exec = NULL;
     bool denoise = stage == PV_STAGE_DENOISE;
-    pv_status st = capture(r, stage, all_nodes, 0, p->stream, p->events, &exec);
+    pv_status st = capture(r, stage, 0, p->stream, p->events, &exec);
     for (int step = 0; !st && step < (denoise ? r->run.n_steps : 1); step++) {
         if (denoise && r->step)
             st = cuda_check(d, cuda_set_step(r->step, r->run.first_step + step, d->stream), "kernel cuda_set_step");

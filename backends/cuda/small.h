@@ -44,6 +44,7 @@ typedef struct cuda_wide {
     void *y[CUDA_WIDE_MOST];
     int64_t m, k, n[CUDA_WIDE_MOST];
     int count;
+    bool ahead; /* no kernel writes the weights, so they may be read before the kernel in front has ended */
 } cuda_wide;
 cudaError_t cuda_wide_products(const cuda_call *c, const cuda_wide *p);
 cudaError_t cuda_pair_products(const cuda_call *c, const cuda_wide *p);
