@@ -25,11 +25,13 @@
 typedef struct geglu_args {
     CUtensorMap x, gate, up;
     __nv_bfloat16 *y;
-    int m, n, steps, groups, tiles, share; /* blocks of a cluster; groups: of as many row tiles; tiles: of a cluster */
+    int m, n, steps, groups, tiles,
+        share; /* blocks of a cluster; groups: of as many row tiles; tiles: of a cluster */
 } geglu_args;
 
 template <int R> struct geglu_memory {
-    unsigned char w[STAGES][2 * TILE * STEP * 2], x[STAGES][R * STEP * 2]; /* w: gate and up in turn, a box each */
+    unsigned char w[STAGES][2 * TILE * STEP * 2],
+        x[STAGES][R * STEP * 2]; /* w: gate and up in turn, a box each */
     uint64_t full[STAGES], empty[STAGES];
 };
 
@@ -41,7 +43,8 @@ static __device__ inline float rounded(float x)
 }
 #endif
 
-template <int R> static __global__ void __launch_bounds__(BLOCK, 1) geglu(const __grid_constant__ geglu_args a)
+template <int R>
+static __global__ void __launch_bounds__(BLOCK, 1) geglu(const __grid_constant__ geglu_args a)
 {
 #if CUDA_WGMMA
     constexpr int x_bytes = R * STEP * 2, box_bytes = BOX * STEP * 2, w_bytes = 4 * box_bytes;
@@ -49,7 +52,8 @@ template <int R> static __global__ void __launch_bounds__(BLOCK, 1) geglu(const 
     geglu_memory<R> *mem = (geglu_memory<R> *)(memory + (1024 - cuda_shared(memory) % 1024) % 1024);
     const uint32_t full = cuda_shared(mem->full), empty = cuda_shared(mem->empty);
     const uint32_t x_at = cuda_shared(mem->x), w_at = cuda_shared(mem->w);
-    const int role = (int)threadIdx.x / GROUP, thread = (int)threadIdx.x % GROUP, rank = (int)blockIdx.x % a.share;
+    const int role = (int)threadIdx.x / GROUP, thread = (int)threadIdx.x % GROUP,
+              rank = (int)blockIdx.x % a.share;
     const int first = (int)blockIdx.x / a.share, stride = (int)gridDim.x / a.share;
 
     if (threadIdx.x == 0) {
@@ -85,7 +89,8 @@ template <int R> static __global__ void __launch_bounds__(BLOCK, 1) geglu(const 
                 const int group = tile % a.groups, column = tile / a.groups;
                 const int row = is_x ? (group * a.share + rank) * R : column * TILE + box / 2 * BOX;
                 for (int k = 0; k < a.steps; k++) {
-                    const uint32_t barrier = full + 8 * stage, there = to + stage * (is_x ? x_bytes : w_bytes);
+                    const uint32_t barrier = full + 8 * stage,
+                                   there = to + stage * (is_x ? x_bytes : w_bytes);
                     cuda_mbarrier_wait(empty + 8 * stage, parity ^ 1);
                     if (thread == 0)
                         cuda_expect_bytes(barrier, x_bytes + w_bytes);
@@ -121,7 +126,8 @@ template <int R> static __global__ void __launch_bounds__(BLOCK, 1) geglu(const 
 #pragma unroll
                 for (int i = 0; i < STEP / 16; i++) {
                     cuda_wgmma<R>(gate, w + (uint64_t)(2 * i), x + (uint64_t)(2 * i), k || i);
-                    cuda_wgmma<R>(up, w + (uint64_t)((box_bytes >> 4) + 2 * i), x + (uint64_t)(2 * i), k || i);
+                    cuda_wgmma<R>(up, w + (uint64_t)((box_bytes >> 4) + 2 * i), x + (uint64_t)(2 * i),
+                                  k || i);
                 }
                 cuda_wgmma_commit();
                 cuda_wgmma_wait<1>();

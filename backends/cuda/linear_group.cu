@@ -14,11 +14,11 @@
 #include "tma.cuh"
 #include "util.cuh"
 
-#define GROUP  128 /* threads of a warpgroup */
-#define BLOCK  (3 * GROUP)
-#define UNIT   64 /* columns that belong to one weight: of one wgmma, and of a copy */
-#define STEP   64 /* features: a box is as wide */
-#define SIDE   2  /* tiles of a cluster, each way */
+#define GROUP 128 /* threads of a warpgroup */
+#define BLOCK (3 * GROUP)
+#define UNIT  64 /* columns that belong to one weight: of one wgmma, and of a copy */
+#define STEP  64 /* features: a box is as wide */
+#define SIDE  2  /* tiles of a cluster, each way */
 
 typedef struct group_args {
     CUtensorMap x, w[CUDA_WIDE_MOST];
@@ -30,7 +30,8 @@ typedef struct group_args {
 
 template <int R> struct group_memory {
     static constexpr int stages = (200 << 10) / (2 * UNIT * STEP * 2 + R * STEP * 2);
-    static constexpr int half = (R + 15) / 16 * 8; /* rows of x in a copy: atoms are 8, so two halves may have 8 in common */
+    static constexpr int half =
+        (R + 15) / 16 * 8; /* rows of x in a copy: atoms are 8, so two halves may have 8 in common */
     unsigned char w[stages][2 * UNIT * STEP * 2], x[stages][R * STEP * 2];
     uint64_t full[stages], empty[stages];
 };
@@ -48,7 +49,8 @@ static __device__ inline int owner(const group_args &a, int u, int *own)
 }
 #endif
 
-template <int R> static __global__ void __launch_bounds__(BLOCK, 1) group(const __grid_constant__ group_args a)
+template <int R>
+static __global__ void __launch_bounds__(BLOCK, 1) group(const __grid_constant__ group_args a)
 {
 #if CUDA_WGMMA
     typedef group_memory<R> shared;
@@ -65,7 +67,8 @@ template <int R> static __global__ void __launch_bounds__(BLOCK, 1) group(const 
     if (threadIdx.x == 0) {
         for (int i = 0; i < stages; i++) {
             cuda_mbarrier_init(full + 8 * i, 1);
-            cuda_mbarrier_init(empty + 8 * i, 3 * 2 * GROUP / 32); /* this block reads for itself and for two others */
+            cuda_mbarrier_init(empty + 8 * i,
+                               3 * 2 * GROUP / 32); /* this block reads for itself and for two others */
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
         cuda_map_ahead(&a.x);
@@ -87,11 +90,13 @@ template <int R> static __global__ void __launch_bounds__(BLOCK, 1) group(const 
         cuda_registers_fewer<40>();
         if (thread < 32) {
             /* The first lane: half of x for those with the same rows; the second: one unit for those with the same columns. */
-            const uint16_t sharers = (uint16_t)(thread ? 1 << beside | 1 << (SIDE + beside) : 3 << SIDE * below);
+            const uint16_t sharers =
+                (uint16_t)(thread ? 1 << beside | 1 << (SIDE + beside) : 3 << SIDE * below);
             const uint32_t to = thread ? w_at + below * unit_bytes : x_at + beside * (R - half) * STEP * 2;
             for (int tile = first; tile < a.tiles; tile += stride) {
                 int at, part = owner(a, (tile / a.groups * SIDE + beside) * 2 + below, &at);
-                const int row = thread ? at * UNIT : (tile % a.groups * SIDE + below) * R + beside * (R - half);
+                const int row =
+                    thread ? at * UNIT : (tile % a.groups * SIDE + below) * R + beside * (R - half);
                 const CUtensorMap *map = thread ? &a.w[part] : &a.x;
                 for (int k = 0; k < a.steps; k++) {
                     const uint32_t barrier = full + 8 * stage;
@@ -100,7 +105,8 @@ template <int R> static __global__ void __launch_bounds__(BLOCK, 1) group(const 
                         cuda_expect_bytes(barrier, 2 * half * STEP * 2 + w_bytes);
                     __syncwarp();
                     if (thread < 2)
-                        cuda_box_to_all(to + stage * (thread ? w_bytes : x_bytes), map, k * STEP, row, barrier, sharers);
+                        cuda_box_to_all(to + stage * (thread ? w_bytes : x_bytes), map, k * STEP, row,
+                                        barrier, sharers);
                     next();
                 }
             }
@@ -112,14 +118,15 @@ template <int R> static __global__ void __launch_bounds__(BLOCK, 1) group(const 
         const uint64_t x_operand = cuda_operand_at(x_at, 16, 1024, WGMMA_128);
         const uint64_t w_operand = cuda_operand_at(w_at + role * unit_bytes, 16, 1024, WGMMA_128);
         auto used = [&](int which) { /* to those who read for this block */
-            if (lane < 3)
-                cuda_arrive_at(empty + 8 * which, rank ^ lane);
+                                     if (lane < 3)
+                                         cuda_arrive_at(empty + 8 * which, rank ^ lane);
         };
         for (int tile = first; tile < a.tiles; tile += stride) {
             const int row = (tile % a.groups * SIDE + below) * R + lane / 4;
             int at, part = owner(a, (tile / a.groups * SIDE + beside) * 2 + role, &at), before = 0;
             const int width = a.units[part] * UNIT, column = at * UNIT + warp * 16;
-            float d[R / 2], bias[2] = {}; /* bias: asked for before the products, not to wait for it behind them */
+            float d[R / 2],
+                bias[2] = {}; /* bias: asked for before the products, not to wait for it behind them */
             if (column < width && a.bias[part])
 #pragma unroll
                 for (int i = 0; i < 2; i++)
@@ -159,8 +166,9 @@ template <int R> static __global__ void __launch_bounds__(BLOCK, 1) group(const 
 
 /* ---- host ---- */
 
-template <int R> static cudaError_t prepare(const cuda_call *c, const group_args &a, cudaLaunchConfig_t *config, int columns,
-                                            int64_t *cost)
+template <int R>
+static cudaError_t prepare(const cuda_call *c, const group_args &a, cudaLaunchConfig_t *config, int columns,
+                           int64_t *cost)
 {
     constexpr size_t bytes = sizeof(group_memory<R>) + 1024;
     int room = 0;
@@ -175,12 +183,14 @@ template <int R> static cudaError_t prepare(const cuda_call *c, const group_args
     room = room < 1 ? 1 : room;
     const int groups = (a.m + SIDE * R - 1) / (SIDE * R), tiles = groups * ((columns + SIDE - 1) / SIDE);
     config->gridDim = dim3((unsigned)(SIDE * SIDE * (tiles < room ? tiles : room)));
-    *cost = (int64_t)((tiles + room - 1) / room) * R + tiles; /* rows of x that a block goes through, and what all read */
+    *cost = (int64_t)((tiles + room - 1) / room) * R +
+            tiles; /* rows of x that a block goes through, and what all read */
     return e;
 }
 
-template <int R> static cudaError_t launch(const cuda_call *c, group_args &a, cudaLaunchConfig_t *config, int columns,
-                                           const cuda_wide *p)
+template <int R>
+static cudaError_t launch(const cuda_call *c, group_args &a, cudaLaunchConfig_t *config, int columns,
+                          const cuda_wide *p)
 {
     int64_t cost;
     cudaError_t e = prepare<R>(c, a, config, columns, &cost);
@@ -195,7 +205,8 @@ template <int R> static cudaError_t launch(const cuda_call *c, group_args &a, cu
 static int64_t pairs_cost(const cuda_call *c, int64_t m, int units)
 {
     const int64_t rows = (m + 127) / 128, columns = (units + 2) / 3;
-    const int64_t pairs = rows % 2 ? rows * ((columns + 1) / 2) : rows / 2 * columns, room = c->sms < 2 ? 1 : c->sms / 2;
+    const int64_t pairs = rows % 2 ? rows * ((columns + 1) / 2) : rows / 2 * columns,
+                  room = c->sms < 2 ? 1 : c->sms / 2;
     return (pairs + room - 1) / room * 192 + pairs / 2;
 }
 
