@@ -370,6 +370,7 @@ const pv_backend_vt cuda_backend = {
     .map = map,
     .claims = claims,
     .record = cuda_record,
+    .begin = cuda_start,
     .submit = cuda_submit,
     .wait = cuda_wait,
     .discard = cuda_discard,

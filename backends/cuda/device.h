@@ -80,6 +80,7 @@ void cuda_conditions(pv_device_info *d);
 
 /* record.c */
 pv_status cuda_record(pv_backend *be, const pv_program *prog, const pv_buffers *bufs, pv_recording **out);
+pv_status cuda_start(pv_recording *r, uint32_t stages);
 pv_status cuda_submit(pv_recording *r, const pv_run *run);
 pv_status cuda_wait(pv_recording *r, pv_run_timing *timing);
 void cuda_discard(pv_recording *r);

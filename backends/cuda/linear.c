@@ -1,6 +1,6 @@
 /* linear.c - y = x w^T (+ b), that onto a residual or through GELU, and several of one input at once:
  * x [M, K], w [N, K] as stored, b [N]; through cuBLASLt. What it has no form for and Hopper does well,
- * linear_wgmma.cu does: other groups than two alike, and gate and up with their GeGLU.
+ * linear_group.cu, linear_wgmma.cu and linear_geglu.cu do: other groups than two alike, and gate and up with their GeGLU.
  *
  * Every row up to the capacity is computed: what the rows behind the valid count hold stays in those rows.
  * Both operands bf16: tensor cores, f32 sums, y bf16 or f32. All else: f32 products of f32 numbers (never
@@ -66,7 +66,7 @@ static int bias_of(const pv_node *n)
 static bool is_wide(const cuda_device *d, const pv_node *n)
 {
     bool geglu = n->op == PV_OP_LINEAR_GEGLU;
-    int count = geglu ? 2 : n->attr.group.n, unit = geglu ? 128 : 64;
+    int count = geglu ? 2 : n->attr.group.n, unit = geglu ? 16 : 64;
     int64_t m = pv_elements(n->in[0]) / pv_width(n->in[0]);
     bool ok = d->wgmma && count <= CUDA_WIDE_MOST && m >= WIDE_ROWS && m <= WIDE_ROWS_MOST && pv_width(n->in[0]) % 8 == 0;
     for (int i = 0; ok && i < n->n_in; i++)
@@ -86,7 +86,7 @@ static bool is_pair(const pv_node *n)
            n->out[0]->dtype != PV_F16;
 }
 
-/* Is what we accept of it a product of linear_wgmma.cu? */
+/* Is what we accept of it a product of our own? */
 static bool is_own(const pv_node *n)
 {
     return n->op == PV_OP_LINEAR_GEGLU || (n->op == PV_OP_LINEAR_GROUP && !is_pair(n));
@@ -287,15 +287,18 @@ static cudaError_t enqueue_own(const cuda_call *c)
     const pv_node *n = c->node;
     bool geglu = n->op == PV_OP_LINEAR_GEGLU;
     int count = geglu ? 2 : n->attr.group.n;
-    cuda_wide p = {.x = c->in[0], .k = pv_width(n->in[0]), .count = count, .geglu = geglu};
+    cuda_wide p = {.x = c->in[0], .k = pv_width(n->in[0]), .count = count};
     p.m = pv_elements(n->in[0]) / p.k;
+    p.ahead = true;
     for (int i = 0; i < count; i++) {
+        pv_usage usage = n->in[1 + i]->usage;
+        p.ahead = p.ahead && !n->in[1 + i]->producer && (usage == PV_WEIGHT || usage == PV_CONST || usage == PV_IO);
         p.w[i] = c->in[1 + i];
         p.n[i] = n->in[1 + i]->dim[0];
         p.bias[i] = n->n_in > 1 + count ? c->in[1 + count + i] : NULL;
         p.y[i] = geglu ? c->out[0] : c->out[i];
     }
-    return cuda_wide_products(c, &p);
+    return geglu ? cuda_geglu_product(c, &p) : cuda_wide_products(c, &p);
 }
 
 static cudaError_t enqueue_group(const cuda_call *c)

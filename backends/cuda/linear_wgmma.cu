@@ -1,15 +1,13 @@
 /* linear_wgmma.cu - products of one input with up to three weights on Hopper's own tensor instructions, for hundreds of
- * rows: what cuBLASLt does not do in one. Weights of different widths, each with its bias and its result (q, k, v); and gate
- * and up with GeGLU behind them, so that neither is ever in memory.
+ * rows: what cuBLASLt does not do in one. Weights of different widths, each with its bias and its result (q, k, v).
  *
- * Computes: y_i = x w_i^T (+ b_i), or y_0 = gelu(x w_0^T) (x w_1^T) with both factors rounded to bf16 first, as they would
- *   be apart. x [M, K], w_i [N_i, K], b_i [N_i], y_i [M, N_i], all bf16. Every row up to the capacity.
- * Launch: clusters of two blocks with a tile each, 128 rows by 192 columns (GeGLU: 128 of gate, 128 of up). The two have
- *   the same columns and each reads half of the weights' tile for both; where row tiles do not go in pairs, they have the
- *   same rows and share x. As many clusters as the device holds go through all tiles, rows first, so that a weight is read
- *   from memory once. In a block two warpgroups multiply, 64 rows each; one warp keeps the copy engine busy, four steps of
- *   64 features ahead, across tiles.
- * Numerics: f32 sums in the order of k, one rounding (GeGLU: as said). Fixed order.
+ * Computes: y_i = x w_i^T (+ b_i). x [M, K], w_i [N_i, K], b_i [N_i], y_i [M, N_i], all bf16. Every row up to the capacity.
+ * Launch: clusters of two blocks with a tile each, 128 rows by 192 columns. The two have the same columns and each reads
+ *   half of the weights' tile for both; where row tiles do not go in pairs, they have the same rows and share x. As many
+ *   clusters as the device holds go through all tiles, rows first, so that a weight is read from memory once. In a block two
+ *   warpgroups multiply, 64 rows each; one warp keeps the copy engine busy, four steps of 64 features ahead, across tiles.
+ *   Its first weights it asks for before the kernel in front has ended, where no kernel writes them.
+ * Numerics: f32 sums in the order of k, one rounding. Fixed order.
  * Bound: the tensor cores. */
 #include "small.h"
 #include "tma.cuh"
@@ -22,6 +20,7 @@
 #define BOX    32  /* rows of a weight in one copy */
 #define UNIT   64  /* columns that belong to one weight */
 #define STAGES 4
+#define COLUMNS 192 /* of a tile */
 #define PAIR   2 /* blocks of a cluster */
 
 typedef struct wide_args {
@@ -31,16 +30,17 @@ typedef struct wide_args {
     int units[CUDA_WIDE_MOST];       /* of each weight */
     int m, steps, row_groups, tiles; /* row groups: pairs of row tiles, or row tiles where x is shared */
     bool share_x;
+    bool ahead; /* weights may be fetched before the kernel in front has ended */
 } wide_args;
 
 typedef struct place {
     int row, column; /* tiles */
 } place;
 
-template <int N> struct wide_memory {
-    unsigned char x[STAGES][ROWS * STEP * 2], w[STAGES][N * STEP * 2];
+typedef struct wide_memory {
+    unsigned char x[STAGES][ROWS * STEP * 2], w[STAGES][COLUMNS * STEP * 2];
     uint64_t full[STAGES], empty[STAGES];
-};
+} wide_memory;
 
 #if CUDA_WGMMA
 
@@ -73,21 +73,15 @@ static __device__ inline uint4 gather(uint32_t w0, uint32_t w1, uint32_t w2, uin
     (high ? w1 : w3) = b;
     return make_uint4(w0, w1, w2, w3);
 }
-
-static __device__ inline float rounded(float x)
-{
-    return __bfloat162float(__float2bfloat16_rn(x));
-}
 #endif
 
-template <int N, bool GEGLU>
 static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ wide_args a)
 {
 #if CUDA_WGMMA
-    constexpr int boxes = N / BOX; /* of weights in a tile */
-    constexpr int x_bytes = ROWS * STEP * 2, w_bytes = N * STEP * 2;
+    constexpr int boxes = COLUMNS / BOX; /* of weights in a tile */
+    constexpr int x_bytes = ROWS * STEP * 2, w_bytes = COLUMNS * STEP * 2;
     extern __shared__ __align__(16) unsigned char memory[];
-    wide_memory<N> *mem = (wide_memory<N> *)(memory + (1024 - cuda_shared(memory) % 1024) % 1024);
+    wide_memory *mem = (wide_memory *)(memory + (1024 - cuda_shared(memory) % 1024) % 1024);
     const uint32_t full = cuda_shared(mem->full), empty = cuda_shared(mem->empty);
     const uint32_t x_at = cuda_shared(mem->x), w_at = cuda_shared(mem->w);
     const int role = (int)threadIdx.x / GROUP, thread = (int)threadIdx.x % GROUP, rank = (int)blockIdx.x % PAIR;
@@ -104,7 +98,8 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
             cuda_map_ahead(&a.w[i]);
     }
     cuda_cluster_barrier();
-    cuda_begin(); /* so far: its own shared memory, and its arguments */
+    if (role < 2 || !a.ahead) /* else the warp that fetches does so when it has begun with the weights */
+        cuda_begin();         /* so far: its own shared memory, and its arguments */
 
     int stage = 0;
     uint32_t parity = 0;
@@ -127,25 +122,39 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
                 int row = at_tile.row * ROWS + box * (ROWS / 2);
                 uint32_t to = x_at + box * (x_bytes / 2);
                 if (!is_x) {
-                    int part = box / (boxes / 2), at = at_tile.column * (boxes / 2) + box % (boxes / 2);
-                    if (!GEGLU) {
-                        part = owner(a, at_tile.column * (N / UNIT) + box / (UNIT / BOX), &at);
-                        at = at * (UNIT / BOX) + box % (UNIT / BOX);
-                    }
+                    int at, part = owner(a, at_tile.column * (COLUMNS / UNIT) + box / (UNIT / BOX), &at);
                     map = &a.w[mine ? part : 0];
-                    row = at * BOX;
+                    row = at * UNIT + box % (UNIT / BOX) * BOX;
                     to = w_at + box * (BOX * STEP * 2);
                 }
-                for (int k = 0; k < a.steps; k++) {
-                    uint32_t barrier = full + 8 * stage, there = to + stage * (is_x ? x_bytes : w_bytes);
+                auto fetch = [&](int k, int into) {
+                    uint32_t barrier = full + 8 * into, there = to + into * (is_x ? x_bytes : w_bytes);
+                    if (for_both)
+                        cuda_box_to_all(there, map, k * STEP, row, barrier, (1 << PAIR) - 1);
+                    else
+                        cuda_box(there, map, k * STEP, row, barrier);
+                };
+                int k = 0;
+                if (a.ahead && tile == first) {
+                    for (; k < STAGES && k < a.steps; k++) {
+                        if (thread == 0)
+                            cuda_expect_bytes(full + 8 * k, x_bytes + w_bytes);
+                        __syncwarp();
+                        if (mine && !is_x)
+                            fetch(k, k);
+                        next();
+                    }
+                    cuda_begin();
+                    for (int i = 0; is_x && i < k; i++)
+                        fetch(i, i);
+                }
+                for (; k < a.steps; k++) {
                     cuda_mbarrier_wait(empty + 8 * stage, parity ^ 1);
                     if (thread == 0)
-                        cuda_expect_bytes(barrier, x_bytes + w_bytes);
+                        cuda_expect_bytes(full + 8 * stage, x_bytes + w_bytes);
                     __syncwarp();
-                    if (mine && for_both)
-                        cuda_box_to_all(there, map, k * STEP, row, barrier, (1 << PAIR) - 1);
-                    else if (mine)
-                        cuda_box(there, map, k * STEP, row, barrier);
+                    if (mine)
+                        fetch(k, stage);
                     next();
                 }
             }
@@ -164,26 +173,24 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
             place at_tile = place_of(a, tile, rank);
             int row = at_tile.row * ROWS + role * 64 + warp * 16 + lane / 4, column = at_tile.column, before = 0;
             const int t = lane % 4;
-            float d[N / 2];
-            uint32_t bias[N / 8]; /* asked for before the products, not to wait for it behind them */
-            if (!GEGLU) {
+            float d[COLUMNS / 2];
+            uint32_t bias[COLUMNS / 8]; /* asked for before the products, not to wait for it behind them */
 #pragma unroll
-                for (int u = 0; u < N / UNIT; u++) {
-                    int at, part = owner(a, column * (N / UNIT) + u, &at);
-                    const uint32_t *from = (const uint32_t *)(a.bias[part] + at * UNIT) + t;
-                    bool there = at < a.units[part] && a.bias[part];
+            for (int u = 0; u < COLUMNS / UNIT; u++) {
+                int at, part = owner(a, column * (COLUMNS / UNIT) + u, &at);
+                const uint32_t *from = (const uint32_t *)(a.bias[part] + at * UNIT) + t;
+                bool there = at < a.units[part] && a.bias[part];
 #pragma unroll
-                    for (int i = 0; i < UNIT / 8; i++)
-                        bias[u * (UNIT / 8) + i] = there ? from[4 * i] : 0;
-                }
+                for (int i = 0; i < UNIT / 8; i++)
+                    bias[u * (UNIT / 8) + i] = there ? from[4 * i] : 0;
             }
             for (int k = 0; k < a.steps; k++) {
                 cuda_mbarrier_wait(full + 8 * stage, parity);
                 cuda_wgmma_begin();
 #pragma unroll
                 for (int i = 0; i < STEP / 16; i++)
-                    cuda_wgmma<N>(d, x_operand + (uint64_t)(stage * (x_bytes >> 4) + 2 * i),
-                                  w_operand + (uint64_t)(stage * (w_bytes >> 4) + 2 * i), k || i);
+                    cuda_wgmma<COLUMNS>(d, x_operand + (uint64_t)(stage * (x_bytes >> 4) + 2 * i),
+                                        w_operand + (uint64_t)(stage * (w_bytes >> 4) + 2 * i), k || i);
                 cuda_wgmma_commit();
                 cuda_wgmma_wait<1>();
                 if (k)
@@ -197,10 +204,10 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
 
             /* Eight columns of a thread at a time. */
 #pragma unroll
-            for (int g = 0; g < (GEGLU ? N / 2 : N) / 32; g++) {
-                int at = 0, part = GEGLU ? 0 : owner(a, column * (N / UNIT) + g / 2, &at);
+            for (int g = 0; g < COLUMNS / 32; g++) {
+                int at, part = owner(a, column * (COLUMNS / UNIT) + g / 2, &at);
                 const int width = a.units[part] * UNIT;
-                at = GEGLU ? column * (N / 2) + g * 32 : at * UNIT + g % 2 * 32;
+                at = at * UNIT + g % 2 * 32;
                 const bool there = at < width;
 #pragma unroll
                 for (int r = 0; r < 2; r++) {
@@ -208,12 +215,8 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
 #pragma unroll
                     for (int j = 0; j < 4; j++) {
                         const float *v = d + 16 * g + 4 * j + 2 * r;
-                        if (GEGLU)
-                            w[j] = cuda_pack_bf16(__fmul_rn(cuda_gelu_of(rounded(v[0])), rounded(v[N / 4])),
-                                                  __fmul_rn(cuda_gelu_of(rounded(v[1])), rounded(v[N / 4 + 1])));
-                        else
-                            w[j] = cuda_pack_bf16(v[0] + __uint_as_float(bias[4 * g + j] << 16),
-                                                  v[1] + __uint_as_float(bias[4 * g + j] & 0xffff0000));
+                        w[j] = cuda_pack_bf16(v[0] + __uint_as_float(bias[4 * g + j] << 16),
+                                              v[1] + __uint_as_float(bias[4 * g + j] & 0xffff0000));
                     }
                     uint4 all = gather(w[0], w[1], w[2], w[3], t);
                     if (there && row + 8 * r < a.m)
@@ -226,12 +229,12 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
 #endif
 }
 
-template <int N, bool GEGLU> static cudaError_t launch(const cuda_call *c, wide_args &a, int columns)
+static cudaError_t launch(const cuda_call *c, wide_args &a, int columns)
 {
-    constexpr size_t bytes = sizeof(wide_memory<N>) + 1024;
-    cudaError_t e = cudaFuncSetAttribute(wide<N, GEGLU>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
-    int rows = (a.m + ROWS - 1) / ROWS, of_tile = GEGLU ? N / 2 : N;
-    columns = (columns + of_tile - 1) / of_tile;
+    constexpr size_t bytes = sizeof(wide_memory) + 1024;
+    cudaError_t e = cudaFuncSetAttribute(wide, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    int rows = (a.m + ROWS - 1) / ROWS;
+    columns = (columns + COLUMNS - 1) / COLUMNS;
     a.share_x = rows % PAIR != 0;
     a.row_groups = a.share_x ? rows : rows / PAIR;
     a.tiles = a.row_groups * (a.share_x ? (columns + PAIR - 1) / PAIR : columns);
@@ -249,10 +252,10 @@ template <int N, bool GEGLU> static cudaError_t launch(const cuda_call *c, wide_
     config.stream = c->stream;
     config.attrs = how;
     config.numAttrs = c->dependent ? 2 : 1;
-    return e ? e : cudaLaunchKernelEx(&config, wide<N, GEGLU>, a);
+    return e ? e : cudaLaunchKernelEx(&config, wide, a);
 }
 
-cudaError_t cuda_wide_products(const cuda_call *c, const cuda_wide *p)
+cudaError_t cuda_pair_products(const cuda_call *c, const cuda_wide *p)
 {
     wide_args a = {};
     int columns = 0;
@@ -265,8 +268,7 @@ cudaError_t cuda_wide_products(const cuda_call *c, const cuda_wide *p)
         columns += (int)p->n[i];
     }
     a.m = (int)p->m;
+    a.ahead = p->ahead;
     a.steps = (int)((p->k + STEP - 1) / STEP);
-    if (e != cudaSuccess)
-        return e;
-    return p->geglu ? launch<256, true>(c, a, columns / 2) : launch<192, false>(c, a, columns);
+    return e != cudaSuccess ? e : launch(c, a, columns);
 }

@@ -3,7 +3,8 @@
  *
  * Recording resolves addresses, takes one piece of work memory as large as the neediest node's (nodes run one
  * after another), lets products choose their algorithms, and captures. Submitting launches graphs between
- * events, on the device's one stream; it allocates nothing and waits for nothing. A result is copied behind them. */
+ * events, on the device's one stream; it allocates nothing and waits for nothing. Stages may begin before the rest of
+ * their run is submitted. A result is copied behind them. */
 #include "base/memory.h"
 #include "device.h"
 
@@ -25,6 +26,7 @@ struct pv_recording {
     cudaEvent_t landed;
     char *landing; /* page-locked: where a result of up to LANDING bytes is brought before the wait */
     pv_run run; /* submitted last */
+    uint32_t begun; /* stages of the next run that are under way */
 };
 
 void cuda_discard(pv_recording *r)
@@ -198,7 +200,7 @@ static int nodes_in(const pv_graph *g, pv_stage stage)
 }
 
 /* A graph of a stage; of denoising `steps` steps from 0 on, or with steps 0 one, of whichever step is set
- * before. */
+ * before. One that is all of the stage begins with the stage's event. */
 static pv_status capture(pv_recording *r, pv_stage stage, int steps, cudaStream_t stream,
                          const cudaEvent_t *events, cudaGraphExec_t *out)
 {
@@ -207,6 +209,8 @@ static pv_status capture(pv_recording *r, pv_stage stage, int steps, cudaStream_
     pv_status st = CUDA_CHECK(d, cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     if (st)
         return st;
+    if (!events && (steps || stage != PV_STAGE_DENOISE)) /* in the graph: not before the host has it launched */
+        st = CUDA_CHECK(d, cudaEventRecordWithFlags(r->begin[stage], stream, cudaEventRecordExternal));
     for (int i = 0; !st && i < (steps ? steps : 1); i++) {
         if (steps)
             alias_rows(r, i);
@@ -299,12 +303,17 @@ pv_status cuda_record(pv_backend *be, const pv_program *prog, const pv_buffers *
 
 /* ---- running ---- */
 
+/* Is there a graph for all that the run wants of this stage? */
+static bool in_one(const pv_recording *r, const pv_run *run, int stage)
+{
+    return r->stage[stage] &&
+           (stage != PV_STAGE_DENOISE || (run->first_step == 0 && run->n_steps == r->prog->steps));
+}
+
 static pv_status launch_steps(pv_recording *r, const pv_run *run)
 {
     cuda_device *d = r->d;
-    if (run->first_step == 0 && run->n_steps == r->prog->steps && r->stage[PV_STAGE_DENOISE])
-        return CUDA_CHECK(d, cudaGraphLaunch(r->stage[PV_STAGE_DENOISE], d->stream));
-    pv_status st = PV_OK;
+    pv_status st = CUDA_CHECK(d, cudaEventRecord(r->begin[PV_STAGE_DENOISE], d->stream));
     for (int i = 0; !st && i < run->n_steps; i++) {
         if (r->step)
             st = cuda_check(d, cuda_set_step(r->step, run->first_step + i, d->stream), "kernel cuda_set_step");
@@ -346,23 +355,39 @@ static pv_status hand_over(pv_recording *r)
     return st;
 }
 
-pv_status cuda_submit(pv_recording *r, const pv_run *run)
+static pv_status launch_stages(pv_recording *r, const pv_run *run, uint32_t stages)
 {
     cuda_device *d = r->d;
     pv_status st = cuda_enter(d);
-    r->run = *run;
     for (int s = 0; !st && s < PV_STAGE_COUNT; s++) {
-        if (!(run->stages >> s & 1))
+        if (!(stages >> s & 1))
             continue;
-        st = CUDA_CHECK(d, cudaEventRecord(r->begin[s], d->stream));
-        if (!st && r->one_step && s == PV_STAGE_DENOISE)
-            st = launch_steps(r, run);
-        else if (!st && r->stage[s])
+        if (in_one(r, run, s))
             st = CUDA_CHECK(d, cudaGraphLaunch(r->stage[s], d->stream));
+        else if (s == PV_STAGE_DENOISE && r->one_step)
+            st = launch_steps(r, run);
+        else /* nothing to do */
+            st = CUDA_CHECK(d, cudaEventRecord(r->begin[s], d->stream));
         if (!st)
             st = CUDA_CHECK(d, cudaEventRecord(r->end[s], d->stream));
     }
-    return st || !run->result ? st : fetch(r, run->result);
+    return st;
+}
+
+pv_status cuda_start(pv_recording *r, uint32_t stages)
+{
+    r->run = (pv_run){0};
+    r->begun = stages;
+    return launch_stages(r, &r->run, stages);
+}
+
+pv_status cuda_submit(pv_recording *r, const pv_run *run)
+{
+    pv_status st = launch_stages(r, run, run->stages & ~r->begun);
+    if (!st && run->result)
+        st = fetch(r, run->result);
+    r->run = st ? (pv_run){0} : *run;
+    return st;
 }
 
 /* ---- times of nodes ---- */
@@ -475,11 +500,16 @@ pv_status cuda_wait(pv_recording *r, pv_run_timing *t)
 {
     cuda_device *d = r->d;
     pv_status st = cuda_enter(d);
+    r->begun = 0;
+    if (!st && !r->run.stages) /* begun, and no whole run came */
+        st = CUDA_CHECK(d, cudaStreamSynchronize(d->stream));
     if (!st && r->run.result)
         st = hand_over(r);
     for (int s = PV_STAGE_COUNT - 1; !st && s >= 0; s--) /* the last first: then the others are done */
         if (r->run.stages >> s & 1)
             st = CUDA_CHECK(d, cudaEventSynchronize(r->end[s]));
+    if (!st && r->bufs->buffer[PV_STATE]) /* all that was written has come: its window need not be waited for in the next run */
+        r->bufs->buffer[PV_STATE]->used = 0;
     for (int s = 0; !st && t && s < PV_STAGE_COUNT; s++) {
         float ms = 0;
         if (!(r->run.stages >> s & 1))

@@ -35,17 +35,20 @@ cudaError_t cuda_plain_product(const cuda_plain *p, cudaStream_t stream);
 /* Reads it all, so that it is in the cache as far as there is room, and nothing else. */
 cudaError_t cuda_touch(const void *data, size_t bytes, cudaStream_t stream);
 
-/* linear_wgmma.cu: for devices with cuda_call.wgmma. y[i] = x w[i]^T (+ bias[i]), or with `geglu` y[0] = gelu(x w[0]^T) (x w[1]^T)
- * of two weights alike, whose products are rounded to bf16 before; all bf16. n: multiples of 64 (geglu: of 128), k of 8. */
+/* For devices with cuda_call.wgmma; all bf16, k multiples of 8. linear_group.cu: y[i] = x w[i]^T (+ bias[i]), n multiples of 64;
+ * it leaves some to linear_wgmma.cu.
+ * linear_geglu.cu: y[0] = gelu(x w[0]^T) (x w[1]^T) of two weights alike, whose products are rounded to bf16 before; n of 16. */
 #define CUDA_WIDE_MOST 3
 typedef struct cuda_wide {
     const void *x, *w[CUDA_WIDE_MOST], *bias[CUDA_WIDE_MOST];
     void *y[CUDA_WIDE_MOST];
     int64_t m, k, n[CUDA_WIDE_MOST];
     int count;
-    bool geglu;
+    bool ahead; /* no kernel writes the weights, so they may be read before the kernel in front has ended */
 } cuda_wide;
 cudaError_t cuda_wide_products(const cuda_call *c, const cuda_wide *p);
+cudaError_t cuda_pair_products(const cuda_call *c, const cuda_wide *p);
+cudaError_t cuda_geglu_product(const cuda_call *c, const cuda_wide *p);
 
 #ifdef __cplusplus
 }

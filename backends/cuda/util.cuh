@@ -69,7 +69,8 @@ static inline unsigned cuda_threads(int64_t n, unsigned most)
 /* Programmatic dependent launch: a kernel may be brought onto the device while its predecessor still runs. So the first
  * thing that every block of every kernel does is to let its successor come, and to wait until its predecessor has
  * ended and what it wrote can be seen. Nothing is read or written before, so the order of effects is that of the stream.
- * (Some kernels set up barriers in their own shared memory first, which nobody else sees.) */
+ * (Some kernels set up barriers in their own shared memory first, which nobody else sees, or ask for weights, which no kernel
+ * writes.) */
 static __device__ inline void cuda_begin(void)
 {
 #if __CUDA_ARCH__ >= 900

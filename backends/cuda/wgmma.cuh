@@ -107,6 +107,8 @@ template <int N> static __device__ inline void cuda_registers_more(void)
 #define F8(i)                                                                                                          \
     "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]),        \
         "+f"(d[i + 7])
+#define F4(i) \
+    "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define D8 \
     "%0, %1, %2, %3"
 #define D64 \
@@ -117,6 +119,21 @@ template <int N> static __device__ inline void cuda_registers_more(void)
     "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, " \
     "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, " \
     "%62, %63"
+#define D136 \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
+    "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, " \
+    "%44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, %64, %65, " \
+    "%66, %67"
+#define D144 \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
+    "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, " \
+    "%44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, %64, %65, " \
+    "%66, %67, %68, %69, %70, %71"
+#define D168 \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
+    "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, " \
+    "%44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, %64, %65, " \
+    "%66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83"
 #define D192 \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
     "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, " \
@@ -154,21 +171,36 @@ template <> __device__ inline void cuda_wgmma<128>(float (&d)[64], uint64_t a, u
                  : "l"(a), "l"(b), "r"((int)add));
 }
 
+template <> __device__ inline void cuda_wgmma<136>(float (&d)[68], uint64_t a, uint64_t b, bool add)
+{
+    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %70, 0;\n\t"
+                 "wgmma.mma_async.sync.aligned.m64n136k16.f32.bf16.bf16 {" D136 "}, %68, %69, p, 1, 1, 0, 0;\n\t}"
+                 : F8(0), F8(8), F8(16), F8(24), F8(32), F8(40), F8(48), F8(56), F4(64)
+                 : "l"(a), "l"(b), "r"((int)add));
+}
+
+template <> __device__ inline void cuda_wgmma<144>(float (&d)[72], uint64_t a, uint64_t b, bool add)
+{
+    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %74, 0;\n\t"
+                 "wgmma.mma_async.sync.aligned.m64n144k16.f32.bf16.bf16 {" D144 "}, %72, %73, p, 1, 1, 0, 0;\n\t}"
+                 : F8(0), F8(8), F8(16), F8(24), F8(32), F8(40), F8(48), F8(56), F8(64)
+                 : "l"(a), "l"(b), "r"((int)add));
+}
+
+template <> __device__ inline void cuda_wgmma<168>(float (&d)[84], uint64_t a, uint64_t b, bool add)
+{
+    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %86, 0;\n\t"
+                 "wgmma.mma_async.sync.aligned.m64n168k16.f32.bf16.bf16 {" D168 "}, %84, %85, p, 1, 1, 0, 0;\n\t}"
+                 : F8(0), F8(8), F8(16), F8(24), F8(32), F8(40), F8(48), F8(56), F8(64), F8(72), F4(80)
+                 : "l"(a), "l"(b), "r"((int)add));
+}
+
 template <> __device__ inline void cuda_wgmma<192>(float (&d)[96], uint64_t a, uint64_t b, bool add)
 {
     asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %98, 0;\n\t"
                  "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {" D192 "}, %96, %97, p, 1, 1, 0, 0;\n\t}"
                  : F8(0), F8(8), F8(16), F8(24), F8(32), F8(40), F8(48), F8(56), F8(64),
                    F8(72), F8(80), F8(88)
-                 : "l"(a), "l"(b), "r"((int)add));
-}
-
-template <> __device__ inline void cuda_wgmma<256>(float (&d)[128], uint64_t a, uint64_t b, bool add)
-{
-    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %130, 0;\n\t"
-                 "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" D256 "}, %128, %129, p, 1, 1, 0, 0;\n\t}"
-                 : F8(0), F8(8), F8(16), F8(24), F8(32), F8(40), F8(48), F8(56), F8(64),
-                   F8(72), F8(80), F8(88), F8(96), F8(104), F8(112), F8(120)
                  : "l"(a), "l"(b), "r"((int)add));
 }
 
@@ -200,10 +232,28 @@ template <> __device__ inline void cuda_wgmma_of<256>(float (&d)[128], const uin
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)add));
 }
 
+/* ---- results ---- */
+
+/* C with its roles turned, of a warp 16 lines and 8 columns: w0 holds d[4 n], d[4 n + 1] as bf16, w1 the next two. After, the
+ * thread has column lane / 4, of it four lines in a row, from line *at on. t: lane % 4. */
+static __device__ inline uint2 cuda_turn(uint32_t w0, uint32_t w1, int t, int *at)
+{
+    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(w0));
+    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(w1));
+    const bool odd = t & 1;
+    uint32_t other = __shfl_xor_sync(~0u, odd ? w0 : w1, 1);
+    *at = odd ? 8 + 2 * (t - 1) : 2 * t;
+    return odd ? make_uint2(other, w1) : make_uint2(w0, other);
+}
+
 #undef F8
+#undef F4
 #undef D64
 #undef D8
 #undef D128
+#undef D136
+#undef D144
+#undef D168
 #undef D192
 #undef D256
 

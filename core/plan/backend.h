@@ -56,6 +56,9 @@ typedef struct pv_backend_vt {
     bool (*claims)(const pv_backend *be, const pv_node *node);
 
     pv_status (*record)(pv_backend *be, const pv_program *prog, const pv_buffers *bufs, pv_recording **out);
+    /* Optional: stages of the run to come, started with the inputs as they stand. What they do not read may be written
+     * meanwhile. The next submit names them too and does not start them again; or a wait ends them. Allocates nothing. */
+    pv_status (*begin)(pv_recording *rec, uint32_t stages);
     pv_status (*submit)(pv_recording *rec, const pv_run *run);          /* allocates nothing */
     pv_status (*wait)(pv_recording *rec, pv_run_timing *timing);        /* timing may be NULL */
     void (*discard)(pv_recording *rec);

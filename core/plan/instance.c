@@ -2,6 +2,7 @@
 #include "instance.h"
 #include "base/memory.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static pv_status bind_weights(pv_instance *inst, const pv_weights *weights)
@@ -104,6 +105,26 @@ void *pv_instance_map(pv_instance *inst, const pv_tensor *t)
     return (char *)be->vt->map(be, inst->buffers.buffer[PV_IO]) + t->offset;
 }
 
+pv_status pv_instance_begin(pv_instance *inst, uint32_t stages)
+{
+    const pv_backend_vt *vt = inst->plan->backend->vt;
+    if (!vt->begin)
+        return PV_OK;
+    inst->begun = true; /* also where it failed half way */
+    return vt->begin(inst->recording, stages);
+}
+
+pv_status pv_instance_abandon(pv_instance *inst, pv_status st)
+{
+    char words[1024];
+    if (!inst->begun)
+        return st;
+    snprintf(words, sizeof words, "%s", pv_error_text());
+    pv_status waited = inst->plan->backend->vt->wait(inst->recording, NULL);
+    inst->begun = false;
+    return st ? pv_fail(st, "%s", words) : waited;
+}
+
 pv_status pv_instance_run(pv_instance *inst, pv_run run, pv_run_timing *timing)
 {
     const pv_backend_vt *vt = inst->plan->backend->vt;
@@ -113,5 +134,9 @@ pv_status pv_instance_run(pv_instance *inst, pv_run run, pv_run_timing *timing)
     pv_status st = run.result ? check_range(run.result, 0, pv_tensor_bytes(run.result)) : PV_OK;
     if (!st)
         st = vt->submit(inst->recording, &run);
-    return st ? st : vt->wait(inst->recording, timing);
+    if (!st) {
+        inst->begun = false;
+        st = vt->wait(inst->recording, timing);
+    }
+    return st;
 }

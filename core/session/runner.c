@@ -170,6 +170,16 @@ static uint32_t prefix_stages(const pv_runner *r)
     return 1u << PV_STAGE_PREFIX | (r->shape.views ? 1u << PV_STAGE_VISION : 0);
 }
 
+pv_status pv_runner_begin(pv_runner *r)
+{
+    return r->shape.views ? pv_instance_begin(r->inst, 1u << PV_STAGE_VISION) : PV_OK;
+}
+
+pv_status pv_runner_abandon(pv_runner *r, pv_status st)
+{
+    return pv_instance_abandon(r->inst, st);
+}
+
 pv_status pv_runner_prefix(pv_runner *r, pv_run_timing *timing)
 {
     return pv_instance_run(r->inst, (pv_run){.stages = prefix_stages(r)}, timing);

@@ -44,6 +44,11 @@ pv_status pv_runner_prompt(pv_runner *r, const int32_t *ids, int n); /* 0 .. sha
 pv_status pv_runner_noise(pv_runner *r, const float *x);             /* f32 [horizon][action_dim] */
 pv_status pv_runner_actions(pv_runner *r, float *x);                 /* as above, after the last step */
 
+/* The pictures are there: what they alone are needed for begins, where the backend can, while the rest is prepared. The inference
+ * follows, or with what stood in its way, pv_runner_abandon. */
+pv_status pv_runner_begin(pv_runner *r);
+pv_status pv_runner_abandon(pv_runner *r, pv_status st);
+
 /* All of an inference, as the inputs stand: pv_runner_prefix, pv_runner_denoise and pv_runner_actions, in one run and one
  * wait where the tables have room for all steps. */
 pv_status pv_runner_infer(pv_runner *r, const float *t, const float *dt, int steps, float *actions, pv_run_timing *timing);

@@ -238,13 +238,17 @@ static pv_status set_schedule(pv_session *s, const pv_infer_params *p, int *step
     return pv_schedule_custom(s->times, *steps, s->dt);
 }
 
-static pv_status feed(pv_session *s, pv_runner *r)
+static pv_status feed(pv_session *s, const pv_infer_params *p, pv_runner *r)
 {
     pv_observer *o = s->observer;
     uint8_t *pictures = pv_runner_pictures(r);
     pv_status st = pv_observe_pictures(o, pictures);
     if (!st)
         st = pv_runner_images(r, pictures);
+    if (!st)
+        st = pv_runner_begin(r); /* vision takes longer than the rest does here */
+    if (!st)
+        st = set_noise(s, p);
     if (!st)
         st = pv_runner_prompt(r, o->ids, o->n_ids);
     return st ? st : pv_runner_noise(r, s->noise);
@@ -303,17 +307,17 @@ pv_status pv_session_infer(pv_session *s, const pv_observation *observation, con
     int steps = 0;
     st = pv_observe(s->observer, &obs, p.allow_truncation);
     if (!st)
-        st = set_noise(s, &p);
-    if (!st)
         st = set_schedule(s, &p, &steps);
     if (!st)
         st = get_runner(s, s->observer->views, s->observer->n_ids, &r);
     if (!st)
-        st = feed(s, r);
+        st = feed(s, &p, r);
     if (!st) {
         observed = pv_now_ms();
         st = pv_runner_infer(r, s->times, s->dt, steps, s->actions, &run);
     }
+    if (st && r)
+        st = pv_runner_abandon(r, st);
     if (!st)
         st = to_robot(s);
     if (st)

@@ -135,6 +135,15 @@ cudaError_t cuda_wide_products(const cuda_call *c, const cuda_wide *p)
     return launch(c->stream);
 }
 
+cudaError_t cuda_geglu_product(const cuda_call *c, const cuda_wide *p)
+{
+    check(p->x, pv_dtype_bytes(PV_BF16, (size_t)(p->m * p->k)));
+    check(p->w[0], pv_dtype_bytes(PV_BF16, (size_t)(p->n[0] * p->k)));
+    check(p->w[1], pv_dtype_bytes(PV_BF16, (size_t)(p->n[0] * p->k)));
+    check(p->y[0], pv_dtype_bytes(PV_BF16, (size_t)(p->m * p->n[0])));
+    return launch(c->stream);
+}
+
 cudaError_t cuda_touch(const void *data, size_t bytes, cudaStream_t stream)
 {
     check(data, bytes);

@@ -89,6 +89,15 @@ int test_linear(void)
              .out = {PV_BF16, PV_BF16});
     CHECK_OP(LINEAR_GROUP, .in = {{.dtype = PV_BF16, .dim = {200, 1160}, .rows = 130, .counted = true}, BF16(64, 1160),
                                   BF16(128, 1160)}, .attr.group.n = 2, .out = {PV_BF16, PV_BF16});
+    /* of the two kernels that do it, and their heights of tiles, with 132 multiprocessors: pairs; 136; 168, once and in two rounds */
+    CHECK_OP(LINEAR_GROUP, .in = {BF16(768, 72), BF16(1152, 72), BF16(1152, 72), BF16(1152, 72), BF16(1152), BF16(1152), BF16(1152)},
+             .attr.group.n = 3, .out = {PV_BF16, PV_BF16, PV_BF16});
+    CHECK_OP(LINEAR_GROUP, .in = {BF16(532, 328), BF16(2048, 328), BF16(256, 328), BF16(256, 328)}, .attr.group.n = 3,
+             .out = {PV_BF16, PV_BF16, PV_BF16});
+    CHECK_OP(LINEAR_GROUP, .in = {BF16(968, 72), BF16(2048, 72), BF16(256, 72), BF16(256, 72)}, .attr.group.n = 3,
+             .out = {PV_BF16, PV_BF16, PV_BF16});
+    CHECK_OP(LINEAR_GROUP, .in = {BF16(1700, 40), BF16(2048, 40), BF16(256, 40), BF16(256, 40)}, .attr.group.n = 3,
+             .out = {PV_BF16, PV_BF16, PV_BF16});
     const pv_attr narrow = {.linear_geglu.between = PV_BF16}, exact = {.linear_geglu.between = PV_F32};
     CHECK_OP(LINEAR_GEGLU, .attr = exact, .in = {F32(50, 48), F32(33, 48), F32(33, 48)});
     CHECK_OP(LINEAR_GEGLU, .attr = narrow, .in = {BF16(9, 40), BF16(24, 40), F32(24, 40)}, .out = {PV_BF16});
@@ -98,6 +107,10 @@ int test_linear(void)
     CHECK_OP(LINEAR_GEGLU, .attr = narrow,
              .in = {{.dtype = PV_BF16, .dim = {200, 72}, .rows = 131, .counted = true}, BF16(128, 72), BF16(128, 72)},
              .out = {PV_BF16});
+    /* its tiles of each height: with 132 multiprocessors 136 rows, two tiles a block; 144 rows, columns that fill no tile; 128 */
+    CHECK_OP(LINEAR_GEGLU, .attr = narrow, .in = {BF16(532, 72), BF16(8192, 72), BF16(8192, 72)}, .out = {PV_BF16});
+    CHECK_OP(LINEAR_GEGLU, .attr = narrow, .in = {BF16(712, 136), BF16(3312, 136), BF16(3312, 136)}, .out = {PV_BF16});
+    CHECK_OP(LINEAR_GEGLU, .attr = narrow, .in = {BF16(260, 328), BF16(144, 328), BF16(144, 328)}, .out = {PV_BF16});
     CHECK_OP(LINEAR_ADD, .in = {F32(50, 48), F32(33, 48), F32(50, 33)});
     CHECK_OP(LINEAR_ADD, .in = {{.dim = {12, 8}, .rows = 5, .counted = true}, BF16(9, 8),
                                 {.dim = {12, 9}, .rows = 5, .counted = true}, F32(9)});

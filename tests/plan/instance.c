@@ -63,6 +63,88 @@ static void results(void)
     pv_graph_destroy(&wanted);
 }
 
+/* A backend that begins: on the CPU, where what was begun is over at once. */
+static uint32_t begun;
+static int waited;
+
+static pv_status begin_stages(pv_recording *rec, uint32_t stages)
+{
+    begun = stages;
+    pv_status st = pv_cpu_backend.submit(rec, &(pv_run){.stages = stages});
+    return st ? st : pv_cpu_backend.wait(rec, NULL);
+}
+
+static pv_status submit_others(pv_recording *rec, const pv_run *run)
+{
+    pv_run others = *run;
+    others.stages &= ~begun;
+    begun = 0;
+    return pv_cpu_backend.submit(rec, &others);
+}
+
+static pv_status wait_for_all(pv_recording *rec, pv_run_timing *timing)
+{
+    waited++;
+    begun = 0;
+    return pv_cpu_backend.wait(rec, timing);
+}
+
+/* Vision begins with the pictures there are; the prompt comes later and counts; vision does not run again. Given up, it is
+ * waited for, and the next run has all its stages. */
+static void begins(void)
+{
+    pv_config c;
+    pv_graph *wanted = tiny(&c);
+    pv_weight_source source = pv_synthetic_source(wanted);
+    pv_weights *weights = NULL;
+    ready whole, parts;
+    pv_backend *be = cpu();
+    const pv_backend_vt *plain = be->vt;
+    pv_backend_vt vt = *plain;
+    vt.begin = begin_stages;
+    vt.submit = submit_others;
+    vt.wait = wait_for_all;
+    CHECK_OK(pv_weights_create(be, &source, &weights));
+    if (ready_make(&whole, tiny(&c), NULL, NULL, 4, weights) && ready_make(&parts, tiny(&c), NULL, NULL, 4, weights)) {
+        const pv_tensor *prompt = pv_graph_find(parts.graph, "prompt");
+        const uint32_t vision = 1u << PV_STAGE_VISION;
+        size_t bytes = pv_tensor_bytes(prompt);
+        char *right = malloc(bytes);
+        pv_run_timing timing = {0};
+        ready_fill(&whole);
+        ready_fill(&parts);
+        CHECK_OK(pv_instance_begin(whole.inst, vision)); /* cannot, and all of it is in the run */
+        ready_run(&whole, 4);
+        CHECK_OK(pv_instance_read(parts.inst, prompt, 0, right, bytes));
+        be->vt = &vt;
+        CHECK_OK(pv_instance_write(parts.inst, prompt, 1, right, bytes - 1));
+        CHECK_OK(pv_instance_begin(parts.inst, vision));
+        CHECK(begun == vision);
+        CHECK_OK(pv_instance_write(parts.inst, prompt, 0, right, bytes));
+        CHECK_OK(pv_instance_run(parts.inst, (pv_run){.stages = 15, .n_steps = 4}, &timing));
+        CHECK(timing.stage_ms[PV_STAGE_VISION] == 0 && timing.stage_ms[PV_STAGE_PREFIX] > 0 && waited == 1);
+        same_bytes(&whole, &parts, "step.x_next");
+
+        CHECK_OK(pv_instance_begin(parts.inst, vision));
+        pv_fail(PV_E_ARG, "the prompt is wrong");
+        CHECK_STATUS(pv_instance_abandon(parts.inst, PV_E_ARG), PV_E_ARG);
+        CHECK_TEXT("the prompt is wrong");
+        CHECK(waited == 2);
+        CHECK_STATUS(pv_instance_abandon(parts.inst, PV_E_SHAPE), PV_E_SHAPE);
+        CHECK(waited == 2);
+        ready_fill(&parts);
+        CHECK_OK(pv_instance_run(parts.inst, (pv_run){.stages = 15, .n_steps = 4}, &timing));
+        CHECK(timing.stage_ms[PV_STAGE_VISION] > 0);
+        same_bytes(&whole, &parts, "step.x_next");
+        be->vt = plain;
+        free(right);
+    }
+    ready_drop(&whole);
+    ready_drop(&parts);
+    pv_weights_destroy(&weights);
+    pv_graph_destroy(&wanted);
+}
+
 static pv_status attempt(void *user)
 {
     const char *name = user;
@@ -200,6 +282,7 @@ int main(void)
     fault_every(attempt, "bf16", "plan, weights and instance, bf16");
     no_allocation();
     results();
+    begins();
     weights_wanted();
     room();
     two_at_work();

@@ -1,0 +1,212 @@
+/* linear_geglu.cu - gate and up with GeGLU behind them on Hopper's tensor instructions, for hundreds of rows: neither is
+ * ever in memory.
+ *
+ * Computes: y = gelu(x w_0^T) (x w_1^T) with both factors rounded to bf16 first, as they would be apart. x [M, K],
+ *   w_0 = gate, w_1 = up [N, K], y [M, N], all bf16. Every row up to the capacity.
+ * Launch: the weights are wgmma's side of 64 and the rows of x its side that may be any multiple of 8, so that 532 rows are
+ *   four times 136 and not five times 128. A tile is 128 rows of gate and of up by R rows of x; R is the one of three that
+ *   takes the least time. In a block two warpgroups multiply, 64 rows of gate and the same of up each, so that GeGLU meets
+ *   both in one thread; one warp keeps the copy engine busy, four steps of 64 features ahead, across tiles. Where row tiles
+ *   go in pairs, clusters of two blocks have the same weights, and each reads half of them for both. As many blocks as the
+ *   device holds go through all tiles, rows first, so that a weight is read from memory once.
+ * Numerics: f32 sums in the order of k, rounded as said. Fixed order.
+ * Bound: the tensor cores. */
+#include "small.h"
+#include "tma.cuh"
+#include "util.cuh"
+
+#define GROUP  128 /* threads of a warpgroup */
+#define BLOCK  (3 * GROUP)
+#define TILE   128 /* columns of y */
+#define BOX    64  /* rows of a weight in one copy: those of one wgmma */
+#define STEP   64  /* features: a box is as wide */
+#define STAGES 4
+
+typedef struct geglu_args {
+    CUtensorMap x, gate, up;
+    __nv_bfloat16 *y;
+    int m, n, steps, groups, tiles,
+        share; /* blocks of a cluster; groups: of as many row tiles; tiles: of a cluster */
+} geglu_args;
+
+template <int R> struct geglu_memory {
+    unsigned char w[STAGES][2 * TILE * STEP * 2],
+        x[STAGES][R * STEP * 2]; /* w: gate and up in turn, a box each */
+    uint64_t full[STAGES], empty[STAGES];
+};
+
+#if CUDA_WGMMA
+
+static __device__ inline float rounded(float x)
+{
+    return __bfloat162float(__float2bfloat16_rn(x));
+}
+#endif
+
+template <int R>
+static __global__ void __launch_bounds__(BLOCK, 1) geglu(const __grid_constant__ geglu_args a)
+{
+#if CUDA_WGMMA
+    constexpr int x_bytes = R * STEP * 2, box_bytes = BOX * STEP * 2, w_bytes = 4 * box_bytes;
+    extern __shared__ __align__(16) unsigned char memory[];
+    geglu_memory<R> *mem = (geglu_memory<R> *)(memory + (1024 - cuda_shared(memory) % 1024) % 1024);
+    const uint32_t full = cuda_shared(mem->full), empty = cuda_shared(mem->empty);
+    const uint32_t x_at = cuda_shared(mem->x), w_at = cuda_shared(mem->w);
+    const int role = (int)threadIdx.x / GROUP, thread = (int)threadIdx.x % GROUP,
+              rank = (int)blockIdx.x % a.share;
+    const int first = (int)blockIdx.x / a.share, stride = (int)gridDim.x / a.share;
+
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < STAGES; i++) {
+            cuda_mbarrier_init(full + 8 * i, 1);
+            cuda_mbarrier_init(empty + 8 * i, a.share * 2 * GROUP / 32);
+        }
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        cuda_map_ahead(&a.x);
+        cuda_map_ahead(&a.gate);
+        cuda_map_ahead(&a.up);
+    }
+    cuda_cluster_barrier();
+    cuda_begin(); /* so far: its own shared memory, and its arguments */
+
+    int stage = 0;
+    uint32_t parity = 0;
+    auto next = [&]() {
+        if (++stage == STAGES) {
+            stage = 0;
+            parity ^= 1;
+        }
+    };
+    if (role == 2) {
+        cuda_registers_fewer<40>();
+        if (thread < 32) {
+            /* A lane a box: that of x, then of the weights all four, or this block's two for both. */
+            const int of_w = 4 / a.share, box = rank * of_w + thread - 1;
+            const bool is_x = thread == 0, mine = thread <= of_w;
+            const CUtensorMap *map = is_x ? &a.x : box % 2 ? &a.up : &a.gate;
+            const uint32_t to = is_x ? x_at : w_at + box * box_bytes;
+            for (int tile = first; tile < a.tiles; tile += stride) {
+                const int group = tile % a.groups, column = tile / a.groups;
+                const int row = is_x ? (group * a.share + rank) * R : column * TILE + box / 2 * BOX;
+                for (int k = 0; k < a.steps; k++) {
+                    const uint32_t barrier = full + 8 * stage,
+                                   there = to + stage * (is_x ? x_bytes : w_bytes);
+                    cuda_mbarrier_wait(empty + 8 * stage, parity ^ 1);
+                    if (thread == 0)
+                        cuda_expect_bytes(barrier, x_bytes + w_bytes);
+                    __syncwarp();
+                    if (mine && (is_x || a.share == 1))
+                        cuda_box(there, map, k * STEP, row, barrier);
+                    else if (mine)
+                        cuda_box_to_all(there, map, k * STEP, row, barrier, (uint16_t)((1 << a.share) - 1));
+                    next();
+                }
+            }
+        }
+        __syncwarp();
+    } else {
+        cuda_registers_more<232>();
+        const int lane = thread % 32, warp = thread / 32, t = lane % 4;
+        const uint64_t x_operand = cuda_operand_at(x_at, 16, 1024, WGMMA_128);
+        const uint64_t w_operand = cuda_operand_at(w_at + role * 2 * box_bytes, 16, 1024, WGMMA_128);
+        auto used = [&](int which) {
+            if (lane < a.share)
+                cuda_arrive_at(empty + 8 * which, lane);
+        };
+        for (int tile = first; tile < a.tiles; tile += stride) {
+            const int row = (tile % a.groups * a.share + rank) * R + lane / 4;
+            const int column = tile / a.groups * TILE + role * BOX + warp * 16;
+            int before = 0;
+            float gate[R / 2], up[R / 2];
+            for (int k = 0; k < a.steps; k++) {
+                cuda_mbarrier_wait(full + 8 * stage, parity);
+                cuda_wgmma_begin();
+                const uint64_t x = x_operand + (uint64_t)(stage * (x_bytes >> 4));
+                const uint64_t w = w_operand + (uint64_t)(stage * (w_bytes >> 4));
+#pragma unroll
+                for (int i = 0; i < STEP / 16; i++) {
+                    cuda_wgmma<R>(gate, w + (uint64_t)(2 * i), x + (uint64_t)(2 * i), k || i);
+                    cuda_wgmma<R>(up, w + (uint64_t)((box_bytes >> 4) + 2 * i), x + (uint64_t)(2 * i),
+                                  k || i);
+                }
+                cuda_wgmma_commit();
+                cuda_wgmma_wait<1>();
+                if (k)
+                    used(before);
+                before = stage;
+                next();
+            }
+            cuda_wgmma_wait<0>();
+            cuda_settle(gate);
+            cuda_settle(up);
+            used(before);
+            if (column >= a.n)
+                continue;
+#pragma unroll
+            for (int i = 0; i < R / 2; i += 4) {
+                float v[4];
+                int at;
+#pragma unroll
+                for (int e = 0; e < 4; e++)
+                    v[e] = __fmul_rn(cuda_gelu_of(rounded(gate[i + e])), rounded(up[i + e]));
+                uint2 four = cuda_turn(cuda_pack_bf16(v[0], v[1]), cuda_pack_bf16(v[2], v[3]), t, &at);
+                if (row + 2 * i < a.m)
+                    *(uint2 *)(a.y + (int64_t)(row + 2 * i) * a.n + column + at) = four;
+            }
+        }
+    }
+    cuda_cluster_barrier(); /* nobody writes to this block any more, or counts here */
+#endif
+}
+
+/* How long all tiles take, in rows of x that a block goes through. */
+static int64_t cost(const cuda_call *c, int64_t m, int64_t n, int r)
+{
+    int64_t tiles = (m + r - 1) / r * ((n + TILE - 1) / TILE);
+    return (tiles + c->sms - 1) / c->sms * r;
+}
+
+template <int R> static cudaError_t launch(const cuda_call *c, geglu_args &a, const void *x, int64_t k)
+{
+    constexpr size_t bytes = sizeof(geglu_memory<R>) + 1024;
+    const int rows = (a.m + R - 1) / R;
+    cudaError_t e = cudaFuncSetAttribute(geglu<R>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    if (e == cudaSuccess)
+        e = cuda_tensor_map(&a.x, x, a.m, k, R);
+    a.share = rows % 2 ? 1 : 2;
+    a.groups = rows / a.share;
+    a.tiles = a.groups * ((a.n + TILE - 1) / TILE);
+    const int room = c->sms < a.share ? 1 : c->sms / a.share, clusters = a.tiles < room ? a.tiles : room;
+    cudaLaunchAttribute how[2] = {};
+    how[0].id = cudaLaunchAttributeClusterDimension;
+    how[0].val.clusterDim.x = (unsigned)a.share;
+    how[0].val.clusterDim.y = how[0].val.clusterDim.z = 1;
+    how[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    how[1].val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)(a.share * clusters));
+    config.blockDim = dim3(BLOCK);
+    config.dynamicSmemBytes = bytes;
+    config.stream = c->stream;
+    config.attrs = how;
+    config.numAttrs = c->dependent ? 2 : 1;
+    return e != cudaSuccess ? e : cudaLaunchKernelEx(&config, geglu<R>, a);
+}
+
+cudaError_t cuda_geglu_product(const cuda_call *c, const cuda_wide *p)
+{
+    geglu_args a = {};
+    cudaError_t e = cuda_tensor_map(&a.gate, p->w[0], p->n[0], p->k, BOX);
+    if (e == cudaSuccess)
+        e = cuda_tensor_map(&a.up, p->w[1], p->n[0], p->k, BOX);
+    if (e != cudaSuccess)
+        return e;
+    a.y = (__nv_bfloat16 *)p->y[0];
+    a.m = (int)p->m;
+    a.n = (int)p->n[0];
+    a.steps = (int)((p->k + STEP - 1) / STEP);
+    int64_t few = cost(c, p->m, a.n, 128), more = cost(c, p->m, a.n, 136), most = cost(c, p->m, a.n, 144);
+    return few <= more && few <= most ? launch<128>(c, a, p->x, p->k)
+           : more <= most             ? launch<136>(c, a, p->x, p->k)
+                                      : launch<144>(c, a, p->x, p->k);
+}
