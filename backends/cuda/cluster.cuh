@@ -16,7 +16,8 @@
 static __device__ inline void cuda_cluster_barrier(void)
 {
 #if CUDA_CLUSTERS
-    asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::
+                     : "memory");
 #endif
 }
 
@@ -28,6 +29,54 @@ static __device__ inline uint32_t cuda_cluster_shared(const void *mine, int rank
     asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(cuda_shared(mine)), "r"(rank));
 #endif
     return there;
+}
+
+/* The same of a shared address. */
+static __device__ inline uint32_t cuda_cluster_at(uint32_t mine, int rank)
+{
+    uint32_t there = 0;
+#if CUDA_CLUSTERS
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(mine), "r"(rank));
+#endif
+    return there;
+}
+
+/* 8 or 16 bytes into a block's shared memory; they count at that block's `barrier` when they are there. Addresses:
+ * cuda_cluster_at. */
+static __device__ inline void cuda_cluster_put2(uint32_t to, float x, float y, uint32_t barrier)
+{
+#if CUDA_CLUSTERS
+    asm volatile(
+        "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(to),
+        "f"(x), "f"(y), "r"(barrier)
+        : "memory");
+#endif
+}
+
+static __device__ inline void cuda_cluster_put4(uint32_t to, const float *v, uint32_t barrier)
+{
+#if CUDA_CLUSTERS
+    asm volatile(
+        "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
+            to),
+        "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]), "r"(barrier)
+        : "memory");
+#endif
+}
+
+/* Until the phase of this parity of a barrier of this block's is over: what others put is there. */
+static __device__ inline void cuda_cluster_wait(uint32_t barrier, uint32_t parity)
+{
+#if CUDA_CLUSTERS
+    uint32_t done;
+    do {
+        asm volatile("{\n\t.reg .pred p;\n\t"
+                     "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n\tselp.u32 %0, 1, 0, p;\n\t}"
+                     : "=r"(done)
+                     : "r"(barrier), "r"(parity)
+                     : "memory");
+    } while (!done);
+#endif
 }
 
 static __device__ inline float2 cuda_cluster_get2(uint32_t at)

@@ -30,9 +30,10 @@ typedef struct cuda_call {
     bool wgmma;     /* kernels with Hopper's own tensor instructions may be launched: see wgmma.cuh */
 } cuda_call;
 
-/* Can `blocks` blocks with that much shared memory run at the same time, one a multiprocessor? Not where PIVOT_CUDA_PLAIN=1 asks
- * for the kernels of all devices. */
-bool cuda_at_once(const cuda_device *device, int blocks, size_t shared); /* device.c */
+/* Can `clusters` clusters of `ranks` blocks of a kernel of Hopper's, with that much dynamic shared memory, run at the same time?
+ * Not where PIVOT_CUDA_PLAIN=1 asks for the kernels of all devices. */
+bool cuda_at_once(const cuda_device *device, const void *kernel, int clusters, int ranks, int threads,
+                  int shared); /* device.c */
 
 typedef struct cuda_kernel {
     bool (*accepts)(const cuda_device *device, const pv_node *n); /* looks at dtypes and shapes */

@@ -86,12 +86,20 @@ pv_status cuda_host_memory(cuda_device *d, size_t bytes, const char *what, void 
     return pv_fail(PV_E_MEMORY, "out of page-locked memory of the host: %zu bytes are needed for %s", bytes, what);
 }
 
-bool cuda_at_once(const cuda_device *d, int blocks, size_t shared)
+bool cuda_at_once(const cuda_device *d, const void *kernel, int clusters, int ranks, int threads, int shared)
 {
-    int most = 0, cooperative = 0;
-    if (d->plain || d->sms < blocks ||
-        cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, d->index) ||
-        cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, d->index))
+    int cooperative = 0, most = 0, room = 0;
+    if (!d->wgmma || d->sms < clusters * ranks)
         return false;
-    return cooperative && (size_t)most >= shared;
+    cudaLaunchConfig_t config = {
+        .gridDim = {(unsigned)(clusters * ranks), 1, 1},
+        .blockDim = {(unsigned)threads, 1, 1},
+        .dynamicSmemBytes = (size_t)shared,
+    };
+    bool fits = !cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, d->index) && cooperative &&
+                !cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, d->index) && most >= shared &&
+                !cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared) &&
+                !cudaOccupancyMaxActiveClusters(&room, kernel, &config) && room >= clusters;
+    cuda_forget();
+    return fits;
 }

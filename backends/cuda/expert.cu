@@ -1,38 +1,39 @@
-/* expert.cu - expert_block: layers of the action expert, as many as stand in a row, in one kernel.
+/* expert.cu - expert_block: layers of the action expert, as many as stand in a row, in one kernel. Hopper alone; elsewhere the
+ * block is taken apart into the kernels of its body.
  *
  * Computes, for each layer of Gemma-300M with adaRMS: h = rms(x) (1 + scale) + shift; q, k, v = h w^T, q and k turned by
  *   RoPE, k and v stored in the cache; attention of 8 heads over one K/V head; x += gate (attn w_o^T); the same norm by the
  *   second modulation; x += gate' ((gelu(gate) up) w_down^T).
- * Launch: 128 blocks that all run at once (cooperative), one a multiprocessor; 8 warps multiply, 2 fetch weights, and later K
- *   and V of the prefix, into a ring in shared memory, in the order in which they will be used and as far ahead as there is
- *   room: so the stream of weights does not stop while a phase waits for the one before it.
+ * Launch: 15 clusters of 8 blocks that all run at once (cooperative), one block a multiprocessor; 8 warps in two warpgroups
+ *   multiply, one warp fetches weights, and later K and V of the prefix, into a ring in shared memory, in the order in which they
+ *   will be used and as far ahead as there is room: so the stream of weights does not stop while a phase waits for the
+ *   one before it.
  * A layer has five phases. Each splits its weights over all blocks, along the columns of the product and along K:
  *
- *   phase     tiles of 16 columns    K      blocks            a block's share
- *   qkv       160                    1024   32 x 4 along K     5 tiles x 256
- *   attention 8 heads x 8 shares of the keys x 2 halves of the rows: up to 128 keys
- *   o         64                     2048   16 x 8             4 x 256
- *   gate, up  512 (8 of each)        1024   64 x 2             8 x 512
- *   down      64                     4096   16 x 8             4 x 512
+ *   phase     a block's columns                   of K         a warpgroup's     sums go to
+ *   qkv       48 + 48 of a head (cluster, half)   256 of 1024  24 + 24           one block of 4: 16 rows
+ *   attention 1/15 of (head, row), 1/8 of the keys                               one block of 8: 32 columns of the head
+ *   o         72 (cluster)                        256 of 2048  40, 32            one block of 8: 16 rows, 40 or 32 columns
+ *   gate, up  72 + 72 (cluster, quarter)          512 of 1024  40 + 40, 32 + 32  one block of 2: 32 rows
+ *   down      72 (cluster)                        512 of 4096  40, 32            as o
  *
- *   The blocks that share columns hand their partial sums to one owner of each piece of 16 columns x 8 rows, which adds them
- *   two by two in the order of the blocks, does what follows (norm, RoPE, GeGLU, residual) and publishes the result. Blocks tell
- *   one another through words that say by themselves that they are there (exchange.cuh).
- * Layout: weights as stored. Everything that is multiplied next is published the way mma.sync wants its second operand:
- *   [K / 16][row / 8][lane][2 words]; the first operand are the weights, so an accumulator piece, turned over by movmatrix, is
- *   just one such group of 256 bytes. RoPE's halves and GeGLU's pairs are put into lines g and g + 8 of one tile, so that
- *   they meet in one thread.
+ *   The 16 rows x 8 columns of sums that a warp has of each of its groups of columns go to the shared memory of the block of
+ *   its cluster that owns them, which knows from a barrier that all are there, adds them up, does what follows (norm,
+ *   RoPE, GeGLU, residual) and publishes the result in global memory. Blocks of different clusters tell one another
+ *   through words that say by themselves that they are there (exchange.cuh).
+ * Layout: weights as stored; the copy engine swizzles them. Rows of activations are wgmma's 64: row 16 w + g is warp w's. They
+ *   are published as the registers of its first operand, and go from global memory right into these:
+ *   [K / 16][row / 16][lane][4 words]. RoPE's halves, and gate and up, are two products, so they meet in one thread.
  * The norm without a pass of its own: the owner of x publishes x (1 + scale) and its share of the sum of squares; each
- *   block multiplies its part of the product by 1 / rms. The shift rides along as one more row of x: its product is what has
- *   to be added to all rows.
+ *   warp multiplies its part of the product by 1 / rms. The shift rides along as row 63: its product is what has to be
+ *   added to all rows.
  * Two generations of what several blocks read lie side by side, and the writer of a word clears the one before when it
  *   writes the next. It may: to write, it needed sums over all K of this layer's or the last layer's o, which every block
- *   could only give after it had read what is cleared. Of partial sums, which are all written anew in each layer, the last
- *   bit tells the generation, and nothing is cleared.
+ *   could only give after it had read what is cleared. For the same reason nobody's sums come before those that lay in
+ *   their place have been read: between two uses of a place lies a result that needs all blocks'.
+ *   What is put into another block's shared memory is there when the barrier there has counted its bytes.
  * Numerics: f32 sums in a fixed order; x (1 + scale), shift, q, k, v, weights of attention, its result and gelu(gate) up
  *   rounded to bf16; h, gate, up and q, k before RoPE are not rounded (the body rounds them). Same input, same device: same bytes.
- * Size: the loop over phases is kept small, every function that is not tiny stands in it once: unrolled or inlined more often it
- *   outgrows the instruction cache, which costs more than all else (docs/cuda.md).
  * Bound: latency of handing over (ten times a layer), then bytes of the weights. */
 #include "exchange.cuh"
 #include "mma.cuh"
@@ -43,22 +44,33 @@
 
 typedef __nv_bfloat16 bf16;
 
-#define BLOCKS     128
-#define WARPS      8 /* that multiply */
-#define FEEDERS    2 /* that fetch, one tile each at a time: more on their way would keep all else waiting */
-#define THREADS    ((WARPS + FEEDERS) * 32)
-#define WIDTH      1024
-#define MLP        4096
-#define HEADS      8
-#define HEAD       256
-#define MAX_LAYERS 32
-#define SHARES     8 /* of the keys */
-#define SHARE      8 /* tiles of 16 keys in one, at most */
-#define MAX_KEYS   (SHARES * SHARE * 16)
+#define CLUSTERS  15
+#define RANKS     8 /* blocks of a cluster */
+#define BLOCKS    (CLUSTERS * RANKS)
+#define WARPS     8 /* that multiply */
+#define THREADS   (WARPS * 32 + 128)
+#define WIDTH     1024
+#define MLP       4096
+#define HEADS     8
+#define HEAD      256
+#define ROWS      60 /* at most: HEADS times as many (head, row) are CLUSTERS x PIECES x 8 at most */
+#define SHIFT_ROW 63
+#define COLUMNS   72 /* of a block in o, gate, up, down: 9 groups of 8, 5 of the first warpgroup */
+#define TURNED    48 /* of a block in q, k, v, and as many half a head further: 6 groups, 3 of each warpgroup */
+#define SHARES    RANKS /* of the keys */
+#define SHARE     8     /* tiles of 16 keys in one, at most */
+#define MAX_KEYS  (SHARES * SHARE * 16)
+#define PIECES    4 /* of 8 (head, row) that a cluster has, at most */
+#define KEY_LINE                                                                                             \
+    (HEAD * 2 +                                                                                              \
+     16) /* bytes of a line of K or V in the ring: eight lines' same columns in eight bank groups */
+#define MAX_LAYERS 24
+#define SQUARES                                                                                              \
+    29 /* shares of the sum of squares: half of a cluster's columns each; the last half has none */
 
 /* The layer's weights and tables; what a launch does. */
 typedef struct layer {
-    const bf16 *q, *k, *v, *o, *gate, *up, *down;
+    CUtensorMap q, k, v, o, gate, up, down;
     const float *mod, *mod_mlp; /* scale | shift | gate */
     bf16 *k_cache, *v_cache;
 } layer;
@@ -74,126 +86,174 @@ typedef struct expert_args {
     float eps, scale; /* scale: of the scores, times log2(e) */
 } expert_args;
 
-/* Where everything lies in the exchange, in words. `NT`: pieces of 8 rows. */
-template <int NT> struct place {
-    static constexpr int act(int k)
+/* Where everything lies in a generation of the exchange, in words. */
+#define ACT(k) ((k) / 16 * 512)
+struct place {
+    static constexpr int x = 0, x_mlp = x + ACT(WIDTH), squares = x_mlp + ACT(WIDTH),
+                         squares_mlp = squares + SQUARES * 64, q = squares_mlp + SQUARES * 64,
+                         attn = q + CLUSTERS * 16 * PIECES * 64, hidden = attn + ACT(HEADS * HEAD),
+                         keys = hidden + ACT(MLP); /* then k and v: [row][head / 2] each */
+    __host__ __device__ static constexpr int words(int rows)
     {
-        return k / 16 * NT * 64;
+        return keys + 2 * rows * (HEAD / 2);
     }
-    /* twice: two generations */
-    static constexpr int x = 0, x_mlp = x + act(WIDTH), squares = x_mlp + act(WIDTH),
-                         squares_mlp = squares + NT * 512, q = squares_mlp + NT * 512,
-                         k = q + act(HEADS * HEAD), v = k + NT * 8 * HEAD / 2, attn = v + NT * 8 * HEAD / 2,
-                         hidden = attn + act(HEADS * HEAD), sums = hidden + act(MLP),
-                         generation = sums + HEADS * SHARES * NT * 16;
-    /* once: partial sums, whose last bit tells the generation */
-    static constexpr int part_qkv = 2 * generation, part_o = part_qkv + 160 * NT * 4 * 128,
-                         part_mlp = part_o + 64 * NT * 8 * 128, part_down = part_mlp + 512 * NT * 2 * 128,
-                         part_attn = part_down + 64 * NT * 8 * 128,
-                         words = part_attn + HEADS * 16 * NT * SHARES * 128;
 };
 #define COUNTER_WORDS 64 /* before the exchange */
 
-template <int NT> struct shape {
-    static constexpr int slots = NT > 2 ? 20 : 25;
-    static constexpr int acts = 32 * NT * 256; /* bytes: 512 of K */
-    static constexpr int shared =
-        slots * TILE_BYTES + acts + (NT + 2 * SHARE * ((NT + 1) / 2)) * 8 * 4 + 2 * slots * 8;
-};
+#if CUDA_WGMMA || !defined(__CUDA_ARCH__)
+/* Shared memory. */
+typedef struct block_memory {
+    unsigned char slots[RING_SLOTS * RING_SLOT_BYTES]; /* on a multiple of 1024 */
+    float parts[8 * 10 * 128]; /* of q, k, v, and of gate, up; between them q and the weights of attention */
+    float parts_o[RANKS * 5 * 128]; /* of o, and of down */
+    float parts_attn[SHARES][2 * PIECES][128];
+    float2 sums[SHARES][PIECES * 8];                      /* maximum and sum of each (head, row) */
+    float top[SHARE][PIECES * 8], sum[SHARE][PIECES * 8]; /* by 16 keys */
+    float shift[2][2][5][8];
+    float rstd[WARPS][16], squares[5][16];
+    uint64_t full[RING_SLOTS], empty[RING_SLOTS], there[3]; /* there: of parts, parts_o, parts_attn */
+    int bytes[4];                                           /* that come to this block, by PARTS_ */
+    int per, count, pieces; /* (head, row) of a cluster; of this one; in pieces of 8: PIECES, one or none */
+    int keys, key_tiles;    /* of this block's share: keys, and tiles with one */
+    int fresh,
+        first; /* of these keys the first are the suffix's rank, rank + 8, ..; then the prefix's from `first` on */
+} block_memory;
+#endif
 
-/* What a block's threads share. */
-template <int NT> struct block {
-    ring<shape<NT>::slots> weights;
-    unsigned char *acts;
-    float *top, *sum; /* [SHARE][half of the rows]: of attention, by 16 keys */
-    float *rstd;      /* [NT * 8]: 1 / rms of x's rows */
-};
-
-/* ---- the fetching warps: the stream of a layer ---- */
-
-/* Where a tile comes from: lines 0 .. 7 and 8 .. 15, `ld` numbers from one to the next. Lines before `from` are left alone, those
- * from `to` on are zeros. */
-typedef struct source {
-    const bf16 *upper, *lower;
-    int ld, from, to;
-} source;
-
-/* Keys that each share holds, a multiple of 16; and of block `share` how many tiles of 16 have a valid key. */
-static __device__ inline int share_keys(int len)
+#if CUDA_WGMMA
+static __device__ inline block_memory &mem(void)
 {
-    return (len + SHARES * 16 - 1) / (SHARES * 16) * 16;
+    extern __shared__ __align__(1024) unsigned char memory[];
+    return *(block_memory *)memory;
 }
 
-static __device__ inline int share_tiles(int len, int share)
+static __device__ inline ring weights(void)
 {
-    int keys = share_keys(len), left = len - share * keys;
-    return left <= 0 ? 0 : ((left < keys ? left : keys) + 15) / 16;
+    return ring{mem().slots, cuda_shared(mem().full), cuda_shared(mem().empty)};
 }
 
-/* Tile `i` of what this block takes of a layer. */
-static __device__ inline source find(const expert_args &a, const layer &w, int i, int key_tiles, int keys,
-                                     int len)
+static __device__ inline uint32_t there(int area)
 {
-    int b = (int)blockIdx.x;
-    const bf16 *at;
-    if (i < 5) { /* q, k, v: lines g and g + 8 are the columns d and d + 128 of a head */
-        int tile = b / 4 * 5 + i;
-        at = tile < 128 ? w.q + tile / 16 * HEAD * WIDTH : tile < 144 ? w.k : w.v;
-        at += tile % 16 * 8 * WIDTH + b % 4 * 256;
-        return source{at, at + HEAD / 2 * WIDTH, WIDTH, 0, 16};
-    }
-    i -= 5;
-    if (i < 2 * key_tiles) { /* the prefix's; this layer makes those of the suffix */
-        int first = b / 2 % SHARES * keys + i % key_tiles * 16;
-        at = (i < key_tiles ? w.k_cache : w.v_cache) + first * HEAD;
-        return source{at, at + 8 * HEAD, HEAD, a.rows - first, len - first};
-    }
-    i -= 2 * key_tiles;
-    if (i < 4) {
-        at = w.o + (b / 8 * 64 + i * 16) * (HEADS * HEAD) + b % 8 * 256;
-        return source{at, at + 8 * HEADS * HEAD, HEADS * HEAD, 0, 16};
-    }
-    i -= 4;
-    if (i < 16) {
-        int from = (b / 2 * 64 + i % 8 * 8) * WIDTH + b % 2 * 512 + i / 8 * 256;
-        return source{w.gate + from, w.up + from, WIDTH, 0, 16};
-    }
-    i -= 16;
-    at = w.down + (b / 8 * 64 + i % 4 * 16) * MLP + b % 8 * 512 + i / 4 * 256;
-    return source{at, at + 8 * MLP, MLP, 0, 16};
+    return cuda_shared(mem().there + area);
 }
 
-template <int NT>
-static __device__ void feed(const expert_args &a, const block<NT> &s, int feeder, int lane, int len)
+/* Who a thread is. */
+typedef struct self {
+    int lane, warp, cluster, rank;
+
+    __device__ int thread(void) const
+    {
+        return warp * 32 + lane;
+    }
+    __device__ int side(void) const /* its warpgroup */
+    {
+        return warp / 4;
+    }
+    __device__ int rows(void) const /* of 16: those that its warp multiplies */
+    {
+        return warp % 4;
+    }
+    __device__ int own(void) const /* the 16 rows whose sums come to this block in q, k, v, o and down */
+    {
+        return rank % 4;
+    }
+} self;
+
+enum { AREA_QKV, AREA_O, AREA_ATTN };               /* where parts come to: parts, parts_o, parts_attn */
+enum { PARTS_QKV, PARTS_MLP, PARTS_O, PARTS_ATTN }; /* of q, k, v; gate, up; o, and of down; attention */
+
+/* ---- the fetching warp: the stream of a layer ---- */
+
+/* 32 keys from `at` on of this block's share of K or V into a slot: the suffix's are left alone, this layer makes them; those
+ * beyond the last are zeros. */
+static __device__ inline void feed_keys(unsigned char *to, const bf16 *cache, int at, int lane)
 {
-    int share = (int)blockIdx.x / 2 % SHARES, key_tiles = share_tiles(len, share), keys = share_keys(len);
-    int each = 5 + 2 * key_tiles + 4 + 16 + 8;
-    uint64_t policy = ring_policy();
-    unsigned n = (unsigned)feeder;
+    const bf16 *from = cache + (int64_t)(mem().first - mem().fresh + at) * HEAD + lane * 8;
+    const int keys = mem().keys - at;
+#pragma unroll 4
+    for (int i = max(mem().fresh - at, 0); i < 32; i++)
+        cuda_copy16(to + i * KEY_LINE + lane * 16, i < keys ? from + i * HEAD : cache, i < keys);
+}
+
+static __device__ inline void feed(const expert_args &a, const self &s)
+{
+    uint64_t policy;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    turn n = {}, landed = {};
+    int ahead = 0;
+    auto claim = [&]() {
+        unsigned char *to = weights().claim(n, landed, ahead == RING_FLIGHT);
+        if (ahead == RING_FLIGHT)
+            landed.next();
+        else
+            ahead++;
+        return cuda_shared(to);
+    };
+    const int unit = s.cluster * 2 + s.rank / 4, head = unit / 3, at = unit % 3 * TURNED;
+    const int hidden = (s.cluster * 4 + s.rank / 2) * COLUMNS, column = s.cluster * COLUMNS;
+    const bool one = s.lane == 0;
 #pragma unroll 1
-    for (int l = 0, i = feeder; l < a.n; n += FEEDERS) {
-        source from = find(a, a.layers[l], i, key_tiles, keys, len);
-        const bf16 *upper = from.upper + lane * 8, *lower = from.lower + lane * 8;
-        unsigned char *to = s.weights.claim(n) + lane * 16;
-        if (from.to >= TILE_LINES && from.from <= 0) {
-#pragma unroll
-            for (int line = 0; line < 8; line++)
-                ring_copy16(to + line * TILE_LINE, upper + line * from.ld, true, policy);
-#pragma unroll
-            for (int line = 0; line < 8; line++)
-                ring_copy16(to + (8 + line) * TILE_LINE, lower + line * from.ld, true, policy);
-        } else {
+    for (int l = 0; l < a.n; l++) {
+        const layer &w = a.layers[l];
+        const CUtensorMap *map = head < HEADS ? &w.q : head == HEADS ? &w.k : &w.v;
+        int plane = head < HEADS ? head * 2 : 0;
 #pragma unroll 1
-            for (int line = from.from < 0 ? 0 : from.from; line < TILE_LINES; line++)
-                ring_copy16(to + line * TILE_LINE, line < from.to ? upper + line * from.ld : upper,
-                            line < from.to, policy);
+        for (int i = 0; i < 4; i++, n.next()) {
+            uint32_t to = claim(), bar = weights().full + 8 * n.slot;
+            weights().expect(n, 2 * TURNED * 128, s.lane);
+            if (one)
+                cuda_planes_once(to, map, s.rank % 4 * 256 + i * 64, at, plane, bar, policy);
         }
-        s.weights.filled(n);
-        cuda_copy_commit();
-        cuda_copy_wait<0>();
-        for (i += FEEDERS; i >= each; i -= each)
-            l++;
+#pragma unroll 1
+        for (int v = 0; v < 2; v++)
+#pragma unroll 1
+            for (int i = 0; i < mem().key_tiles; i += 2, n.next()) {
+                claim();
+                feed_keys(weights().slots + n.slot * RING_SLOT_BYTES, v ? w.v_cache : w.k_cache, i * 16,
+                          s.lane);
+                weights().copied(n);
+            }
+#pragma unroll 1
+        for (int i = 0; i < 14;
+             i++, n.next()) { /* o: 2 slots of 128 of K; gate, up: 8 of 64; down: 4 of 128 */
+            uint32_t to = claim(), bar = weights().full + 8 * n.slot;
+            weights().expect(n, 2 * COLUMNS * 128, s.lane);
+            if (!one)
+                continue;
+            bool mlp = i >= 2 && i < 10;
+            const CUtensorMap *first = i < 2 ? &w.o : mlp ? &w.gate : &w.down, *second = mlp ? &w.up : first;
+            int k = i < 2 ? s.rank * 256 + i * 128
+                    : mlp ? s.rank % 2 * 512 + (i - 2) * 64
+                          : s.rank * 512 + (i - 10) * 128;
+            int row = mlp ? hidden : column;
+            cuda_box_once(to, first, k, row, bar, policy);
+            cuda_box_once(to + COLUMNS * 128, second, mlp ? k : k + 64, row, bar, policy);
+        }
     }
+}
+
+/* ---- the announcing warp ---- */
+
+/* Tells each barrier, as soon as a phase of it is over, how many bytes the next is for; one thread. Parts that nobody sends to
+ * this block (rows beyond the last) are left out. */
+static __device__ inline void announce(const expert_args &a)
+{
+    const int area[5] = {AREA_QKV, AREA_ATTN, AREA_O, AREA_QKV, AREA_O};
+    const int bytes[5] = {mem().bytes[PARTS_QKV], mem().bytes[PARTS_ATTN], mem().bytes[PARTS_O],
+                          mem().bytes[PARTS_MLP], mem().bytes[PARTS_O]};
+    unsigned parities = 0;
+    cuda_expect_bytes(there(AREA_QKV), bytes[0] ? bytes[0] : bytes[3]);
+    cuda_expect_bytes(there(AREA_ATTN), bytes[1]);
+    cuda_expect_bytes(there(AREA_O), bytes[2]);
+    for (int l = 0; l < a.n; l++)
+#pragma unroll
+        for (int i = 0; i < 5; i++)
+            if (bytes[i]) {
+                int next = area[i] == AREA_QKV && bytes[3 - i] ? 3 - i : i; /* q, k, v and gate, up in turn */
+                cuda_cluster_wait(there(area[i]), parities >> area[i] & 1);
+                parities ^= 1u << area[i];
+                cuda_expect_bytes(there(area[i]), bytes[next]);
+            }
 }
 
 /* ---- the multiplying warps ---- */
@@ -210,406 +270,258 @@ static __device__ inline uint32_t turn_over(uint32_t v)
     return t;
 }
 
-/* `halves` x 256 of K of what is multiplied next into shared memory, by all warps; with `squares` (of x, 64 shares a row) 1 / rms of
- * the rows as well, by a warp for each piece of 8. */
-template <int NT>
-static __device__ inline void gather(const block<NT> &s, const uint32_t *from, int halves,
-                                     const uint32_t *squares, float eps)
+/* acc[.] (+)= x w^T for this warpgroup's N columns of one or two sets, 128 of K. A slot has 64 of K of two sets, or 128 of one, in
+ * boxes of COLUMNS or TURNED lines. */
+template <int N, int SETS>
+static __device__ inline void multiply(const self &s, turn &n, float (&acc)[SETS][N / 2], const uint4 (&x)[8],
+                                       bool add)
 {
-    constexpr int threads = WARPS * 32; /* NT vectors a thread make a half */
-    int thread = (int)threadIdx.x, lane = thread % 32, piece = thread / 32;
-    bool norm = squares && piece < NT;
-    uint4 v[2 * NT + 4];
-    from += thread * 4;
-    squares += piece * 512 + lane * 4;
-    exchange_wait(
-        v, [&](int i) { return i < NT || (i < 2 * NT ? halves == 2 : norm); },
-        [&](int i) { return i < 2 * NT ? from + i * threads * 4 : squares + (i - 2 * NT) * 128; });
-    together(); /* nobody still reads what was there */
+    constexpr int per = 8 / SETS, box = (N == 24 ? TURNED : COLUMNS) * 128;
+    turn before = n;
 #pragma unroll
-    for (int i = 0; i < 2 * NT; i++)
-        if (i < NT || halves == 2)
-            *(uint4 *)(s.acts + (thread + i * threads) * 16) = v[i];
-    if (norm) {
-        float r[4] = {};
+    for (int i = 0; i < SETS; i++) {
+        uint64_t w = cuda_operand_at(cuda_shared(weights().take(n)) + (N == 24 ? 3 : 5) * 1024 * s.side(), 16,
+                                     1024, WGMMA_128);
+        w = (w & 0xffffffff00000000ull) |
+            __shfl_sync(~0u, (uint32_t)w, 0); /* the same for the warp: uniform registers */
+        cuda_wgmma_begin();
 #pragma unroll
-        for (int i = 2 * NT; i < 2 * NT + 4; i++) {
-            r[0] += __uint_as_float(v[i].x);
-            r[1] += __uint_as_float(v[i].y);
-            r[2] += __uint_as_float(v[i].z);
-            r[3] += __uint_as_float(v[i].w);
-        }
+        for (int k = 0; k < per; k++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-#pragma unroll
-            for (int step = 2; step < 32; step *= 2)
-                r[i] += __shfl_xor_sync(~0u, r[i], step);
-            r[i] = rsqrtf(r[i] / WIDTH + eps);
-        }
-        if (lane < 2) /* even lanes have rows 0 .. 3, odd ones 4 .. 7 */
-            *(float4 *)(s.rstd + piece * 8 + lane * 4) = make_float4(r[0], r[1], r[2], r[3]);
+            for (int set = 0; set < SETS; set++)
+                cuda_wgmma_by<N>(acc[set], x[i * per + k],
+                                 w + (uint64_t)(((SETS == 2 ? set : k / 4) * box >> 4) + k % 4 * 2),
+                                 add || i || k);
+        cuda_wgmma_commit();
+        n.next();
     }
-    together();
+    cuda_wgmma_wait<0>();
+#pragma unroll
+    for (int set = 0; set < SETS; set++)
+        cuda_settle(acc[set]);
+#pragma unroll
+    for (int i = 0; i < SETS; i++, before.next())
+        weights().give_back(before, s.lane);
 }
 
-/* acc[t] += tile x acts for the pieces n0 .. n0 + T of 8 rows; 16 steps of 16. The second 8 numbers of a step stand LOWER bytes
- * behind the first 8: side by side, or, of keys, half a head apart, as q has them. */
-template <int NT, int T, int LOWER, int ROOM>
-static __device__ inline void multiply(float (&acc)[ROOM][4], const unsigned char *tile,
-                                       const unsigned char *acts, int n0, int lane)
+/* The same for HALVES x 256 of K, from the words at `from` on (of this lane), if the warp has `any` rows. While 128 of K are
+ * multiplied the next are on their way. Rows g and g + 8 that are not (`low`, `high`): see exchange_settle. */
+template <int N, int SETS, int HALVES>
+static __device__ inline void product(const self &s, turn &n, float (&acc)[SETS][N / 2], const uint32_t *from,
+                                      bool any, uint32_t low = ~0u, uint32_t high = ~0u)
 {
-    constexpr int step = LOWER == 16 ? 32 : 16;
-    const unsigned char *line = tile + lane % 16 * TILE_LINE + lane / 16 * LOWER,
-                        *x = acts + n0 * 256 + lane * 8;
-#pragma unroll 2
-    for (int k = 0; k < 16; k++) {
-        uint32_t w[4];
-        cuda_ldmatrix(w, line + k * step);
+    uint4 x[2][8];
+    auto wanted = [&](int) { return any; };
+    auto even = [&](int i) { return from + i * 512; };
+    auto odd = [&](int i) { return from + (8 + i) * 512; };
+    exchange_ask(x[0], wanted, even);
+    exchange_ask(x[1], wanted, odd);
 #pragma unroll
-        for (int t = 0; t < T; t++) {
-            uint2 v = *(const uint2 *)(x + (k * NT + t) * 256);
-            cuda_mma(acc[t], w, v.x, v.y);
-        }
+    for (int i = 0; i < HALVES; i++) {
+        exchange_settle(x[0], wanted, even, low, high);
+        multiply<N, SETS>(s, n, acc, x[0], i > 0);
+        exchange_settle(x[1], wanted, odd, low, high);
+        from += 16 * 512;
+        if (i + 1 < HALVES)
+            exchange_ask(x[0], wanted, even);
+        multiply<N, SETS>(s, n, acc, x[1], true);
+        if (i + 1 < HALVES)
+            exchange_ask(x[1], wanted, odd);
     }
 }
 
-/* The phases of a layer: how many blocks share K, and a block's part: tiles of 16 columns, and of K halves of 256. Attention
- * reads q of one head. */
-enum { QKV, ATTENTION, O, GATE_UP, DOWN, PHASES };
-typedef struct cut {
-    int split, tiles, halves;
-} cut;
-static __constant__ cut cuts[PHASES] = {{4, 5, 1}, {HEADS, 0, 1}, {8, 4, 1}, {2, 8, 2}, {8, 4, 2}};
-
-/* Which pieces of its block's part a warp computes: all of one tile, or half of it. */
-struct mine {
-    int m, n0, count;
-    template <int NT> static __device__ mine of(int tiles, int warp)
-    {
-        const int half = (NT + 1) / 2;
-        mine p = {warp, 0, warp < tiles ? NT : 0};
-        if (tiles == 4)
-            p = {warp / 2, warp % 2 * half, warp % 2 ? NT - half : half};
-        return p;
-    }
-};
-
-/* Hands out a warp's `count` pieces, in as many parts as blocks share K, and brings what this block owns of them: piece `owned`,
- * `owned` + split and so on. y[j]: the sums of all parts, added two by two in the order of the blocks. The parts of a piece
- * lie side by side. */
-template <int NT>
-static __device__ inline void add_parts(uint32_t *parts, const float (&acc)[NT][4], int split, int mine,
-                                        int owned, int count, unsigned generation, float (&y)[4][4])
+/* Words of activations from `k` on, of this warp's rows, as wgmma takes them. */
+static __device__ inline const uint32_t *act_at(const self &s, const uint32_t *from, int k)
 {
-#pragma unroll
-    for (int t = 0; t < NT; t++)
-        if (t < count)
-            exchange_store_f32(parts + (t * split + mine) * 128, acc[t], generation);
-    uint4 v[8];
-    int shift = __ffs(split) - 1;
-    /* pieces that there are not: the first one again */
-    auto at = [&](int i) {
-        int piece = owned + (i >> shift << shift);
-        return parts + (((piece < count ? piece : owned) << shift) + (i & (split - 1))) * 128;
-    };
-    if (owned >= count)
-        return;
-    exchange_wait_f32(v, generation, at);
-#pragma unroll
-    for (int k = 0; k < 4; k++) {
-        float two[4], four[2];
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const uint4 &p = v[2 * j], &q = v[2 * j + 1];
-            two[j] = __uint_as_float(k == 0   ? p.x
-                                     : k == 1 ? p.y
-                                     : k == 2 ? p.z
-                                              : p.w) +
-                     __uint_as_float(k == 0   ? q.x
-                                     : k == 1 ? q.y
-                                     : k == 2 ? q.z
-                                              : q.w);
-        }
-        four[0] = two[0] + two[1];
-        four[1] = two[2] + two[3];
-        y[0][k] = split == 2 ? two[0] : split == 4 ? four[0] : four[0] + four[1];
-        y[1][k] = split == 2 ? two[1] : four[1];
-        y[2][k] = two[2];
-        y[3][k] = two[3];
-    }
+    return from + ((k / 16 * 4 + s.rows()) * 32 + s.lane) * 4;
 }
 
-/* A piece of 16 columns x 8 rows as the next product reads it. */
-template <int NT>
-static __device__ inline void publish(uint32_t *to, uint32_t *old, int k, int n, uint32_t upper,
-                                      uint32_t lower, int lane)
+/* acc = x w^T / rms + what the shift's row gave: for all rows. */
+template <int N, int HALVES>
+static __device__ inline void product_norm(const self &s, turn &n, float (&acc)[2][N / 2], const uint32_t *x,
+                                           const uint32_t *squares, int rows, float eps)
 {
-    int at = ((k * NT + n) * 32 + lane) * 2;
-    exchange_store2(to + at, turn_over(upper), turn_over(lower));
+    const bool valid = s.rows() * 16 < rows;
+    uint4 v[4]; /* four rows of each share */
+    auto wanted = [&](int i) { return valid && i * 32 + s.lane < SQUARES * 4; };
+    auto at = [&](int i) { return squares + (((i * 32 + s.lane) / 4 * 4 + s.rows()) * 4 + s.lane % 4) * 4; };
+    product<N, 2, HALVES>(s, n, acc, x, valid || (s.rows() == 3 && s.lane >= 28));
+    exchange_wait(v, wanted, at);
+    float r[4] = {};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        r[0] += __uint_as_float(v[i].x);
+        r[1] += __uint_as_float(v[i].y);
+        r[2] += __uint_as_float(v[i].z);
+        r[3] += __uint_as_float(v[i].w);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+#pragma unroll
+        for (int step = 4; step < 32; step *= 2)
+            r[i] += __shfl_xor_sync(~0u, r[i], step);
+        r[i] = rsqrtf(r[i] / WIDTH + eps);
+    }
+    if (s.lane < 4)
+        *(float4 *)(mem().rstd[s.warp] + s.lane * 4) = make_float4(r[0], r[1], r[2], r[3]);
+    if (s.rows() == 3 && s.lane >= 28)
+#pragma unroll
+        for (int set = 0; set < 2; set++)
+#pragma unroll
+            for (int i = 0; i < N / 8; i++)
+                *(float2 *)&mem().shift[s.side()][set][i][s.lane % 4 * 2] =
+                    make_float2(acc[set][4 * i + 2], acc[set][4 * i + 3]);
+    s.side() ? cuda_barrier(3, 128) : cuda_barrier(2, 128);
+    float low = mem().rstd[s.warp][s.lane / 4], high = mem().rstd[s.warp][s.lane / 4 + 8];
+#pragma unroll
+    for (int set = 0; set < 2; set++)
+#pragma unroll
+        for (int i = 0; i < N / 8; i++) {
+            float2 shift = *(const float2 *)&mem().shift[s.side()][set][i][s.lane % 4 * 2];
+            float *y = acc[set] + 4 * i;
+            y[0] = y[0] * low + shift.x;
+            y[1] = y[1] * low + shift.y;
+            y[2] = y[2] * high + shift.x;
+            y[3] = y[3] * high + shift.y;
+        }
+}
+
+/* This warp's COUNT groups of columns, one after the other from `at` (of this lane) on, into the block `rank` of the cluster. */
+template <int COUNT>
+static __device__ inline void push(const self &s, const float *acc, const void *at, int rank, int area)
+{
+    uint32_t to = cuda_cluster_shared(at, rank), barrier = cuda_cluster_at(there(area), rank);
+#pragma unroll
+    for (int i = 0; i < COUNT; i++)
+        cuda_cluster_put4(to + i * 512, acc + 4 * i, barrier);
+}
+
+/* y = what N blocks or warps sent, `stride` numbers apart, two by two. */
+template <int N> static __device__ inline void add_up(float (&y)[4], const float *at, int stride)
+{
+    float4 v[N];
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        v[i] = *(const float4 *)(at + i * stride);
+#pragma unroll
+    for (int step = 1; step < N; step *= 2)
+#pragma unroll
+        for (int i = 0; i < N; i += 2 * step) {
+            v[i].x += v[i + step].x;
+            v[i].y += v[i + step].y;
+            v[i].z += v[i + step].z;
+            v[i].w += v[i + step].w;
+        }
+    y[0] = v[0].x;
+    y[1] = v[0].y;
+    y[2] = v[0].z;
+    y[3] = v[0].w;
+}
+
+/* Columns 8 k .. of 16 rows as the next product reads them. y: rows g, g + 8, columns 2 t, 2 t + 1. */
+static __device__ inline void publish(const self &s, uint32_t *to, uint32_t *old, int k, int rows,
+                                      const float (&y)[4])
+{
+    int at = ((k / 2 * 4 + rows) * 32 + s.lane) * 4 + k % 2 * 2;
+    exchange_store2(to + at, cuda_pack_bf16(y[0], y[1]), cuda_pack_bf16(y[2], y[3]));
     exchange_store2(old + at, NOTHING, NOTHING);
 }
 
-/* x (1 + scale), its squares, and the shift in the last row of all. x: columns g, g + 8 of tile `tile`, rows 2t, 2t + 1. */
-template <int NT>
-static __device__ inline void
-publish_norm(uint32_t *to, uint32_t *old, uint32_t *squares, uint32_t *old_squares, int tile, int n,
-             const float (&x)[4], const float (&scale)[2], const float (&shift)[2], int rows, int lane)
+/* x (1 + scale) of columns 8 k .., and the shift in row 63; by the five warps that own x, of which not all have columns
+ * (`mine`): the sums of their squares. */
+static __device__ inline void publish_norm(const self &s, uint32_t *x_to, uint32_t *x_old,
+                                           uint32_t *squares_to, uint32_t *squares_old, int k, bool mine,
+                                           const float (&x)[4], const float (&scale)[2],
+                                           const float (&shift)[2], int rows)
 {
-    float u[4];
+    const int row = s.own() * 16 + s.lane / 4;
+    if (mine) {
+        float u[4];
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        int row = n * 8 + lane % 4 * 2 + i % 2;
-        u[i] = row < rows ? x[i] * (1.0f + scale[i / 2]) : row == NT * 8 - 1 ? shift[i / 2] : 0.0f;
+        for (int i = 0; i < 4; i++) {
+            int at = row + i / 2 * 8;
+            u[i] = at < rows ? x[i] * (1.0f + scale[i % 2]) : at == SHIFT_ROW ? shift[i % 2] : 0.0f;
+        }
+        publish(s, x_to, x_old, k, s.own(), u);
     }
-    publish<NT>(to, old, tile, n, cuda_pack_bf16(u[0], u[1]), cuda_pack_bf16(u[2], u[3]), lane);
-    float s0 = x[0] * x[0] + x[2] * x[2], s1 = x[1] * x[1] + x[3] * x[3];
+    float low = x[0] * x[0] + x[1] * x[1], high = x[2] * x[2] + x[3] * x[3];
 #pragma unroll
-    for (int step = 4; step < 32; step *= 2) {
-        s0 += __shfl_xor_sync(~0u, s0, step);
-        s1 += __shfl_xor_sync(~0u, s1, step);
+    for (int step = 1; step < 4; step *= 2) {
+        low += __shfl_xor_sync(~0u, low, step);
+        high += __shfl_xor_sync(~0u, high, step);
     }
-    if (lane < 4) {
-        int at = (n * 64 + tile) * 8 + lane * 2;
-        exchange_store2(squares + at, __float_as_uint(s0), __float_as_uint(s1));
-        exchange_store2(old_squares + at, NOTHING, NOTHING);
+    if (s.lane % 4 == 0) {
+        mem().squares[s.warp][s.lane / 4] = low;
+        mem().squares[s.warp][s.lane / 4 + 8] = high;
+    }
+    cuda_barrier(4, 5 * 32);
+    int share = s.cluster * 2 + s.rank / 4;
+    if (s.warp == 0 && s.lane < 16 && share < SQUARES) {
+        float all = 0;
+#pragma unroll
+        for (int i = 0; i < 5; i++)
+            all += mem().squares[i][s.lane];
+        int at = (share * 4 + s.own()) * 16 + s.lane;
+        exchange_store(squares_to + at, __float_as_uint(all));
+        exchange_store(squares_old + at, NOTHING);
     }
 }
 
-/* q, k or v of one piece: columns d and d + 128 of a head in lines g and g + 8; cos and sin of two rows (v's: 1 and 0). */
-template <int NT>
-static __device__ inline void turn_and_publish(const expert_args &a, const layer &w, uint32_t *now,
-                                               uint32_t *old, int tile, int n, const float (&y)[4],
-                                               float4 turn, int lane)
+/* What o and down need behind their sums: two columns' gate, and scale and shift of the norm that follows. */
+static __device__ inline void residual_needs(const float *mod, const float *next, int column,
+                                             float (&gate)[2], float (&scale)[2], float (&shift)[2])
 {
-    typedef place<NT> at;
-    float upper[2], lower[2];
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        float c = i ? turn.z : turn.x, s = i ? turn.w : turn.y;
-        bool there = n * 8 + lane % 4 * 2 + i < a.rows;
-        upper[i] = there ? y[i] * c - y[2 + i] * s : 0;
-        lower[i] = there ? y[2 + i] * c + y[i] * s : 0;
+        gate[i] = mod[2 * WIDTH + column + i];
+        scale[i] = next[column + i];
+        shift[i] = next[WIDTH + column + i];
     }
-    uint32_t hi = cuda_pack_bf16(upper[0], upper[1]), lo = cuda_pack_bf16(lower[0], lower[1]);
-    if (tile < 128) {
-        publish<NT>(now + at::q, old + at::q, tile, n, hi, lo, lane);
-        return;
-    }
-    hi = turn_over(hi);
-    lo = turn_over(lo);
-    int key = n * 8 + lane / 4, word = key * (HEAD / 2) + tile % 16 * 4 + lane % 4;
-    int to = tile < 144 ? at::k : at::v;
-    exchange_store(now + to + word, hi); /* of all rows: the next launch may have more */
-    exchange_store(now + to + word + HEAD / 4, lo);
-    exchange_store(old + to + word, NOTHING);
-    exchange_store(old + to + word + HEAD / 4, NOTHING);
-    if (key >= a.rows)
-        return;
-    uint32_t *cache = (uint32_t *)(tile < 144 ? w.k_cache : w.v_cache);
-    cache[word] = hi;
-    cache[word + HEAD / 4] = lo;
 }
 
-/* The suffix's own keys and values, into the tiles of this share that they belong to. */
-template <int NT>
-static __device__ inline void bring_suffix(const block<NT> &s, const uint32_t *k, const uint32_t *v,
-                                           unsigned n, int key_tiles, int first, int rows, int thread)
+static __device__ inline void add_residual(const self &s, float (&x)[4], const float (&gate)[2])
 {
-    int keys = rows - first < key_tiles * 16 ? rows - first : key_tiles * 16;
-    constexpr int vectors = HEAD / 8; /* of a line of k or v */
-    uint4 x[NT * 2];
-    auto there = [&](int i) { return thread + i * WARPS * 32 < keys * 2 * vectors; };
-    auto line = [&](int i) { return thread / (2 * vectors) + i * (WARPS * 32 / (2 * vectors)); };
-    int column = thread % vectors;
-    bool is_v = thread / vectors % 2;
-    exchange_wait(x, there,
-                  [&](int i) { return (is_v ? v : k) + ((first + line(i)) * vectors + column) * 4; });
-    for (int i = 0; i < 2 * key_tiles; i++)
-        s.weights.take(n + (unsigned)i); /* a slot is the tile's own as soon as what else is in it has come */
+    float y[4];
+    add_up<RANKS>(y, mem().parts_o + s.warp * 128 + s.lane * 4, 5 * 128);
 #pragma unroll
-    for (int i = 0; i < NT * 2; i++)
-        if (there(i))
-            *(uint4 *)(s.weights.tile(n + (unsigned)(line(i) / 16 + (is_v ? key_tiles : 0))) +
-                       line(i) % 16 * TILE_LINE + column * 16) = x[i];
+    for (int i = 0; i < 4; i++)
+        x[i] += y[i] * gate[i % 2];
 }
 
-/* One head's attention of half of the rows over this block's share of the keys: what comes out is not yet divided. */
-template <int NT>
-static __device__ inline void attend(const expert_args &a, const block<NT> &s, uint32_t *now, uint32_t *old,
-                                     uint32_t *parts, unsigned generation, unsigned &n, int len)
+/* q, k or v of a tile: columns d .. d + 7 of a head (`low`) and d + 128 .. (`high`), rows g and g + 8. */
+static __device__ inline void publish_turned(const expert_args &a, const self &s, const layer &w,
+                                             uint32_t *now, uint32_t *old, int head, int tile,
+                                             const float (&low)[4], const float (&high)[4],
+                                             const float2 (&cosine)[2], const float2 (&sine)[2],
+                                             const int (&q_to)[2], int row)
 {
-    typedef place<NT> at;
-    constexpr int most = (NT + 1) / 2, line = most * 8; /* of top and sum */
-    int thread = (int)threadIdx.x, lane = thread % 32, warp = thread / 32, b = (int)blockIdx.x;
-    int head = b / (2 * SHARES), share = b / 2 % SHARES, n0 = b % 2 * most, count = b % 2 ? NT - most : most;
-    int key_tiles = share_tiles(len, share), first = share * share_keys(len);
-    if (first < a.rows && key_tiles) {
-        bring_suffix<NT>(s, now + at::k, now + at::v, n, key_tiles, first, a.rows, thread);
-        together();
-    }
-
-    /* a warp has 16 keys; of the rows' second half one piece too many may be nobody's */
-    float score[most][4] = {}, low[most], high[most];
-    if (warp < key_tiles)
-        multiply<NT, most, HEAD>(score, s.weights.take(n + (unsigned)warp), s.acts, n0, lane);
-    int valid = warp < key_tiles ? len - first - warp * 16 - lane / 4
-                                 : 0; /* without keys the maximum is -inf and the sum 0 */
 #pragma unroll
-    for (int t = 0; t < most; t++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            score[t][i] = i / 2 * 8 < valid ? score[t][i] * a.scale : -INFINITY;
-        low[t] = fmaxf(score[t][0], score[t][2]);
-        high[t] = fmaxf(score[t][1], score[t][3]);
-#pragma unroll
-        for (int step = 4; step < 32; step *= 2) {
-            low[t] = fmaxf(low[t], __shfl_xor_sync(~0u, low[t], step));
-            high[t] = fmaxf(high[t], __shfl_xor_sync(~0u, high[t], step));
+    for (int i = 0; i < 2; i++) {
+        if (row + i * 8 >= a.rows)
+            continue;
+        float2 l = make_float2(low[2 * i], low[2 * i + 1]), h = make_float2(high[2 * i], high[2 * i + 1]);
+        uint32_t lower =
+                     cuda_pack_bf16(l.x * cosine[i].x - h.x * sine[i].x, l.y * cosine[i].y - h.y * sine[i].y),
+                 upper =
+                     cuda_pack_bf16(h.x * cosine[i].x + l.x * sine[i].x, h.y * cosine[i].y + l.y * sine[i].y);
+        if (head < HEADS) {
+            exchange_store2(now + place::q + q_to[i], lower, upper);
+            exchange_store2(old + place::q + q_to[i], NOTHING, NOTHING);
+            continue;
         }
-        if (lane < 4)
-            *(float2 *)(s.top + warp * line + t * 8 + lane * 2) = make_float2(low[t], high[t]);
+        int word = (row + i * 8) * (HEAD / 2) + tile * 4 + s.lane % 4;
+        int to = place::keys + (head == HEADS ? 0 : a.rows * (HEAD / 2)) + word;
+        exchange_store(now + to, lower);
+        exchange_store(now + to + HEAD / 4, upper);
+        exchange_store(old + to, NOTHING);
+        exchange_store(old + to + HEAD / 4, NOTHING);
+        uint32_t *cache = (uint32_t *)(head == HEADS ? w.k_cache : w.v_cache) + word;
+        cache[0] = lower;
+        cache[HEAD / 4] = upper;
     }
-    s.weights.give_back(n, key_tiles, lane);
-    together();
-    unsigned char *weights = s.acts + 16 * NT * 256; /* of attention, as the second operand */
-#pragma unroll
-    for (int t = 0; t < most; t++) {
-        float2 top = make_float2(-FLT_MAX, -FLT_MAX); /* no keys: all weights are 0 */
-#pragma unroll
-        for (int i = 0; i < SHARE; i++) {
-            float2 v = *(const float2 *)(s.top + i * line + t * 8 + lane % 4 * 2);
-            top.x = fmaxf(top.x, v.x);
-            top.y = fmaxf(top.y, v.y);
-        }
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            score[t][i] = cuda_exp2(score[t][i] - (i % 2 ? top.y : top.x));
-        low[t] = score[t][0] + score[t][2];
-        high[t] = score[t][1] + score[t][3];
-#pragma unroll
-        for (int step = 4; step < 32; step *= 2) {
-            low[t] += __shfl_xor_sync(~0u, low[t], step);
-            high[t] += __shfl_xor_sync(~0u, high[t], step);
-        }
-        if (lane < 4)
-            *(float2 *)(s.sum + warp * line + t * 8 + lane * 2) = make_float2(low[t], high[t]);
-        uint2 p = make_uint2(turn_over(cuda_pack_bf16(score[t][0], score[t][1])),
-                             turn_over(cuda_pack_bf16(score[t][2], score[t][3])));
-        *(uint2 *)(weights + ((warp * most + t) * 32 + lane) * 8) = p;
-    }
-    together();
-    if (thread < count * 8) {
-        float top = -INFINITY, sum = 0;
-#pragma unroll
-        for (int i = 0; i < SHARE; i++) {
-            top = fmaxf(top, s.top[i * line + thread]);
-            sum += s.sum[i * line + thread];
-        }
-        int to = ((head * SHARES + share) * NT * 8 + n0 * 8 + thread) * 2;
-        exchange_store2(now + at::sums + to, __float_as_uint(top), __float_as_uint(sum));
-        exchange_store2(old + at::sums + to, NOTHING, NOTHING);
-    }
-
-    float acc[2][most][4] = {}; /* 16 columns of the head each */
-#pragma unroll 1
-    for (int i = 0; i < key_tiles; i++) {
-        const unsigned char *tile = s.weights.take(n + (unsigned)(key_tiles + i));
-        uint32_t w[2][4];
-#pragma unroll
-        for (int half = 0; half < 2; half++)
-            cuda_ldmatrix_trans(w[half], tile + (lane % 8 + lane / 16 * 8) * TILE_LINE +
-                                             (warp * 2 + half) * 32 + lane / 8 % 2 * 16);
-#pragma unroll
-        for (int t = 0; t < most; t++) {
-            uint2 p = *(const uint2 *)(weights + ((i * most + t) * 32 + lane) * 8);
-            cuda_mma(acc[0][t], w[0], p.x, p.y);
-            cuda_mma(acc[1][t], w[1], p.x, p.y);
-        }
-    }
-    s.weights.give_back(n + (unsigned)key_tiles, key_tiles, lane);
-    n += 2 * (unsigned)key_tiles;
-    parts += (((head * 16 + warp * 2) * NT + n0) * SHARES + share) * 128 + lane * 4;
-#pragma unroll
-    for (int half = 0; half < 2; half++)
-#pragma unroll
-        for (int t = 0; t < most; t++)
-            if (t < count)
-                exchange_store_f32(parts + (half * NT + t) * SHARES * 128, acc[half][t], generation);
 }
 
-/* Adds up the shares of 16 columns of a head, a warp for each 8 rows, and divides. */
-template <int NT>
-static __device__ inline void combine(uint32_t *now, uint32_t *old, uint32_t *parts, unsigned generation)
-{
-    typedef place<NT> at;
-    int lane = (int)threadIdx.x % 32, n = (int)threadIdx.x / 32, head = (int)blockIdx.x / 16,
-        columns = (int)blockIdx.x % 16;
-    if (n >= NT)
-        return;
-    int t = lane % 4;
-    const uint32_t *sums = now + at::sums + ((head * SHARES + lane / 4) * NT * 8 + n * 8 + t * 2) * 2;
-    uint32_t *part = parts + (((head * 16 + columns) * NT + n) * SHARES * 32 + lane) * 4;
-    uint4 v[SHARES], ms[1]; /* ms: maximum and sum of share lane / 4, for two rows */
-    auto one = [](int) { return true; };
-    auto sums_at = [&](int) { return sums; };
-    exchange_load(ms, one, sums_at);
-    exchange_wait_f32(v, generation, [&](int i) { return part + i * 128; });
-    exchange_settle(ms, one, sums_at);
-    float share[2], o[4] = {};
-#pragma unroll
-    for (int q = 0; q < 2; q++) {
-        float mine = __uint_as_float(q ? ms[0].z : ms[0].x), top = fmaxf(mine, -FLT_MAX);
-#pragma unroll
-        for (int step = 4; step < 32; step *= 2)
-            top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
-        share[q] = cuda_exp2(mine - top);
-        float sum = share[q] * __uint_as_float(q ? ms[0].w : ms[0].y);
-#pragma unroll
-        for (int step = 4; step < 32; step *= 2)
-            sum += __shfl_xor_sync(~0u, sum, step);
-        share[q] = sum == 0 ? 0 : __fdividef(share[q], sum); /* no keys at all: zeros */
-    }
-#pragma unroll
-    for (int i = 0; i < SHARES; i++) {
-        float f0 = __shfl_sync(~0u, share[0], i * 4 + t), f1 = __shfl_sync(~0u, share[1], i * 4 + t);
-        o[0] += f0 * __uint_as_float(v[i].x);
-        o[1] += f1 * __uint_as_float(v[i].y);
-        o[2] += f0 * __uint_as_float(v[i].z);
-        o[3] += f1 * __uint_as_float(v[i].w);
-    }
-    publish<NT>(now + at::attn, old + at::attn, head * 16 + columns, n, cuda_pack_bf16(o[0], o[1]),
-                cuda_pack_bf16(o[2], o[3]), lane);
-}
-
-/* The sums of this warp's pieces, the norm applied: y = x w^T / rms + shift w^T. With `norm` a warp has all rows of its tile, and
- * in the last of them the product of the shift. */
-template <int NT>
-static __device__ inline void multiply_all(const block<NT> &s, float (&acc)[NT][4], const cut &c,
-                                           const mine &my, unsigned n, bool norm, int lane)
-{
-    for (int h = 0; h < c.halves && my.count; h++) {
-        const unsigned char *tile = s.weights.take(n + (unsigned)(h * c.tiles + my.m)),
-                            *acts = s.acts + h * 16 * NT * 256;
-        if (c.tiles == 4) /* the odd warps' last piece is one too many, and nobody's */
-            multiply<NT, (NT + 1) / 2, 16>(acc, tile, acts, my.n0, lane);
-        else
-            multiply<NT, NT, 16>(acc, tile, acts, 0, lane);
-    }
-    s.weights.give_back(n, c.tiles * c.halves, lane);
-    if (!norm)
-        return;
-    float shift[2];
-#pragma unroll
-    for (int i = 0; i < 2; i++)
-        shift[i] = __shfl_sync(~0u, acc[NT - 1][2 * i + 1], lane | 3);
-#pragma unroll
-    for (int t = 0; t < NT; t++) {
-        float2 r = *(const float2 *)(s.rstd + t * 8 + lane % 4 * 2);
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            acc[t][i] = acc[t][i] * (i % 2 ? r.y : r.x) + shift[i / 2];
-    }
-}
+#include "expert_attention.cuh"
 
 /* gelu(x) as in cuda_gelu_of, by the fast quotient (2 ulp; 0 where the divisor is huge, as it should be). */
 static __device__ inline float gelu_times(float x, float up)
@@ -618,216 +530,220 @@ static __device__ inline float gelu_times(float x, float up)
     return __fdividef(x, 1.0f + cuda_exp2(-2.8853900818f * u)) * up;
 }
 
-/* gelu(gate) up: 8 columns of the hidden layer, half of what the next product takes at a time. Pieces n, n + 2, .. together. */
-template <int NT>
-static __device__ inline void gate_and_publish(uint32_t *now, uint32_t *old, int tile, int n, int pieces,
-                                               const float (&y)[4][4], int rows, int lane)
+static __device__ inline void run_layers(const expert_args &a, const self &s)
 {
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        float h[2];
-#pragma unroll
-        for (int i = 0; i < 2; i++)
-            h[i] = (n + 2 * j) * 8 + lane % 4 * 2 + i < rows ? gelu_times(y[j][i], y[j][2 + i]) : 0.0f;
-        uint32_t word = turn_over(cuda_pack_bf16(h[0], h[1]));
-        int to = place<NT>::hidden + ((tile / 2 * NT + n + 2 * j) * 32 + lane) * 2 + tile % 2;
-        if (j < pieces) {
-            exchange_store(now + to, word);
-            exchange_store(old + to, NOTHING);
-        }
-    }
-}
-
-template <int NT> static __device__ inline void run_layers(const expert_args &a, const block<NT> &s, int len)
-{
-    typedef place<NT> at;
-    int thread = (int)threadIdx.x, lane = thread % 32, warp = thread / 32, b = (int)blockIdx.x;
+    typedef place at;
+    const int g = s.lane / 4, t = s.lane % 4, R = a.rows;
     uint32_t *exchange = a.own + COUNTER_WORDS, generation = a.own[0] + 1;
-    unsigned n = 0; /* tiles used */
+    const int words = at::words(R);
+    turn n = {};
+    const bool live = s.own() * 16 < R, live_mlp = s.rank % 2 * 32 < R;
 
-    /* x of the piece that this warp owns in o and down, if it owns one */
-    const mine owner = mine::of<NT>(4, warp);
-    int own = -1, tile = b / 8 * 4 + owner.m;
-    for (int t = 0; t < owner.count; t++)
-        if ((owner.m * NT + owner.n0 + t) % 8 == b % 8)
-            own = owner.n0 + t;
+    /* x of the columns that this warp owns in o and down, if it owns any */
+    const int group = s.rank / 4 * 5 + s.warp, column8 = s.cluster * 9 + group;
+    const bool owner = s.warp < 5, mine = owner && group < 9 && column8 * 8 < WIDTH;
+    const int column = (mine ? column8 : 0) * 8 + 2 * t, row = s.own() * 16 + g;
     float x[4] = {};
-    if (own >= 0) {
-        uint32_t *now = exchange + (generation & 1) * at::generation,
-                 *old = exchange + (~generation & 1) * at::generation;
-        float scale[2], shift[2];
+    if (owner && (live || s.own() == 3)) {
+        uint32_t *now = exchange + (generation & 1) * words, *old = exchange + (~generation & 1) * words;
+        float scale[2] = {}, shift[2] = {};
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int row = own * 8 + lane % 4 * 2 + i % 2, column = tile * 16 + lane / 4 + i / 2 * 8;
-            x[i] = row < a.rows ? a.x[row * WIDTH + column] : 0.0f;
-            scale[i / 2] = a.layers[0].mod[column];
-            shift[i / 2] = a.layers[0].mod[WIDTH + column];
+        for (int i = 0; i < 4; i++)
+            x[i] = mine && row + i / 2 * 8 < R ? a.x[(row + i / 2 * 8) * WIDTH + column + i % 2] : 0.0f;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            scale[i] = a.layers[0].mod[column + i];
+            shift[i] = a.layers[0].mod[WIDTH + column + i];
         }
-        publish_norm<NT>(now + at::x, old + at::x, now + at::squares, old + at::squares, tile, own, x, scale,
-                         shift, a.rows, lane);
+        publish_norm(s, now + at::x, old + at::x, now + at::squares, old + at::squares, column8, mine, x,
+                     scale, shift, R);
     }
 
-    /* cos and sin for the pieces of q and k that this warp owns */
-    float4 turned[2] = {make_float4(1, 0, 1, 0), make_float4(1, 0, 1, 0)};
+    /* of q, k, v: the tile of 8 + 8 columns that this warp owns; cos and sin of its two rows; where its q goes */
+    const int unit = s.cluster * 2 + s.rank / 4, head = unit / 3, tile = unit % 3 * 6 + s.warp;
+    const bool turns = s.warp < 6 && tile < 16;
+    int q_to[2] = {}, turn_at[2] = {};
 #pragma unroll
-    for (int j = 0; j < 2; j++) {
-        int row = (((b % 4 - warp * NT) & 3) + j * 4) * 8 + lane % 4 * 2, tile = b / 4 * 5 + warp;
-        if (warp < 5 && tile < 144) {
-            const float *p =
-                            a.table +
-                            (int64_t)cuda_count(a.positions + min(row, a.rows - 1), a.table_rows - 1) * HEAD +
-                            tile % 16 * 8 + lane / 4,
-                        *q = a.table +
-                             (int64_t)cuda_count(a.positions + min(row + 1, a.rows - 1), a.table_rows - 1) *
-                                 HEAD +
-                             tile % 16 * 8 + lane / 4;
-            turned[j] = make_float4(p[0], p[HEAD / 2], q[0], q[HEAD / 2]);
+    for (int i = 0; i < 2; i++)
+        if (turns && row + i * 8 < R) {
+            turn_at[i] = cuda_count(a.positions + row + i * 8, a.table_rows - 1) * HEAD + tile * 8 + 2 * t;
+            int flat = head * R + row + i * 8, to = flat / mem().per, line = flat - to * mem().per;
+            q_to[i] = (((to * 16 + tile) * PIECES + line / 8) * 32 + line % 8 * 4 + t) * 2;
         }
-    }
+    const int attn_to = attention_place(s, R);
+
 #pragma unroll 1
-    for (int i = 0; i < a.n * PHASES; i++) {
-        int l = i / PHASES, p = i % PHASES;
+    for (int l = 0; l < a.n; l++) {
         const layer &w = a.layers[l];
-        uint32_t *now = exchange + ((generation + (unsigned)l) & 1) * at::generation,
-                 *old = exchange + (~(generation + (unsigned)l) & 1) * at::generation;
-        const cut c = cuts[p];
-        int split = p == ATTENTION ? b / (2 * SHARES) : b % c.split, group = b / c.split;
-        bool norm = p == QKV || p == GATE_UP;
-        /* what the residual and the norm behind it need, before there is anything to wait for */
-        const float *mod = p == O ? w.mod_mlp : l + 1 < a.n ? a.layers[l + 1].mod : NULL;
-        float gate[2] = {}, scale[2] = {}, shift[2] = {};
+        uint32_t *now = exchange + ((generation + (unsigned)l) & 1) * words,
+                 *old = exchange + (~(generation + (unsigned)l) & 1) * words;
+        { /* q, k, v */
+            float acc[2][12], low[4], high[4];
+            float2 cosine[2] = {make_float2(1, 1), make_float2(1, 1)}, sine[2] = {};
+            if (turns && head <= HEADS)
 #pragma unroll
-        for (int k = 0; k < 2; k++)
-            if ((p == O || p == DOWN) && own >= 0) {
-                int column = tile * 16 + lane / 4 + k * 8;
-                gate[k] = (p == O ? w.mod : w.mod_mlp)[2 * WIDTH + column];
-                scale[k] = mod ? mod[column] : 0;
-                shift[k] = mod ? mod[WIDTH + column] : 0;
+                for (int i = 0; i < 2; i++) {
+                    cosine[i] = *(const float2 *)(a.table + turn_at[i]);
+                    sine[i] = *(const float2 *)(a.table + turn_at[i] + HEAD / 2);
+                }
+            product_norm<24, 1>(s, n, acc, act_at(s, now + at::x, s.rank % 4 * 256), now + at::squares, R,
+                                a.eps);
+            /* [part of K][warpgroup][set][group] */
+            float *to = mem().parts + (s.rank % 4 * 2 + s.side()) * 6 * 128 + s.lane * 4;
+            if (s.rows() * 16 < R) {
+                push<3>(s, acc[0], to, s.rank / 4 * 4 + s.rows(), AREA_QKV);
+                push<3>(s, acc[1], to + 3 * 128, s.rank / 4 * 4 + s.rows(), AREA_QKV);
             }
-
-        const uint32_t *from = now + (p == QKV         ? at::x
-                                      : p == ATTENTION ? at::q
-                                      : p == O         ? at::attn
-                                      : p == GATE_UP   ? at::x_mlp
-                                                       : at::hidden);
-        uint32_t *part = exchange + (p == QKV       ? at::part_qkv
-                                     : p == O       ? at::part_o
-                                     : p == GATE_UP ? at::part_mlp
-                                                    : at::part_down);
-        from += split * c.halves * 16 * NT * 64;
-        gather<NT>(s, from, c.halves, !norm ? NULL : now + (p == QKV ? at::squares : at::squares_mlp), a.eps);
-        if (p == ATTENTION) {
-            attend<NT>(a, s, now, old, exchange + at::part_attn, generation + (unsigned)l, n, len);
-            combine<NT>(now, old, exchange + at::part_attn, generation + (unsigned)l);
-            continue;
+            if (live)
+                cuda_cluster_wait(there(AREA_QKV), live_mlp ? 0 : l & 1);
+            if (live && turns) {
+                const float *from = mem().parts + (s.warp / 3 * 6 + s.warp % 3) * 128 + s.lane * 4;
+                add_up<4>(low, from, 2 * 6 * 128);
+                add_up<4>(high, from + 3 * 128, 2 * 6 * 128);
+                publish_turned(a, s, w, now, old, head, tile, low, high, cosine, sine, q_to, row);
+            }
         }
-        const mine my = mine::of<NT>(c.tiles, warp);
-        float acc[NT][4] = {};
-        multiply_all<NT>(s, acc, c, my, n, norm, lane);
-        n += (unsigned)(c.tiles * c.halves);
-
-        int first = my.m * NT + my.n0,
-            owned = (split - first) & (c.split - 1); /* piece `owned` of this warp's is the block's own */
-        part += ((group * c.tiles * NT + first) * c.split * 32 + lane) * 4;
-        float y[4][4];
-        add_parts<NT>(part, acc, c.split, split, owned, my.count, generation + (unsigned)l, y);
-        int pieces = my.count - owned + c.split - 1 >> __ffs(c.split) - 1;
-        if (p == GATE_UP) {
-            gate_and_publish<NT>(now, old, group * 8 + my.m, owned, pieces, y, a.rows, lane);
-            continue;
+        if (mem().pieces == 1)
+            attend<1>(a, s, now, old, n, l & 1, attn_to);
+        else if (mem().pieces)
+            attend<PIECES>(a, s, now, old, n, l & 1, attn_to);
+        { /* o */
+            float acc[1][20], gate[2], scale[2], shift[2];
+            uint32_t low = s.rows() * 16 + g < R ? ~0u : 0, high = s.rows() * 16 + g + 8 < R ? ~0u : 0;
+            residual_needs(w.mod, w.mod_mlp, column, gate, scale, shift);
+            product<40, 1, 1>(s, n, acc, act_at(s, now + at::attn, s.rank * 256), low != 0, low, high);
+            if (s.rows() * 16 < R)
+                push<5>(s, acc[0], mem().parts_o + s.rank * 5 * 128 + s.lane * 4, s.side() * 4 + s.rows(),
+                        AREA_O);
+            if (live)
+                cuda_cluster_wait(there(AREA_O), 0);
+            if (owner && (live || s.own() == 3)) {
+                if (live && mine)
+                    add_residual(s, x, gate);
+                publish_norm(s, now + at::x_mlp, old + at::x_mlp, now + at::squares_mlp,
+                             old + at::squares_mlp, column8, mine, x, scale, shift, R);
+            }
+            exchange_fence(); /* what was cleared is so before it is written again */
         }
+        { /* gate, up */
+            float acc[2][20];
+            product_norm<40, 2>(s, n, acc, act_at(s, now + at::x_mlp, s.rank % 2 * 512),
+                                now + at::squares_mlp, R, a.eps);
+            /* [part of K][warpgroup][16 rows of 32][set][group] */
+            float *to =
+                mem().parts + ((s.rank % 2 * 2 + s.side()) * 2 + s.rows() % 2) * 10 * 128 + s.lane * 4;
+            if (s.rows() * 16 < R) {
+                push<5>(s, acc[0], to, s.rank / 2 * 2 + s.rows() / 2, AREA_QKV);
+                push<5>(s, acc[1], to + 5 * 128, s.rank / 2 * 2 + s.rows() / 2, AREA_QKV);
+            }
+            if (live_mlp)
+                cuda_cluster_wait(there(AREA_QKV), live ? 1 : l & 1);
+            const int rows = s.rank % 2 * 2 + s.warp % 2, first = (s.cluster * 4 + s.rank / 2) * 9;
+            if (rows * 16 < R)
 #pragma unroll 1
-        for (int j = 0; j < pieces; j++) {
-            int piece = my.n0 + owned + j * c.split;
-            if (p == QKV) {
-                turn_and_publish<NT>(a, w, now, old, group * 5 + my.m, piece, y[0], j ? turned[1] : turned[0],
-                                     lane);
-            } else {
+                for (int i = s.warp / 2; i < 9 && first + i < MLP / 8; i += 4) {
+                    float y[4], up[4];
+                    const float *from =
+                        mem().parts + ((i / 5 * 2 + s.warp % 2) * 10 + i % 5) * 128 + s.lane * 4;
+                    add_up<2>(y, from, 4 * 10 * 128);
+                    add_up<2>(up, from + 5 * 128, 4 * 10 * 128);
 #pragma unroll
-                for (int k = 0; k < 4; k++)
-                    x[k] += y[0][k] * gate[k / 2];
-                uint32_t *to = p == O ? now : old,
-                         *gone = p == O ? old : now; /* down's is the next layer's x: the other generation */
-                if (mod)
-                    publish_norm<NT>(to + (p == O ? at::x_mlp : at::x), gone + (p == O ? at::x_mlp : at::x),
-                                     to + (p == O ? at::squares_mlp : at::squares),
-                                     gone + (p == O ? at::squares_mlp : at::squares), tile, own, x, scale,
-                                     shift, a.rows, lane);
+                    for (int k = 0; k < 4; k++)
+                        y[k] = rows * 16 + g + k / 2 * 8 < R ? gelu_times(y[k], up[k]) : 0.0f;
+                    publish(s, now + at::hidden, old + at::hidden, first + i, rows, y);
+                }
+        }
+        { /* down */
+            float acc[1][20], gate[2], scale[2], shift[2];
+            const float *mod = l + 1 < a.n ? a.layers[l + 1].mod : NULL;
+            residual_needs(w.mod_mlp, mod ? mod : w.mod, column, gate, scale, shift);
+            product<40, 1, 2>(s, n, acc, act_at(s, now + at::hidden, s.rank * 512), s.rows() * 16 < R);
+            if (s.rows() * 16 < R)
+                push<5>(s, acc[0], mem().parts_o + s.rank * 5 * 128 + s.lane * 4, s.side() * 4 + s.rows(),
+                        AREA_O);
+            if (live)
+                cuda_cluster_wait(there(AREA_O), 1);
+            if (owner && (live || s.own() == 3)) {
+                if (live && mine)
+                    add_residual(s, x, gate);
+                if (mod) /* the next layer's: the other generation */
+                    publish_norm(s, old + at::x, now + at::x, old + at::squares, now + at::squares, column8,
+                                 mine, x, scale, shift, R);
             }
-#pragma unroll
-            for (int k = 0; k < 4; k++)
-                y[0][k] = y[1][k];
+            exchange_fence();
         }
-        if (p == O || p == DOWN || i == 0)
-            __threadfence(); /* what was cleared is so before it is written again (x of the first layer above) */
     }
-    if (own >= 0)
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int row = own * 8 + lane % 4 * 2 + i % 2, column = tile * 16 + lane / 4 + i / 2 * 8;
-            if (row < a.rows)
-                a.out[row * WIDTH + column] = x[i];
-        }
+    for (int i = 0; i < 4; i++)
+        if (mine && row + i / 2 * 8 < R)
+            a.out[(row + i / 2 * 8) * WIDTH + column + i % 2] = x[i];
 }
-
-/* Two blocks that have the same keys stand side by side. Every device that has room for a block has clusters, but not all that this
- * is compiled for: those get an empty kernel, which is never launched. */
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-#define PAIRS  __cluster_dims__(2)
-#define LAYERS 1
-#else
-#define PAIRS
-#define LAYERS 0
 #endif
 
-template <int NT>
-static __global__ void PAIRS __launch_bounds__(THREADS, 1)
-    expert(const __grid_constant__ expert_args a)
+#if CUDA_WGMMA || !defined(__CUDA_ARCH__)
+#define TOGETHER __cluster_dims__(RANKS)
+#else
+#define TOGETHER /* an empty kernel, which is never launched */
+#endif
+
+static __global__ void TOGETHER __launch_bounds__(THREADS, 1) expert(const __grid_constant__ expert_args a)
 {
-    if (!LAYERS)
-        return;
-    extern __shared__ __align__(16) unsigned char memory[];
-    typedef shape<NT> size;
-    block<NT> s;
-    s.weights.tiles = memory;
-    s.acts = memory + size::slots * TILE_BYTES;
-    s.top = (float *)(s.acts + size::acts);
-    s.sum = s.top + SHARE * ((NT + 1) / 2) * 8;
-    s.rstd = s.sum + SHARE * ((NT + 1) / 2) * 8;
-    s.weights.full = (uint64_t *)(s.rstd + NT * 8);
-    s.weights.empty = s.weights.full + size::slots;
-    if (threadIdx.x == 0)
-        s.weights.init(WARPS);
-    __syncthreads();
-    int warp = (int)threadIdx.x / 32, len = cuda_count(a.len, a.key_cap);
-    if (warp >= WARPS) {
-        feed<NT>(a, s, warp - WARPS, (int)threadIdx.x % 32, len);
-    } else {
-        cuda_begin();
-        run_layers<NT>(a, s, len);
+#if CUDA_WGMMA
+    self s = {(int)threadIdx.x % 32, (int)threadIdx.x / 32, (int)blockIdx.x / RANKS, (int)blockIdx.x % RANKS};
+    cuda_begin();
+    if (s.thread() == 0) {
+        weights().init(WARPS);
+        for (int i = 0; i < 3; i++)
+            cuda_mbarrier_init(there(i), 1);
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        const int R = a.rows, len = cuda_count(a.len, a.key_cap), own = min(R, len),
+                  share = (len + SHARES - 1) / SHARES;
+        mem().per = (HEADS * R + CLUSTERS - 1) / CLUSTERS;
+        mem().count = max(0, min(mem().per, HEADS * R - s.cluster * mem().per));
+        mem().pieces = mem().count > 8 ? PIECES : mem().count > 0; /* one is worth code of its own */
+        mem().fresh = own / SHARES + (s.rank < own % SHARES);
+        mem().first = R + s.rank * share - (own / SHARES * s.rank + min(own % SHARES, s.rank));
+        mem().keys = mem().fresh + max(0, min(share - mem().fresh, len - mem().first));
+        mem().key_tiles = mem().pieces ? (mem().keys + 15) / 16 : 0;
+        mem().bytes[PARTS_QKV] = s.own() * 16 < R ? 8 * 6 * 512 : 0;
+        mem().bytes[PARTS_MLP] = ((s.rank % 2 * 32 < R) + (s.rank % 2 * 32 + 16 < R)) * 4 * 10 * 512;
+        mem().bytes[PARTS_O] = s.own() * 16 < R ? 8 * 5 * 512 : 0;
+        mem().bytes[PARTS_ATTN] = mem().pieces * (8 * 1024 + 8 * 64);
     }
-    __syncthreads();
+    cuda_cluster_barrier();
+    if (threadIdx.x >= WARPS * 32) {
+        cuda_registers_fewer<40>();
+        if (s.warp == WARPS)
+            feed(a, s);
+        else if (s.warp == WARPS + 1 && s.lane == 0)
+            announce(a);
+    } else {
+        cuda_registers_more<184>(); /* with more of them ptxas spills, with 240 the layer took 3 us longer */
+        /* kept, not computed anew in every phase */
+        asm volatile("" : "+r"(s.lane), "+r"(s.warp), "+r"(s.cluster), "+r"(s.rank));
+        run_layers(a, s);
+    }
+    __syncwarp();
+    cuda_cluster_barrier(); /* nobody counts at this block's barriers any more */
     if (threadIdx.x == 0 && blockIdx.x == 0)
         a.own[0] += (uint32_t)a.n;
+#endif
 }
 
 /* ---- host ---- */
-
-static int pieces_of(const pv_node *n) /* of 8 rows, one row of which is left for the shift */
-{
-    return n->in[0]->dim[0] < 16 ? 2 : 7;
-}
 
 static bool is(const pv_tensor *t, pv_dtype dtype, int64_t rows, int64_t width)
 {
     return t->dtype == dtype && t->n_dims == 2 && t->dim[0] == rows && t->dim[1] == width;
 }
 
+#define SHARED ((int)sizeof(block_memory))
+
 static bool accepts(const cuda_device *device, const pv_node *n)
 {
     const pv_expert_attr *a = &n->attr.expert;
     int64_t rows = n->in[0]->dim[0], keys = n->in[12]->dim[0];
-    return a->heads == HEADS && a->kv_heads == 1 && a->store == 0 && a->first == 0 && rows < 56 &&
+    return a->heads == HEADS && a->kv_heads == 1 && a->store == 0 && a->first == 0 && rows <= ROWS &&
            rows <= keys && keys <= MAX_KEYS && is(n->in[0], PV_F32, rows, WIDTH) &&
            n->in[1]->dtype == PV_F32 && n->in[2]->dtype == PV_F32 &&
            is(n->in[3], PV_BF16, HEADS * HEAD, WIDTH) && is(n->in[4], PV_BF16, HEAD, WIDTH) &&
@@ -835,15 +751,13 @@ static bool accepts(const cuda_device *device, const pv_node *n)
            is(n->in[7], PV_BF16, MLP, WIDTH) && is(n->in[8], PV_BF16, MLP, WIDTH) &&
            is(n->in[9], PV_BF16, WIDTH, MLP) && n->in[12]->dtype == PV_BF16 && n->in[13]->dtype == PV_BF16 &&
            n->out[0]->dtype == PV_F32 &&
-           cuda_at_once(device, BLOCKS,
-                        shape<7>::shared > shape<2>::shared ? shape<7>::shared : shape<2>::shared);
+           cuda_at_once(device, (const void *)expert, CLUSTERS, RANKS, THREADS, SHARED);
 }
 
 static size_t own(const cuda_device *device, const pv_node *n)
 {
     (void)device;
-    return sizeof(uint32_t) *
-           (COUNTER_WORDS + (size_t)(pieces_of(n) == 2 ? place<2>::words : place<7>::words));
+    return sizeof(uint32_t) * (COUNTER_WORDS + 2 * (size_t)place::words((int)n->in[0]->dim[0]));
 }
 
 /* The same in everything but weights, modulation and caches, which are of one size. */
@@ -856,23 +770,49 @@ static bool joins(const cuda_call *c, const cuda_call *next)
            c->in[11] == next->in[11] && c->in[14] == next->in[14];
 }
 
-template <int NT> static cudaError_t launch(const expert_args &a, cudaStream_t stream)
+static cudaError_t maps_of(layer *l, const cuda_call *c)
 {
-    cudaError_t e =
-        cudaFuncSetAttribute(expert<NT>, cudaFuncAttributeMaxDynamicSharedMemorySize, shape<NT>::shared);
+    struct {
+        CUtensorMap *map;
+        int64_t planes, rows, width;
+        int box_planes, box_rows;
+    } maps[] = {
+        {&l->q, 2 * HEADS, HEAD / 2, WIDTH, 2,
+         TURNED}, /* half a head's columns and the other half's in one box */
+        {&l->k, 2, HEAD / 2, WIDTH, 2, TURNED},
+        {&l->v, 2, HEAD / 2, WIDTH, 2, TURNED},
+        {&l->o, 1, WIDTH, HEADS * HEAD, 1, COLUMNS},
+        {&l->gate, 1, MLP, WIDTH, 1, COLUMNS},
+        {&l->up, 1, MLP, WIDTH, 1, COLUMNS},
+        {&l->down, 1, WIDTH, MLP, 1, COLUMNS},
+    };
+    cudaError_t e = cudaSuccess;
+    for (int i = 0; i < 7 && e == cudaSuccess; i++)
+        e = cuda_tensor_planes(maps[i].map, c->in[3 + i], maps[i].planes, maps[i].rows, maps[i].width,
+                               maps[i].box_planes, maps[i].box_rows);
+    l->mod = (const float *)c->in[1];
+    l->mod_mlp = (const float *)c->in[2];
+    l->k_cache = (bf16 *)c->out[1];
+    l->v_cache = (bf16 *)c->out[2];
+    return e;
+}
+
+static cudaError_t launch(const expert_args &a, cudaStream_t stream)
+{
+    cudaError_t e = cudaFuncSetAttribute(expert, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED);
     if (e != cudaSuccess)
         return e;
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(BLOCKS);
     config.blockDim = dim3(THREADS);
-    config.dynamicSmemBytes = shape<NT>::shared;
+    config.dynamicSmemBytes = SHARED;
     config.stream = stream;
     cudaLaunchAttribute together = {};
     together.id = cudaLaunchAttributeCooperative;
     together.val.cooperative = 1;
     config.attrs = &together;
     config.numAttrs = 1;
-    return cudaLaunchKernelEx(&config, expert<NT>, a);
+    return cudaLaunchKernelEx(&config, expert, a);
 }
 
 static cudaError_t enqueue(const cuda_call *c)
@@ -892,14 +832,12 @@ static cudaError_t enqueue(const cuda_call *c)
     cudaStream_t stream = c->stream;
     cudaError_t e = cudaSuccess;
     while (c && e == cudaSuccess) { /* MAX_LAYERS at a time */
-        for (a.n = 0; c && a.n < MAX_LAYERS; c = c->then) {
+        for (a.n = 0; c && a.n < MAX_LAYERS && e == cudaSuccess; c = c->then) {
             a.out = (float *)c->out[0];
-            a.layers[a.n++] = {(const bf16 *)c->in[3], (const bf16 *)c->in[4],  (const bf16 *)c->in[5],
-                               (const bf16 *)c->in[6], (const bf16 *)c->in[7],  (const bf16 *)c->in[8],
-                               (const bf16 *)c->in[9], (const float *)c->in[1], (const float *)c->in[2],
-                               (bf16 *)c->out[1],      (bf16 *)c->out[2]};
+            e = maps_of(&a.layers[a.n++], c);
         }
-        e = pieces_of(n) == 2 ? launch<2>(a, stream) : launch<7>(a, stream);
+        if (e == cudaSuccess)
+            e = launch(a, stream);
         a.x = a.out;
     }
     return e;

@@ -1,114 +1,95 @@
-/* ring.cuh - a stream of weight tiles through shared memory: some warps of a block fetch, others multiply.
+/* ring.cuh - a stream of weights through shared memory: one warp of a block fetches, others multiply.
  *
- * A tile is 16 lines of 256 bf16 numbers; a line takes 16 bytes more, so that eight lines' same columns lie in eight different
- * bank groups. Tile n of the stream lies in slot n % SLOTS. The fetching warps take turns (tile n: warp n % FEEDERS) and
- * run ahead of the multiplying ones until the ring is full; each of those `users` gives every tile back once. It may give back
- * a tile that it did not take, as long as all users have given back the tile that was in that slot before.
- * cp.async and mbarriers, which all devices from sm_80 on have. */
+ * A slot holds what one wait is for; slot n of the stream is in place n % RING_SLOTS. The fetching warp runs ahead of the
+ * multiplying ones until the ring is full; each of those `users` gives every slot back once. It fetches RING_FLIGHT
+ * slots at a time and no more: a burst would keep all else waiting in the same queues. */
 #ifndef PV_CUDA_RING_CUH
 #define PV_CUDA_RING_CUH
 
-#include "mma.cuh"
+#include "tma.cuh"
 
-#define TILE_LINES   16
-#define TILE_COLUMNS 256
-#define TILE_LINE    (TILE_COLUMNS * 2 + 16) /* bytes from one line to the next */
-#define TILE_BYTES   (TILE_LINES * TILE_LINE)
+#define RING_SLOTS      7
+#define RING_SLOT_BYTES 18432 /* a multiple of 1024, as boxes have to lie */
+#define RING_FLIGHT     2
 
-static __device__ inline void ring_init(uint64_t *barrier, unsigned count)
-{
-    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(cuda_shared(barrier)), "r"(count) : "memory");
-}
+#if CUDA_WGMMA
 
-static __device__ inline void ring_arrive(uint64_t *barrier)
-{
-    asm volatile(
-        "{\n\t.reg .b64 state;\n\tmbarrier.arrive.shared.b64 state, [%0];\n\t}" ::"r"(cuda_shared(barrier))
-        : "memory");
-}
+/* A place in the stream. */
+typedef struct turn {
+    int slot;
+    uint32_t parity;
 
-/* Arrives when this thread's copies up to here have landed. */
-static __device__ inline void ring_arrive_after_copies(uint64_t *barrier)
-{
-    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(cuda_shared(barrier)) : "memory");
-}
+    __device__ void next(void)
+    {
+        if (++slot == RING_SLOTS) {
+            slot = 0;
+            parity ^= 1;
+        }
+    }
+    __device__ turn plus(int count) const /* count < RING_SLOTS */
+    {
+        turn t = {slot + count, parity};
+        if (t.slot >= RING_SLOTS) {
+            t.slot -= RING_SLOTS;
+            t.parity ^= 1;
+        }
+        return t;
+    }
+} turn;
 
-/* Until the phase of that parity is over. The loop is inside the asm: the compiler, which would take it for one that threads leave
- * apart, need not gather them afterwards. */
-static __device__ inline void ring_wait(uint64_t *barrier, unsigned parity)
-{
-    asm volatile("{\n\t.reg .pred over;\n\t"
-                 "again:\n\t"
-#if __CUDA_ARCH__ >= 900
-                 "mbarrier.try_wait.parity.shared.b64 over, [%0], %1;\n\t"
-#else
-                 "mbarrier.test_wait.parity.shared.b64 over, [%0], %1;\n\t"
-#endif
-                 "@!over bra again;\n\t}" ::"r"(cuda_shared(barrier)),
-                 "r"(parity)
-                 : "memory");
-}
-
-/* For what is read once: it is to leave the L2 cache first, before what blocks exchange. */
-static __device__ inline uint64_t ring_policy(void)
-{
-    uint64_t policy;
-    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-    return policy;
-}
-
-/* 16 bytes; not `there`: zeros, and nothing is read. */
-static __device__ inline void ring_copy16(void *to, const void *from, bool there, uint64_t policy)
-{
-    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(cuda_shared(to)),
-                 "l"(from), "r"(there ? 16 : 0), "l"(policy)
-                 : "memory");
-}
-
-template <int SLOTS> struct ring {
-    unsigned char *tiles;   /* SLOTS of TILE_BYTES, in shared memory */
-    uint64_t *full, *empty; /* [SLOTS] */
+typedef struct ring {
+    unsigned char *slots;
+    uint32_t full, empty; /* shared addresses of RING_SLOTS barriers each */
 
     /* One thread; then a barrier of the block. */
-    __device__ void init(unsigned users)
+    __device__ void init(int users) const
     {
-        for (int i = 0; i < SLOTS; i++) {
-            ring_init(&full[i], 32);
-            ring_init(&empty[i], users);
+        for (int i = 0; i < RING_SLOTS; i++) {
+            cuda_mbarrier_init(full + 8 * i, 32);
+            cuda_mbarrier_init(empty + 8 * i, users);
         }
     }
 
-    __device__ unsigned char *tile(unsigned n) const
+    /* The fetching warp: slot n, as soon as it is free and few enough are on their way; `landed`: RING_FLIGHT slots before n. */
+    __device__ unsigned char *claim(turn n, turn landed, bool any_landed) const
     {
-        return tiles + n % SLOTS * TILE_BYTES;
+        if (any_landed)
+            cuda_mbarrier_wait(full + 8 * landed.slot, landed.parity);
+        cuda_mbarrier_wait(empty + 8 * n.slot, n.parity ^ 1);
+        cuda_shared_for_wgmma(); /* what was in there, copied or read by threads, is over for the copy engine */
+        return slots + n.slot * RING_SLOT_BYTES;
     }
 
-    /* A fetching warp: the slot of tile n, as soon as it is free. */
-    __device__ unsigned char *claim(unsigned n) const
+    /* Then either: its lane 0 asks the copy engine for so many bytes, to count at full + 8 * n.slot ... */
+    __device__ void expect(turn n, int bytes, int lane) const
     {
-        ring_wait(&empty[n % SLOTS], (n / SLOTS & 1) ^ 1);
-        return tile(n);
+        if (lane == 0)
+            cuda_expect_bytes(full + 8 * n.slot, bytes);
+        else
+            cuda_mbarrier_arrive(full + 8 * n.slot);
     }
 
-    __device__ void filled(unsigned n) const
+    /* ... or all lanes copy (cuda_copy16), and say so. */
+    __device__ void copied(turn n) const
     {
-        ring_arrive_after_copies(&full[n % SLOTS]);
+        asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(full + 8 * n.slot) : "memory");
     }
 
-    /* A multiplying warp: tile n, as soon as it has come. */
-    __device__ const unsigned char *take(unsigned n) const
+    /* A multiplying warp: slot n, as soon as it has come. */
+    __device__ unsigned char *take(turn n) const
     {
-        ring_wait(&full[n % SLOTS], n / SLOTS & 1);
-        return tile(n);
+        cuda_mbarrier_wait(full + 8 * n.slot, n.parity);
+        return slots + n.slot * RING_SLOT_BYTES;
     }
 
-    /* Its lanes give back the tiles [n, n + count), count up to 32. */
-    __device__ void give_back(unsigned n, int count, int lane) const
+    /* By its lanes, which have all read it. */
+    __device__ void give_back(turn n, int lane) const
     {
         __syncwarp();
-        if (lane < count)
-            ring_arrive(&empty[(n + (unsigned)lane) % SLOTS]);
+        if (lane == 0)
+            cuda_mbarrier_arrive(empty + 8 * n.slot);
     }
-};
+} ring;
 
+#endif
 #endif

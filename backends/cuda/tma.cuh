@@ -15,12 +15,15 @@
 
 /* ---- host ---- */
 
-/* width in numbers, a multiple of 8; data on a multiple of 16 bytes; boxes of up to 256 rows. */
-static inline cudaError_t cuda_tensor_map(CUtensorMap *map, const void *data, int64_t rows, int64_t width, int box_rows)
+/* `planes` matrices of `rows` rows, one behind the other. width in numbers, a multiple of 8; data on a multiple of 16 bytes;
+ * boxes of up to 256 rows in all. */
+static inline cudaError_t cuda_tensor_planes(CUtensorMap *map, const void *data, int64_t planes, int64_t rows,
+                                             int64_t width, int box_planes, int box_rows)
 {
-    static const cuuint32_t one[2] = {1, 1};
-    const cuuint64_t size[2] = {(cuuint64_t)width, (cuuint64_t)rows}, step[1] = {(cuuint64_t)width * 2};
-    const cuuint32_t box[2] = {64, (cuuint32_t)box_rows};
+    static const cuuint32_t one[3] = {1, 1, 1};
+    const cuuint64_t size[3] = {(cuuint64_t)width, (cuuint64_t)rows, (cuuint64_t)planes};
+    const cuuint64_t step[2] = {(cuuint64_t)width * 2, (cuuint64_t)(rows * width) * 2};
+    const cuuint32_t box[3] = {64, (cuuint32_t)box_rows, (cuuint32_t)box_planes};
     void *function = NULL;
     cudaDriverEntryPointQueryResult found;
     cudaError_t e =
@@ -28,9 +31,15 @@ static inline cudaError_t cuda_tensor_map(CUtensorMap *map, const void *data, in
     if (e != cudaSuccess || !function)
         return e != cudaSuccess ? e : cudaErrorNotSupported;
     CUresult r = ((decltype(&cuTensorMapEncodeTiled))function)(
-        map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)data, size, step, box, one, CU_TENSOR_MAP_INTERLEAVE_NONE,
-        CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+        map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, planes > 1 ? 3 : 2, (void *)data, size, step, box, one,
+        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return r == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+static inline cudaError_t cuda_tensor_map(CUtensorMap *map, const void *data, int64_t rows, int64_t width, int box_rows)
+{
+    return cuda_tensor_planes(map, data, 1, rows, width, 1, box_rows);
 }
 
 /* ---- device ---- */
@@ -54,6 +63,25 @@ static __device__ inline void cuda_box(uint32_t to, const CUtensorMap *map, int 
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], "
                  "[%1, {%2, %3}], [%4];" ::"r"(to),
                  "l"(map), "r"(column), "r"(row), "r"(barrier)
+                 : "memory");
+}
+
+/* What is read once: it is to leave the L2 cache first (`policy`: cuda_evict_first). */
+static __device__ inline void cuda_box_once(uint32_t to, const CUtensorMap *map, int column, int row,
+                                            uint32_t barrier, uint64_t policy)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+                 "[%1, {%2, %3}], [%4], %5;" ::"r"(to),
+                 "l"(map), "r"(column), "r"(row), "r"(barrier), "l"(policy)
+                 : "memory");
+}
+
+static __device__ inline void cuda_planes_once(uint32_t to, const CUtensorMap *map, int column, int row, int plane,
+                                               uint32_t barrier, uint64_t policy)
+{
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+                 "[%1, {%2, %3, %4}], [%5], %6;" ::"r"(to),
+                 "l"(map), "r"(column), "r"(row), "r"(plane), "r"(barrier), "l"(policy)
                  : "memory");
 }
 

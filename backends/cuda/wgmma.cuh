@@ -111,6 +111,10 @@ template <int N> static __device__ inline void cuda_registers_more(void)
     "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define D8 \
     "%0, %1, %2, %3"
+#define D24 \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11"
+#define D40 \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19"
 #define D64 \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
     "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
@@ -151,6 +155,9 @@ template <int N> static __device__ inline void cuda_registers_more(void)
 
 /* A and B with lines along k. */
 template <int N> static __device__ inline void cuda_wgmma(float (&d)[N / 2], uint64_t a, uint64_t b, bool add);
+/* A in registers, B with lines along k. */
+template <int N>
+static __device__ inline void cuda_wgmma_by(float (&d)[N / 2], const uint4 &a, uint64_t b, bool add);
 /* A in registers, B with lines along columns. */
 template <int N>
 static __device__ inline void cuda_wgmma_of(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, bool add);
@@ -232,6 +239,24 @@ template <> __device__ inline void cuda_wgmma_of<256>(float (&d)[128], const uin
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)add));
 }
 
+template <> __device__ inline void cuda_wgmma_by<24>(float (&d)[12], const uint4 &a, uint64_t b, bool add)
+{
+    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %17, 0;\n\t"
+                 "wgmma.mma_async.sync.aligned.m64n24k16.f32.bf16.bf16 {" D24 "},\n\t"
+                 "{%12, %13, %14, %15}, %16, p, 1, 1, 0;\n\t}"
+                 : F8(0), F4(8)
+                 : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"((int)add));
+}
+
+template <> __device__ inline void cuda_wgmma_by<40>(float (&d)[20], const uint4 &a, uint64_t b, bool add)
+{
+    asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %25, 0;\n\t"
+                 "wgmma.mma_async.sync.aligned.m64n40k16.f32.bf16.bf16 {" D40 "},\n\t"
+                 "{%20, %21, %22, %23}, %24, p, 1, 1, 0;\n\t}"
+                 : F8(0), F8(8), F4(16)
+                 : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "l"(b), "r"((int)add));
+}
+
 /* ---- results ---- */
 
 /* C with its roles turned, of a warp 16 lines and 8 columns: w0 holds d[4 n], d[4 n + 1] as bf16, w1 the next two. After, the
@@ -248,6 +273,8 @@ static __device__ inline uint2 cuda_turn(uint32_t w0, uint32_t w1, int t, int *a
 
 #undef F8
 #undef F4
+#undef D24
+#undef D40
 #undef D64
 #undef D8
 #undef D128
