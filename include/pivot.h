@@ -71,6 +71,7 @@ PV_API const char *pv_error_text(void);
 
 PV_API const char *pv_version(void);    /* "0.1.0" */
 PV_API uint32_t pv_abi_version(void);   /* PV_ABI_VERSION the library was built with */
+PV_API double pv_clock_ms(void);        /* milliseconds of CLOCK_MONOTONIC, by which ages are told */
 
 /* ---- Log and memory: process-wide, set before anything else ------------------------------------------ */
 
@@ -218,6 +219,8 @@ typedef struct pv_observation {
     int n_tokens;
     const double *state;    /* robot units: as in the statistics; needed when the state is told in the prompt */
     int n_state;
+    uint64_t id;            /* the caller's; comes back as pv_timing.observation. 0: the session counts, from 1 */
+    double seen_ms;         /* when it was seen, of pv_clock_ms(); pv_timing.age_ms counts from there. 0: from the call */
 } pv_observation;
 
 typedef struct pv_infer_params {
@@ -251,6 +254,8 @@ typedef struct pv_timing {
     bool truncated;     /* the prompt was cut */
     int state_outside;  /* numbers of the state outside q01..q99 */
     double run_ms;      /* of total_ms: from the begin of the first stage to the end of the last, as the device's clock has it */
+    uint64_t observation; /* which one: pv_observation.id */
+    double age_ms;      /* of the observation when its chunk was there, from pv_observation.seen_ms on */
 } pv_timing;
 
 PV_API pv_status pv_session_timing(const pv_session *session, pv_timing *out);

@@ -145,6 +145,11 @@ def same_as_a_call():
     check("prev_total_ms" not in first["server_timing"], "no time before the first")
     check(list(second["server_timing"])[:2] == ["infer_ms", "prev_total_ms"], "time of the one before")
     check([r["server_timing"]["observation"] for r in replies] == list(range(1, n + 1)), "numbers of observations")
+    stages = ["queue", "decode", "transform", "observe", "vision", "prefix", "schedule", "denoise"]
+    for r in replies:
+        t = r["server_timing"]
+        check(all(t[f"{s}_ms"] >= 0 for s in stages), "the time of each stage")
+        check(t["age_ms"] >= t["queue_ms"] + t["infer_ms"], f"the age, since it came: {t}")
     check(server.metric("pivot_replies_total") == n + 1, "replies counted")
     check(server.metric('pivot_stage_seconds_count{stage="total"}') == n + 1, "times counted")
     server.stop()

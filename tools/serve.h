@@ -14,7 +14,7 @@
 #define SERVE_ERRORS(X)                                                                                      \
     X(message) X(observation) X(inference) X(deadline) X(too_large) X(text) X(unauthorized) X(refused)
 #define SERVE_STAGES(X)                                                                                      \
-    X(queue) X(decode) X(transform) X(observe) X(vision) X(prefix) X(denoise) X(encode) X(total)
+    X(queue) X(decode) X(transform) X(observe) X(vision) X(prefix) X(schedule) X(denoise) X(encode) X(total)
 
 typedef enum serve_error {
 #define X(name) SERVE_ERROR_##name,

@@ -61,7 +61,7 @@ static void encode(const serve_worker *w, serve_job *job, const double ms[SERVE_
     wire_map(b, 1);
     add(b, "infer_ms", t->total_ms);
     wire_text(b, "server_timing");
-    wire_map(b, second ? 11 : 10);
+    wire_map(b, second ? 12 : 11);
     add(b, "infer_ms", infer_ms);
     if (second)
         add(b, "prev_total_ms", job->prev_total_ms);
@@ -74,6 +74,7 @@ static void encode(const serve_worker *w, serve_job *job, const double ms[SERVE_
     add(b, "observe_ms", ms[SERVE_STAGE_observe]);
     add(b, "vision_ms", ms[SERVE_STAGE_vision]);
     add(b, "prefix_ms", ms[SERVE_STAGE_prefix]);
+    add(b, "schedule_ms", ms[SERVE_STAGE_schedule]);
     add(b, "denoise_ms", ms[SERVE_STAGE_denoise]);
 }
 
@@ -140,6 +141,7 @@ static void infer(serve_worker *w, serve_job *job)
     ms[SERVE_STAGE_observe] = t.observe_ms;
     ms[SERVE_STAGE_vision] = t.vision_ms;
     ms[SERVE_STAGE_prefix] = t.prefix_ms;
+    ms[SERVE_STAGE_schedule] = t.schedule_ms;
     ms[SERVE_STAGE_denoise] = t.denoise_ms;
     encode(w, job, ms, &t, acted - decoded);
     if (wire_ok(&job->reply)) {

@@ -81,6 +81,7 @@ struct pv_session {
     float *noise, *actions;                              /* [horizon][action_dim] */
     double *robot;
     pv_timing timing;
+    uint64_t n_observations; /* inferences asked for */
 };
 
 /* A quarter, a half and all of max_tokens, rounded up to 16: a longer prompt within one of them needs no new plan. */
@@ -298,6 +299,7 @@ pv_status pv_session_infer(pv_session *s, const pv_observation *observation, con
         return st;
 
     double start = pv_now_ms(), observed = 0;
+    s->n_observations++;
     pv_run_timing run = {0};
     pv_runner *r = NULL;
     int steps = 0;
@@ -332,6 +334,8 @@ pv_status pv_session_infer(pv_session *s, const pv_observation *observation, con
         .steps = steps,
         .truncated = s->observer->truncated,
         .state_outside = s->observer->state_outside,
+        .observation = obs.id ? obs.id : s->n_observations,
+        .age_ms = pv_now_ms() - (obs.seen_ms > 0 ? obs.seen_ms : start),
     };
     return PV_OK;
 }

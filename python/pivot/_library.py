@@ -129,6 +129,8 @@ class pv_observation(Sized):
         ("n_tokens", c_int),
         ("state", POINTER(c_double)),
         ("n_state", c_int),
+        ("id", c_uint64),
+        ("seen_ms", c_double),
     ]
 
 
@@ -192,6 +194,8 @@ class pv_timing(Sized):
         ("truncated", c_bool),
         ("state_outside", c_int),
         ("run_ms", c_double),
+        ("observation", c_uint64),
+        ("age_ms", c_double),
     ]
 
 

@@ -11,6 +11,7 @@ Processes: a policy belongs to the process that made it. After os.fork the child
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import os
 import threading
@@ -165,6 +166,8 @@ class Policy:
         steps: int | None = None,
         schedule: str | None = None,
         timesteps: object = None,
+        id: int | None = None,
+        seen_at: float | None = None,
     ) -> dict[str, Any]:
         """Runs the policy once; blocks until the actions are there.
 
@@ -184,6 +187,11 @@ class Policy:
             draws the noise, when none is given. Without either, the policy's n-th such inference draws from its own seed + n.
         steps, schedule, timesteps
             of the denoising, in place of those of `load`. timesteps: [steps + 1] from 1 (noise) down to 0 (actions)
+        id
+            number of the observation, above 0, which comes back in "timing"; else the policy counts its calls, from 1
+        seen_at
+            when the observation was seen, in seconds of time.monotonic(): its age in "timing" counts from there; else from
+            the call
 
         Returns {"actions": [horizon, action_dim], "policy_timing": {"infer_ms"}, "timing": {...}}. Actions are the robot's
         own, float64; without a robot float64 in the units of the statistics; without statistics either, float32 in model
@@ -221,26 +229,28 @@ class Policy:
             actions_f64=arrays.f64(exact),
         )
         timing = c.pv_timing()
-        seen, alive = robot.fields(observation) if robot else _plain(observation)
+        number = 0 if id is None else c.whole_number("id", id, 2**64 - 1)
+        since = time.monotonic() if seen_at is None else float(seen_at)
+        fields, alive = robot.fields(observation) if robot else _no_fields()
+        seen, arrays_of = (c.pv_observation(), ()) if robot else _plain(observation)
         with self._lock:
             self._must_be_usable()
             draws = noise is None and seed is None
             params.seed = self._seed(seed)
             begun = time.perf_counter()
             if robot:
-                c.check(c.lib.pv_robot_observe(robot.handle, seen, len(seen), byref(self._frame)))
-                seen = c.lib.pv_frame_observation(self._frame)
-            else:
-                seen = byref(seen)
+                c.check(c.lib.pv_robot_observe(robot.handle, fields, len(fields), byref(self._frame)))
+                ctypes.pointer(seen)[0] = c.lib.pv_frame_observation(self._frame).contents  # a copy
+            seen.id, seen.seen_ms = number, since * 1e3
             ready = time.perf_counter()
-            c.check(c.lib.pv_session_infer(self._session, seen, byref(params), arrays.f32(actions)))
+            c.check(c.lib.pv_session_infer(self._session, byref(seen), byref(params), arrays.f32(actions)))
             c.check(c.lib.pv_session_timing(self._session, byref(timing)))
             done = time.perf_counter()
             if robot:
                 exact = robot.act(self._loaded.model, self._frame, exact)
             self._count += draws
         robot_ms = (ready - begun + time.perf_counter() - done) * 1e3
-        del alive  # until here
+        del alive, arrays_of  # until here
         return {
             "actions": exact if robot or info.has_stats else actions,
             "policy_timing": {"infer_ms": timing.total_ms},
@@ -326,6 +336,10 @@ class Policy:
         if given is not None:
             return c.whole_number("seed", given, 2**64 - 1)
         return (self._options.seed + self._count) % 2**64
+
+
+def _no_fields() -> tuple[Any, list[object]]:
+    return (c.pv_field * 0)(), []
 
 
 def _plain(observation: Mapping[str, Any]) -> tuple[Any, Sequence[object]]:

@@ -16,9 +16,10 @@ from pivot import _library as c
 from pivot import errors
 
 HEADER = SOURCE / "include" / "pivot.h"
-# Structs and functions that Python has no use for: the log stays on stderr, memory comes from the C library.
+# Structs and functions that Python has no use for: the log stays on stderr, memory comes from the C library, the clock is
+# time.monotonic().
 NO_STRUCTS = {"pv_allocator"}
-NO_FUNCTIONS = {"pv_set_log", "pv_set_allocator", "pv_backend_name", "pv_status_text"}
+NO_FUNCTIONS = {"pv_clock_ms", "pv_set_log", "pv_set_allocator", "pv_backend_name", "pv_status_text"}
 
 compiler = shlex.split(os.environ.get("CC", "cc"))
 pytestmark = pytest.mark.skipif(not shutil.which(compiler[0]), reason="no C compiler")
