@@ -371,7 +371,12 @@ static int take_operands(const cli_command *cmd, int argc, char **argv, cli_opti
     const char *none = NULL, **operand = cmd->operand              ? cmd->operand
                                          : cmd->groups & CLI_MODEL ? &c->model
                                                                    : &none;
-    for (int i = optind; i < argc; i++) {
+    for (int i = optind; cmd->operands && i < argc; i++) {
+        if (cmd->operands->n == CLI_LIST_MAX)
+            return cli_usage(c, "expected at most %d times %s", CLI_LIST_MAX, cmd->operand_name);
+        cmd->operands->item[cmd->operands->n++] = argv[i];
+    }
+    for (int i = optind; !cmd->operands && i < argc; i++) {
         if (operand == &none)
             return cli_usage(c, "unexpected argument '%s'", argv[i]);
         if (*operand)

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from . import _library as c
 from . import arrays, device as devices
-from .device import Device
-from .errors import ArgumentError, ShapeError
+from .device import Device, log
+from .errors import ArgumentError, Error, ShapeError, UnavailableError
 from .robot import Robot, RobotInfo
 
 Progress = Callable[[str, int, int], None]
@@ -62,6 +62,7 @@ class _Loaded:
         self.backend = backend
         self.model = c.HANDLE()
         self.robot: Robot | None = None
+        self.recorder = c.HANDLE()
         self.users = 1
         self.lock = threading.Lock()
 
@@ -75,6 +76,7 @@ class _Loaded:
             self.users -= 1
             if self.users:
                 return
+        c.lib.pv_recorder_close(byref(self.recorder))  # when all is written
         if self.robot:
             self.robot.free()
         c.lib.pv_model_free(byref(self.model))
@@ -249,6 +251,8 @@ class Policy:
             if robot:
                 exact = robot.act(self._loaded.model, self._frame, exact)
             self._count += draws
+            if self._loaded.recorder:
+                self._record(seen, fields, exact)
         robot_ms = (ready - begun + time.perf_counter() - done) * 1e3
         del alive, arrays_of  # until here
         return {
@@ -256,6 +260,18 @@ class Policy:
             "policy_timing": {"infer_ms": timing.total_ms},
             "timing": {**timing.as_dict(), **({"robot_ms": robot_ms} if robot else {})},
         }
+
+    def _record(self, seen: c.pv_observation, fields: Any, actions: NDArray[np.float64]) -> None:
+        record, robot = c.pv_record(source=b"Python"), self._loaded.robot
+        if robot:
+            record.robot, record.fields, record.n_fields = robot.handle, fields, len(fields)
+            record.actions = arrays.f64(actions)
+        else:
+            record.observation = ctypes.pointer(seen)
+        try:
+            c.check(c.lib.pv_recorder_put(self._loaded.recorder, self._session, byref(record)))
+        except Error as wrong:  # no reason to withhold the actions
+            log.warning("not recorded: %s", wrong)
 
     def reset(self) -> None:
         """Begins anew: the next inference without noise or seed draws the noise that the policy's first one drew."""
@@ -290,6 +306,20 @@ class Policy:
             self._must_be_usable()
             c.check(c.lib.pv_session_memory(self._session, byref(info)))
         return info.as_dict()
+
+    def recordings(self, wait: float = 0.0) -> dict[str, Any] | None:
+        """Of `load(..., record=)`, twins included: how many were written and dropped, and why, bytes of the folder, how many wait
+        for the disk, the last error. Waits so many seconds for those that wait. None: nothing is recorded."""
+        recorder, info = self._loaded.recorder, c.pv_recorder_info()
+        self._must_be_usable()
+        if not recorder:
+            return None
+        try:
+            c.check(c.lib.pv_recorder_flush(recorder, float(wait) * 1e3))
+        except UnavailableError:
+            pass  # `waiting` says how many
+        c.check(c.lib.pv_recorder_describe(recorder, byref(info)))
+        return {**info.as_dict(), "error": info.error.decode("utf-8", "replace")}
 
     # ---- life ----
 
@@ -393,6 +423,8 @@ def load(
     discrete_state: bool | None = None,
     zscore: bool | None = None,
     rope_bf16: bool = False,
+    record: Path | None = None,
+    record_limit: int = 0,
 ) -> Policy:
     """Loads a checkpoint onto a device.
 
@@ -423,6 +455,9 @@ def load(
         what the folder lacks or says wrongly; None and 0: as the folder says
     rope_bf16
         round RoPE's frequencies to bfloat16, as openpi's bfloat16 serving does
+    record, record_limit
+        a folder: every inference that succeeds is written there, for `pivot replay` (docs/recordings.md), by another thread;
+        what the disk is too slow for is dropped and counted, see `recordings`. At most so many bytes in the folder; 0: 1 GiB
     """
     options = _Options(
         recipe=c.text("recipe", recipe),
@@ -443,6 +478,8 @@ def load(
         zscore=_switch(zscore),
     )
     name = c.path("path", path)
+    folder = c.path("record", record)
+    recorder = c.pv_recorder_params(limit_bytes=c.whole_number("record_limit", record_limit, 2**64 - 1))
     loaded = _Loaded(devices.open_device(backend, device, threads, sms, cache))
     try:
         if robot is not None:
@@ -450,7 +487,14 @@ def load(
         c.check(c.lib.pv_model_load(name, byref(params), byref(loaded.model)))
         if loaded.robot:
             _must_fit(loaded.robot.info, loaded.describe())
-        return Policy(loaded, options, progress)
+        policy = Policy(loaded, options, progress)
+        if folder is not None:
+            try:
+                c.check(c.lib.pv_recorder_open(folder, policy._session, byref(recorder), byref(loaded.recorder)))
+            except BaseException:
+                policy.close()
+                raise
+        return policy
     finally:
         loaded.drop()
 

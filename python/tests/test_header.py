@@ -111,6 +111,7 @@ def ctype_of(declared: str) -> object:
         "int": ctypes.c_int,
         "int *": ctypes.POINTER(ctypes.c_int),
         "float *": ctypes.POINTER(ctypes.c_float),
+        "double": ctypes.c_double,
         "double *": ctypes.POINTER(ctypes.c_double),
         "uint32_t": ctypes.c_uint32,
         "uint64_t": ctypes.c_uint64,
