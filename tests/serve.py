@@ -174,7 +174,7 @@ def replay(*arguments):
 def recordings():
     """Every answered observation in a file, as it came; run again they give the same bytes."""
     there, n = f"{folder.name}/recordings", 12
-    server = Server("--record", there, "--record-queue", "64", "--steps", "3", "--seed", "40")
+    server = Server("--record", there, "--record-queue", "64", "--steps", "3", "--schedule", "cosine", "--seed", "40")
     seen, replies = [libero(i, [(64, 48), (30, 40)][i % 2]) for i in range(n)], []
     with server.connect() as ws:
         ws.recv(timeout=20)
@@ -198,7 +198,8 @@ def recordings():
         check(bytes(arrays["text.prompt"]).decode() == o["prompt"] and arrays["observation.extra/number"] == i, f"recording {i}: words")
         check(all(np.array_equal(arrays[f"observation.{k}"], v) and arrays[f"observation.{k}"].dtype == v.dtype
                   for k, v in o.items() if k != "prompt"), f"recording {i}: arrays as they came")
-        check((words["observation"], words["seed"], words["robot_name"], arrays["timesteps"].size) == (str(i + 1), str(40 + i), "libero", 4),
+        check((words["observation"], words["seed"], words["schedule"], words["robot_name"], arrays["timesteps"].size)
+              == (str(i + 1), str(40 + i), "cosine", "libero", 4),
               f"recording {i}: {words}")
         check(all(abs(float(words[f"ms.{s}"]) - timing[f"{s}_ms"]) <= 1e-5 * timing[f"{s}_ms"]
                   for s in ("queue", "decode", "transform", "observe", "vision", "prefix", "schedule", "denoise")), "times")
@@ -401,6 +402,7 @@ def command_line(server):
         pass
     for code, words, *options in [
         (2, "--robot", "--model", "synth:tiny"),
+        (2, "--schedule 'own': expected openpi", "--model", "synth:tiny", "--robot", "libero", "--schedule", "own"),
         (1, "nobody", "--model", "synth:tiny", "--robot", "nobody"),
         (1, "empty", "--model", "synth:tiny", "--robot", "libero", "--api-key-file", f"{folder.name}/empty"),
         (1, "robot 'droid' has actions of 8", "--model", "synth:tiny", "--robot", "droid"),

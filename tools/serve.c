@@ -42,6 +42,9 @@ static int parse(serve *s, int argc, char **argv)
         {"api-key-file", "FILE", "answer only who sends 'Authorization: Api-Key KEY', KEY as in FILE",
          CLI_TEXT, &s->key_file},
         {"steps", "N", "denoising steps (default: the model's)", CLI_INT, &s->worker.steps, 1, PV_MAX_STEPS},
+        {"schedule", "NAME",
+         "times of the steps: openpi (default), lerobot, linear, cosine, quadratic, sigmoid", CLI_TEXT,
+         &s->worker.schedule},
         {"seed", "N", "draw the noise of the first inference from N, then N + 1, ... (default: 0)", CLI_U64,
          &s->worker.seed},
         {"deadline-ms", "N", "a reply that is not there by then is an error (default: 60000)", CLI_INT,
@@ -76,6 +79,10 @@ static int parse(serve *s, int argc, char **argv)
         return code;
     if (!s->robot)
         return cli_usage(&s->common, "expected --robot NAME|FILE");
+    if (!pv_schedule_find(s->worker.schedule))
+        return cli_usage(&s->common,
+                         "--schedule '%s': expected openpi, lerobot, linear, cosine, quadratic or sigmoid",
+                         s->worker.schedule);
     if (!strcmp(s->host, "localhost"))
         s->host = "127.0.0.1";
     return CLI_GO;

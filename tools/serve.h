@@ -68,7 +68,8 @@ typedef struct serve_worker {
     pv_robot_info about;
     float *noise; /* [horizon][model_dim], for every inference; NULL: drawn, from `seed` on */
     uint64_t seed;
-    int steps; /* 0: the model's */
+    int steps;            /* 0: the model's */
+    const char *schedule; /* NULL: openpi's */
     double deadline_ms, delay_ms;
     float *actions; /* [horizon][info.action_dim] */
     double *model_f64, *robot_f64;

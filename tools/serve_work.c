@@ -147,6 +147,7 @@ static void infer(serve_worker *w, serve_job *job)
                               .noise = w->noise,
                               .seed = w->seed++,
                               .steps = w->steps,
+                              .schedule = w->schedule,
                               .allow_truncation = true,
                               .actions_f64 = w->model_f64};
     pv_timing t = {.size = sizeof t};
