@@ -147,7 +147,11 @@ def relay(run: Run, server_port: int):
     def handle(client) -> None:
         with connect(f"ws://127.0.0.1:{server_port}", ping_interval=None, **quiet) as policy:
             client.send(policy.recv())  # metadata
-            for request in client:
+            while True:
+                try:
+                    request = client.recv()
+                except ConnectionClosed:  # how the client ended its exit code says
+                    return
                 run.read_log()
                 policy.send(request)
                 answer = policy.recv()
@@ -161,7 +165,7 @@ def relay(run: Run, server_port: int):
         try:
             handle(client)
         except ConnectionClosed as wrong:
-            run.refused.append(f"connection closed: {wrong}")
+            run.refused.append(f"the connection broke: {wrong}")
 
     between = serve(guarded, "127.0.0.1", 0, ping_interval=None, **quiet)
     threading.Thread(target=between.serve_forever, daemon=True).start()
