@@ -156,6 +156,12 @@ static void of_robot(void)
 {
     fresh();
     rig r = rig_open("synth:tiny", NULL, NULL, 1);
+    pv_model_info m = {0};
+    CHECK_OK(pv_model_describe(r.model, &m));
+    if (!m.has_tokenizer) { /* a build without words */
+        rig_close(&r);
+        return;
+    }
     pv_recorder *recorder = open_recorder(&r, 0, 0);
     static uint8_t pixels[2][12 * 16 * 3 + 1];
     for (size_t i = 0; i < sizeof pixels[0]; i++)
@@ -229,6 +235,8 @@ static void refusals(void)
     pv_recorder *recorder = NULL, *none = NULL;
     pv_observation seen = rig_observation(3), bad = rig_observation(0);
     pv_record whole = {.observation = &seen};
+    pv_image half = {.camera = "base_0_rgb", .width = 8, .height = 8};
+    pv_observation no_pictures = {.n_images = 2}, half_a_picture = {.n_images = 1, .images = &half};
     float actions[CHUNK];
     const double d = NAN;
     const pv_stage_time nan_time = {"x", NAN};
@@ -258,6 +266,8 @@ static void refusals(void)
                                {.observation = &seen, .n_times = 1},
                                {.observation = &seen, .n_times = -1},
                                {.observation = &seen, .size = 4},
+                               {.observation = &no_pictures},
+                               {.observation = &half_a_picture},
                                {.source = "alone"}};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         CHECK_STATUS(pv_recorder_put(recorder, r.session, &wrong[i]), PV_E_ARG);

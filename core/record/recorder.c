@@ -223,6 +223,13 @@ static pv_status hold_fields(item *x, const pv_record *p)
 static pv_status hold_plain(item *x, const pv_observation *o)
 {
     pv_status st = PV_OK;
+    bool whole = o->n_images >= 1 && o->n_images <= PV_MAX_CAMERAS && o->images;
+    for (int i = 0; whole && i < o->n_images; i++) {
+        const pv_image *image = &o->images[i];
+        whole = image->camera && image->pixels && image->width > 0 && image->height > 0;
+    }
+    if (!whole)
+        return pv_fail(PV_E_ARG, "recording: the observation's pictures are not those of an inference");
     for (int i = 0; !st && i < o->n_images; i++)
         st = hold(x, "observation.images/", o->images[i].camera, "U8", 3,
                   (int64_t[]){o->images[i].height, o->images[i].width, 3}, o->images[i].pixels);
