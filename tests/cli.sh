@@ -404,6 +404,8 @@ is_json pivot.inspect/1
 
 # ---- replay: with recordings in serve.py ----
 
+works 'what computes \(default: as recorded\)' replay --help
+
 expect 2 'expected a recording or a folder' replay
 expect 1 'none.safetensors: cannot be opened' replay none.safetensors
 expect 1 "no 'format'" replay zero.safetensors

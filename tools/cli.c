@@ -276,9 +276,11 @@ static void fill(table *t, const cli_command *cmd, cli_options *c, asked *a)
         {NULL},
     };
     const cli_option device[] = {
-        {"backend", "NAME", "what computes (default: cpu)", CLI_TEXT, &c->backend},
+        {"backend", "NAME", cmd->recorded ? "what computes (default: as recorded)" : "what computes (default: cpu)", CLI_TEXT, &c->backend},
         {"device", "X", "its device, by index, name or UUID (default: the first)", CLI_TEXT, &c->device},
-        {"recipe", "NAME", "which tensor has which dtype: f32 (default), bf16", CLI_TEXT, &c->recipe},
+        {"recipe", "NAME",
+         cmd->recorded ? "which tensor has which dtype: f32, bf16 (default: as recorded)"
+                       : "which tensor has which dtype: f32 (default), bf16", CLI_TEXT, &c->recipe},
         {"threads", "N", "CPU threads (default: one for each core this process may use)", CLI_INT,
          &c->threads, 1, 4096},
         {NULL},

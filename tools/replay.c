@@ -423,6 +423,7 @@ static int parse(replay *r, int argc, char **argv)
         .operand_name = "FILE",
         .operands = &r->operands,
         .model_optional = true,
+        .recorded = true,
     };
     int code = cli_parse(&command, argc, argv, &r->common);
     if (code != CLI_GO)
