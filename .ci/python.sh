@@ -16,6 +16,7 @@ pip install --quiet ".[test]" -C cmake.define.PV_WERROR=ON -C cmake.define.PV_CU
     -C cmake.define.PV_TOKENIZER=ON
 pip install --quiet dm-tree typing_extensions
 pip install --quiet --no-deps openpi-client # it wants numpy 1, which what is tested here does not need
+pip install --quiet msgpack websockets # for examples/libero
 files=$(pip show --files pivot | grep -c 'pivot/libpivot.so$')
 [ "$files" = 1 ] || { echo "the wheel has $files files libpivot.so"; exit 1; }
 mypy --no-incremental python/pivot

@@ -71,6 +71,7 @@ PV_API const char *pv_error_text(void);
 
 PV_API const char *pv_version(void);    /* "0.1.0" */
 PV_API uint32_t pv_abi_version(void);   /* PV_ABI_VERSION the library was built with */
+PV_API double pv_clock_ms(void);        /* milliseconds of CLOCK_MONOTONIC, by which ages are told */
 
 /* ---- Log and memory: process-wide, set before anything else ------------------------------------------ */
 
@@ -218,6 +219,8 @@ typedef struct pv_observation {
     int n_tokens;
     const double *state;    /* robot units: as in the statistics; needed when the state is told in the prompt */
     int n_state;
+    uint64_t id;            /* the caller's; comes back as pv_timing.observation. 0: the session counts, from 1 */
+    double seen_ms;         /* when it was seen, of pv_clock_ms(); pv_timing.age_ms counts from there. 0: from the call */
 } pv_observation;
 
 typedef struct pv_infer_params {
@@ -251,6 +254,8 @@ typedef struct pv_timing {
     bool truncated;     /* the prompt was cut */
     int state_outside;  /* numbers of the state outside q01..q99 */
     double run_ms;      /* of total_ms: from the begin of the first stage to the end of the last, as the device's clock has it */
+    uint64_t observation; /* which one: pv_observation.id */
+    double age_ms;      /* of the observation when its chunk was there, from pv_observation.seen_ms on */
 } pv_timing;
 
 PV_API pv_status pv_session_timing(const pv_session *session, pv_timing *out);
@@ -327,6 +332,59 @@ PV_API void pv_frame_free(pv_frame **frame);
  * inferred with; NULL: that state as it came, not as it comes back from the model's statistics. On failure out is untouched. */
 PV_API pv_status pv_robot_act(const pv_robot *robot, const pv_model *model, const pv_frame *frame, const double *actions,
                               int horizon, int dims, double *out);
+
+/* ---- Recordings: an inference in a file, to be run again (docs/recordings.md) ------------------------------ */
+
+typedef struct pv_recorder_params {
+    size_t size;
+    uint64_t limit_bytes; /* of all .safetensors files in the folder, those that were there included; 0: 1 GiB */
+    int queue;            /* most recordings that wait for the disk, 1..64; 0: 8 */
+} pv_recorder_params;
+
+/* Writes recordings into a folder, in a thread of its own. Any thread may use it. */
+typedef struct pv_recorder pv_recorder;
+
+/* folder: made where it is not there. For inferences of `session`, and of others of its model and backend. Reads a sample of
+ * the weights, to tell later whether they are the same. */
+PV_API pv_status pv_recorder_open(const char *folder, const pv_session *session, const pv_recorder_params *params,
+                                  pv_recorder **out);
+/* When all that waits is written. Before the model's and the backend's end. */
+PV_API void pv_recorder_close(pv_recorder **recorder);
+/* Waits until nothing waits for the disk, at most so long; PV_E_UNAVAILABLE: something still does. */
+PV_API pv_status pv_recorder_flush(pv_recorder *recorder, double most_ms);
+
+typedef struct pv_stage_time {
+    const char *name;
+    double ms;
+} pv_stage_time;
+
+typedef struct pv_record {
+    size_t size;
+    const pv_robot *robot;             /* whose fields came ... */
+    const pv_field *fields;            /* ... as they came ... */
+    int n_fields;
+    const double *actions;             /* ... and what pv_robot_act gave, [horizon][action_dim of the robot] */
+    const pv_observation *observation; /* without a robot: what pv_session_infer was given */
+    const char *source;                /* whose observation it was, in words; may be NULL */
+    const pv_stage_time *times;        /* beyond those of pv_timing */
+    int n_times;
+} pv_record;
+
+/* Records the session's last inference, which `record` says more of; on the session's thread, before its next. Copies and
+ * returns, it never waits for the disk. PV_OK also where the recording is dropped, since too many wait or the folder is full:
+ * pv_recorder_describe counts these. PV_E_ARG: the last inference failed, or `record` is not whole. */
+PV_API pv_status pv_recorder_put(pv_recorder *recorder, pv_session *session, const pv_record *record);
+
+typedef struct pv_recorder_info {
+    size_t size;
+    uint64_t written;
+    uint64_t dropped_queue, dropped_limit, dropped_failed; /* too many waited; folder full; the file could not be written */
+    uint64_t bytes;  /* of the folder's .safetensors files, as far as it knows */
+    int waiting;     /* for the disk, the one that is being written included */
+    char error[256]; /* why the last one could not be written; empty: all could */
+} pv_recorder_info;
+
+PV_API pv_status pv_recorder_describe(pv_recorder *recorder, pv_recorder_info *out);
 
 #ifdef __cplusplus
 }

@@ -402,5 +402,15 @@ expect 1 'text.png' inspect text.png
 works '"tensors"' inspect zero.safetensors --json
 is_json pivot.inspect/1
 
+# ---- replay: with recordings in serve.py ----
+
+works 'what computes \(default: as recorded\)' replay --help
+
+expect 2 'expected a recording or a folder' replay
+expect 1 'none.safetensors: cannot be opened' replay none.safetensors
+expect 1 "no 'format'" replay zero.safetensors
+mkdir empty
+expect 1 'empty: holds no .safetensors files' replay empty
+
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

@@ -6,12 +6,13 @@
 #include "base/memory.h"
 #include "tests/test.h"
 #include <cjson/cJSON.h>
+#include <stdatomic.h>
 
-static long fault_countdown = -1; /* allocations that still succeed; -1: all do */
+static atomic_long fault_countdown = -1; /* allocations that still succeed; -1: all do */
 
 static inline bool fault_now(void)
 {
-    return fault_countdown >= 0 && fault_countdown-- == 0;
+    return fault_countdown >= 0 && fault_countdown-- == 0; /* several threads may ask */
 }
 
 static void *fault_alloc(void *user, size_t bytes, size_t alignment)

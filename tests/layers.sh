@@ -17,6 +17,7 @@ core/io               core/base/  <cjson/cJSON.h>  <sentencepiece_processor.h>
 core/plan             core/graph/ core/base/  <dlfcn.h>
 core/model            core/graph/ core/base/ core/io/ core/plan/weights.h
 core/robot            core/base/ core/io/ core/model/
+core/record           core/base/ core/io/ core/model/ core/robot/ core/session/
 core/session          core/graph/ core/base/ core/io/ core/plan/ core/model/
 backends/cpu          core/graph/ core/base/ core/plan/backend.h  <cblas.h>  <immintrin.h>  <arm_neon.h>
 backends/cuda         core/graph/ core/base/ core/plan/backend.h core/plan/module.h  <cuda*>  <cublas*>  <cooperative_groups*>  <mma.h>  <dlfcn.h>

@@ -78,11 +78,11 @@ static char folder[] = "/tmp/pv-safetensors-XXXXXX";
 /* The same pointer for the same name, and it stays. */
 static const char *in_folder(const char *name)
 {
-    static char path[16][256];
+    static char path[24][256];
     const size_t skip = strlen(folder) + 1;
     int i = 0;
     while (path[i][0] && strcmp(path[i] + skip, name) != 0)
-        if (++i == 16)
+        if (++i == 24)
             abort(); /* more names in the tests than there is room for */
     snprintf(path[i], sizeof path[i], "%s/%.200s", folder, name);
     return path[i];
@@ -640,6 +640,47 @@ static void unreadable_dtypes(void)
     pv_safetensors_close(&st);
 }
 
+/* Dtypes that the library does not compute in are written and read as bytes. */
+static void any_dtype(void)
+{
+    static const double f64[2] = {0.1, -1e300};
+    static const uint8_t fours[2] = {0x21, 0x43};
+    static const int64_t two[] = {2}, four_of[] = {4}, three_of[] = {3}, wide[] = {INT64_MAX};
+    const char *path = in_folder("any.safetensors");
+    pv_st_writer *w;
+    pv_safetensors *st = NULL;
+    double back[2] = {0};
+    uint8_t bytes[2] = {0};
+    CHECK(pv_safetensors_bits("F64") == 64 && pv_safetensors_bits("F4") == 4 && pv_safetensors_bits("f64") == 0);
+    CHECK_OK(pv_st_writer_begin(path, &w));
+    CHECK_OK(pv_st_writer_declare_as(w, "d", "F64", 1, two));
+    CHECK_OK(pv_st_writer_declare_as(w, "one", "BOOL", 0, NULL));
+    CHECK_OK(pv_st_writer_declare_as(w, "q", "F4", 1, four_of));
+    CHECK_OK(pv_st_writer_data(w, f64, sizeof f64));
+    CHECK_OK(pv_st_writer_data(w, "\1", 1));
+    CHECK_OK(pv_st_writer_data(w, fours, sizeof fours));
+    CHECK_OK(pv_st_writer_end(&w));
+    if (CHECK_OK(pv_safetensors_open(path, &st))) {
+        CHECK_OK(pv_safetensors_read_all(st, pv_safetensors_find(st, "d"), back));
+        CHECK_OK(pv_safetensors_read_all(st, pv_safetensors_find(st, "q"), bytes));
+        CHECK(!memcmp(back, f64, sizeof f64) && !memcmp(bytes, fours, sizeof fours));
+        CHECK(pv_safetensors_find(st, "one")->bytes == 1);
+    }
+    pv_safetensors_close(&st);
+
+    static const struct {
+        const char *dtype, *words;
+        const int64_t *dim;
+    } bad[] = {{"F65", "no dtype 'F65'", two}, {"F4", "whole bytes", three_of}, {"F4", "any.safetensors", wide}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        CHECK_OK(pv_st_writer_begin(path, &w));
+        pv_st_writer_declare_as(w, "t", bad[i].dtype, 1, bad[i].dim);
+        CHECK_STATUS(pv_st_writer_end(&w), PV_E_ARG);
+        CHECK_TEXT(bad[i].words);
+    }
+    CHECK(files(true) == 1);
+}
+
 static void limits(void)
 {
     char *text = malloc(17 << 20);
@@ -1089,6 +1130,7 @@ int main(int argc, char **argv)
     fields_replaced();
     whole_headers();
     unreadable_dtypes();
+    any_dtype();
     limits();
     bad_files();
     shards();

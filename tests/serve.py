@@ -145,9 +145,105 @@ def same_as_a_call():
     check("prev_total_ms" not in first["server_timing"], "no time before the first")
     check(list(second["server_timing"])[:2] == ["infer_ms", "prev_total_ms"], "time of the one before")
     check([r["server_timing"]["observation"] for r in replies] == list(range(1, n + 1)), "numbers of observations")
+    stages = ["queue", "decode", "transform", "observe", "vision", "prefix", "schedule", "denoise"]
+    for r in replies:
+        t = r["server_timing"]
+        check(all(t[f"{s}_ms"] >= 0 for s in stages), "the time of each stage")
+        check(t["age_ms"] >= t["queue_ms"] + t["infer_ms"], f"the age, since it came: {t}")
     check(server.metric("pivot_replies_total") == n + 1, "replies counted")
     check(server.metric('pivot_stage_seconds_count{stage="total"}') == n + 1, "times counted")
     server.stop()
+
+
+def tensors(path):
+    """A safetensors file: its words, its arrays."""
+    kinds = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
+    with open(path, "rb") as f:
+        raw = f.read()
+    n = struct.unpack("<Q", raw[:8])[0]
+    header, data = json.loads(raw[8:8 + n]), raw[8 + n:]
+    words = header.pop("__metadata__")
+    return words, {k: np.frombuffer(data[slice(*t["data_offsets"])], kinds[t["dtype"]]).reshape(t["shape"]) for k, t in header.items()}
+
+
+def replay(*arguments):
+    ended = subprocess.run([pivot, "replay", *arguments], capture_output=True, text=True, timeout=120)
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+def recordings():
+    """Every answered observation in a file, as it came; run again they give the same bytes."""
+    there, n = f"{folder.name}/recordings", 12
+    server = Server("--record", there, "--record-queue", "64", "--steps", "3", "--schedule", "cosine", "--seed", "40")
+    seen, replies = [libero(i, [(64, 48), (30, 40)][i % 2]) for i in range(n)], []
+    with server.connect() as ws:
+        ws.recv(timeout=20)
+        for i, o in enumerate(seen):
+            replies.append(unpack(ask(ws, pack({**o, "extra": {"number": i, "list": [1, 2.5]}}))))
+    refused(server, pack({"prompt": "x"}), "observation/")  # was not answered, is not recorded
+    deadline = time.monotonic() + 20
+    while server.metric("pivot_recordings_total") < n and time.monotonic() < deadline:
+        time.sleep(0.05)
+    check(server.metric("pivot_recordings_total") == n, "recordings counted")
+    check(all(server.metric(f'pivot_recordings_dropped_total{{reason="{r}"}}') == 0 for r in ("queue", "limit", "failed")), "none dropped")
+    held = sum(os.path.getsize(f"{there}/{f}") for f in os.listdir(there))
+    check(server.metric("pivot_recordings_bytes") == held, "bytes of the folder")
+    server.stop()
+    names = sorted(os.listdir(there))
+    check(len(names) == n and all(f.endswith(".safetensors") for f in names), f"one file for each: {names}")
+    for i, (name, o, reply) in enumerate(zip(names, seen, replies)):
+        words, arrays = tensors(f"{there}/{name}")
+        timing = reply["server_timing"]
+        check(np.array_equal(arrays["actions"], reply["actions"]), f"recording {i}: actions")
+        check(bytes(arrays["text.prompt"]).decode() == o["prompt"] and arrays["observation.extra/number"] == i, f"recording {i}: words")
+        check(all(np.array_equal(arrays[f"observation.{k}"], v) and arrays[f"observation.{k}"].dtype == v.dtype
+                  for k, v in o.items() if k != "prompt"), f"recording {i}: arrays as they came")
+        check((words["observation"], words["seed"], words["schedule"], words["robot_name"], arrays["timesteps"].size)
+              == (str(i + 1), str(40 + i), "cosine", "libero", 4),
+              f"recording {i}: {words}")
+        check(all(abs(float(words[f"ms.{s}"]) - timing[f"{s}_ms"]) <= 1e-5 * timing[f"{s}_ms"]
+                  for s in ("queue", "decode", "transform", "observe", "vision", "prefix", "schedule", "denoise")), "times")
+    code, said = replay(there)
+    check(code == 0 and said.count("bytes agree") == n and "differs" not in said, f"replay: {code} {said[:600]}")
+    one = f"{there}/{names[0]}"
+    code, said = replay(one, "--recipe", "bf16")
+    check(code == 3 and "no bound" in said and "recipe differs: f32, now bf16" in said and "plan differs" in said, f"bf16: {code} {said}")
+    code, said = replay(one, "--recipe", "bf16", "--bound", "0.1")
+    check(code == 0 and "within bounds: model_actions relative L2" in said, f"bf16 with a bound: {code} {said}")
+    code, said = replay(one, "--recipe", "bf16", "--bound", "0.1", "--bytes")
+    check(code == 3 and "OUT OF BOUNDS" in said, f"bytes: {code} {said}")
+    code, said = replay(one, "--zscore")
+    check(code == 3 and "stats differs" in said and "weights differs" not in said, f"another rule: {code} {said}")
+    code, said = replay(one, "--json", "--threads", "1")
+    check(code == 0 and json.loads(said)["same_bytes"] == 1, f"JSON: {code} {said}")
+    code, said = replay(one, "--robot", "aloha")
+    check(code == 1 and "14" in said, f"another robot: {code} {said}")
+    with open(f"{folder.name}/robot.json", "w") as robot:
+        robot.write(tensors(one)[0]["robot"].replace("LIBERO", "OTHER"))
+    code, said = replay(one, "--robot", f"{folder.name}/robot.json")
+    check(code == 0 and "robot differs" in said and "bytes agree" in said, f"the robot in other words: {code} {said}")
+    with open(one, "r+b") as f:  # another result than the one that came
+        n = struct.unpack("<Q", f.read(8))[0]
+        f.seek(8 + n + json.loads(f.read(n))["actions"]["data_offsets"][0])
+        f.write(struct.pack("<d", 123.0))
+    code, said = replay(there)
+    check(code == 3 and "11 with equal bytes" in said and "1 out of bounds" in said and "nothing that is known differs" in said, f"{code} {said}")
+    with open(f"{there}/cut.safetensors", "wb") as f:
+        f.write(open(one, "rb").read()[:1000])
+    code, said = replay(there)
+    check(code == 1 and "cut.safetensors" in said and "1 not run" in said, f"a file cut short: {code} {said}")
+    check(replay(f"{folder.name}/none")[0] == 1 and replay()[0] == 2, "no file")
+
+    small = f"{folder.name}/small"  # a folder that is full: replies come all the same
+    server = Server("--record", small, "--record-limit", "1", "--record-queue", "64")
+    with server.connect() as ws:
+        ws.recv(timeout=20)
+        replies = [unpack(ask(ws, pack(libero(i, (224, 224))))) for i in range(8)]
+    dropped = server.metric('pivot_recordings_dropped_total{reason="limit"}')
+    server.stop()
+    held = [os.path.getsize(f"{small}/{f}") for f in os.listdir(small)]
+    check(len(replies) == 8 and all("actions" in r for r in replies), "a full folder delays nobody")
+    check(len(held) == 3 and dropped == 5 and sum(held) <= 1 << 20, f"a full folder: {held}, {dropped} dropped")
 
 
 def pings_and_latest():
@@ -306,9 +402,11 @@ def command_line(server):
         pass
     for code, words, *options in [
         (2, "--robot", "--model", "synth:tiny"),
+        (2, "--schedule 'own': expected openpi", "--model", "synth:tiny", "--robot", "libero", "--schedule", "own"),
         (1, "nobody", "--model", "synth:tiny", "--robot", "nobody"),
         (1, "empty", "--model", "synth:tiny", "--robot", "libero", "--api-key-file", f"{folder.name}/empty"),
         (1, "robot 'droid' has actions of 8", "--model", "synth:tiny", "--robot", "droid"),
+        (1, "cannot be made", "--model", "synth:tiny", "--robot", "libero", "--record", f"{folder.name}/no/where"),
         (4, "cannot listen", "--model", "synth:tiny", "--robot", "libero", "--port", str(server.port)),
     ]:
         ended = subprocess.run([pivot, "serve", *options], capture_output=True, text=True, timeout=60)
@@ -317,6 +415,7 @@ def command_line(server):
 
 def main():
     same_as_a_call()
+    recordings()
     pings_and_latest()
     keys()
     server = Server("--max-message", "1")

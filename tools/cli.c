@@ -276,9 +276,11 @@ static void fill(table *t, const cli_command *cmd, cli_options *c, asked *a)
         {NULL},
     };
     const cli_option device[] = {
-        {"backend", "NAME", "what computes (default: cpu)", CLI_TEXT, &c->backend},
+        {"backend", "NAME", cmd->recorded ? "what computes (default: as recorded)" : "what computes (default: cpu)", CLI_TEXT, &c->backend},
         {"device", "X", "its device, by index, name or UUID (default: the first)", CLI_TEXT, &c->device},
-        {"recipe", "NAME", "which tensor has which dtype: f32 (default), bf16", CLI_TEXT, &c->recipe},
+        {"recipe", "NAME",
+         cmd->recorded ? "which tensor has which dtype: f32, bf16 (default: as recorded)"
+                       : "which tensor has which dtype: f32 (default), bf16", CLI_TEXT, &c->recipe},
         {"threads", "N", "CPU threads (default: one for each core this process may use)", CLI_INT,
          &c->threads, 1, 4096},
         {NULL},
@@ -371,7 +373,12 @@ static int take_operands(const cli_command *cmd, int argc, char **argv, cli_opti
     const char *none = NULL, **operand = cmd->operand              ? cmd->operand
                                          : cmd->groups & CLI_MODEL ? &c->model
                                                                    : &none;
-    for (int i = optind; i < argc; i++) {
+    for (int i = optind; cmd->operands && i < argc; i++) {
+        if (cmd->operands->n == CLI_LIST_MAX)
+            return cli_usage(c, "expected at most %d times %s", CLI_LIST_MAX, cmd->operand_name);
+        cmd->operands->item[cmd->operands->n++] = argv[i];
+    }
+    for (int i = optind; !cmd->operands && i < argc; i++) {
         if (operand == &none)
             return cli_usage(c, "unexpected argument '%s'", argv[i]);
         if (*operand)

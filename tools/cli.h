@@ -83,6 +83,8 @@ typedef struct cli_command {
     unsigned groups;
     const char *operand_name; /* "MODEL"; with CLI_MODEL and NULL here, an operand is the model */
     const char **operand;
+    cli_list *operands;        /* in place of `operand`: several */
+    bool recorded; /* backend and recipe, where they are not given, come from a recording */
     bool model_optional; /* else, with CLI_MODEL, a model must be given */
 } cli_command;
 

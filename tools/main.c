@@ -8,6 +8,7 @@
 #define COMMANDS(X)                                                                                          \
     X(run, "one inference: pictures, words and state in, an action chunk out")                               \
     X(serve, "a policy behind openpi's websocket protocol")                                                  \
+    X(replay, "recordings of `serve --record` run again, beside what came of them")                          \
     X(verify, "this implementation against a trace of openpi or another backend, tensor by tensor")          \
     X(bench, "time and memory of an inference, by stage and by op")                                          \
     X(inspect, "what a checkpoint holds, its graph, its plan, its memory")                                   \

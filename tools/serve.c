@@ -13,12 +13,13 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_KEY_BYTES = 1024 };
+enum { MAX_KEY_BYTES = 1024, RECORDINGS_MS = 300 /* for those that wait, at the end */ };
 
 typedef struct serve {
     cli_options common;
     const char *robot, *host, *key_file, *noise_file;
-    int port, max_message_mib, deadline_ms, delay_ms;
+    int port, max_message_mib, deadline_ms, delay_ms, record_mib, record_queue;
+    const char *record;
     char *key;
     pv_backend *backend;
     serve_worker worker;
@@ -41,11 +42,20 @@ static int parse(serve *s, int argc, char **argv)
         {"api-key-file", "FILE", "answer only who sends 'Authorization: Api-Key KEY', KEY as in FILE",
          CLI_TEXT, &s->key_file},
         {"steps", "N", "denoising steps (default: the model's)", CLI_INT, &s->worker.steps, 1, PV_MAX_STEPS},
+        {"schedule", "NAME",
+         "times of the steps: openpi (default), lerobot, linear, cosine, quadratic, sigmoid", CLI_TEXT,
+         &s->worker.schedule},
         {"seed", "N", "draw the noise of the first inference from N, then N + 1, ... (default: 0)", CLI_U64,
          &s->worker.seed},
         {"deadline-ms", "N", "a reply that is not there by then is an error (default: 60000)", CLI_INT,
          &s->deadline_ms, 1, 86400000},
         {"max-message", "MIB", "longest message (default: 64)", CLI_INT, &s->max_message_mib, 1, 128},
+        {"record", "FOLDER", "write each answered observation and its reply there, for `pivot replay`",
+         CLI_TEXT, &s->record},
+        {"record-limit", "MIB", "no more recordings when the folder holds so much (default: 1024)", CLI_INT,
+         &s->record_mib, 1, 1 << 30},
+        {"record-queue", "N", "most recordings that wait for the disk, others are dropped (default: 8)",
+         CLI_INT, &s->record_queue, 1, 64},
         {"noise", "FILE", "for tests: start every inference from tensor 'noise' of FILE.safetensors",
          CLI_TEXT, &s->noise_file},
         {"delay-ms", "N", "for tests: wait before every inference", CLI_INT, &s->delay_ms, 0, 60000},
@@ -69,6 +79,10 @@ static int parse(serve *s, int argc, char **argv)
         return code;
     if (!s->robot)
         return cli_usage(&s->common, "expected --robot NAME|FILE");
+    if (!pv_schedule_find(s->worker.schedule))
+        return cli_usage(&s->common,
+                         "--schedule '%s': expected openpi, lerobot, linear, cosine, quadratic or sigmoid",
+                         s->worker.schedule);
     if (!strcmp(s->host, "localhost"))
         s->host = "127.0.0.1";
     return CLI_GO;
@@ -115,6 +129,10 @@ static pv_status load(serve *s)
     if (!st)
         st = pv_session_create(w->model, s->backend, &params, &w->session);
     cli_progress_end(&bar);
+    pv_recorder_params recorder = {
+        .size = sizeof recorder, .limit_bytes = (uint64_t)s->record_mib << 20, .queue = s->record_queue};
+    if (!st && s->record)
+        st = pv_recorder_open(s->record, w->session, &recorder, &w->recorder);
     return st;
 }
 
@@ -215,7 +233,13 @@ static int work(serve *s)
            pv_backend_name(s->backend));
     fflush(stdout);
     serve_sockets_run(s->sockets);
-    if (serve_worker_busy(&s->worker)) { /* an inference cannot be broken off, and is not waited for */
+    bool busy = serve_worker_busy(&s->worker); /* an inference cannot be broken off, and is not waited for */
+    if (!busy)
+        serve_worker_stop(&s->worker);
+    bool slow = s->worker.recorder && pv_recorder_flush(s->worker.recorder, RECORDINGS_MS);
+    if (slow)
+        cli_warn(&s->common, "%s", pv_error_text());
+    if (busy || slow) {
         wait_no_more(s);
         fflush(NULL);
         _exit(CLI_OK);
@@ -225,13 +249,15 @@ static int work(serve *s)
 
 int serve_main(int argc, char **argv)
 {
-    serve s = {.host = "127.0.0.1", .port = 8000, .max_message_mib = 64, .deadline_ms = 60000};
+    serve s = {
+        .host = "127.0.0.1", .port = 8000, .max_message_mib = 64, .deadline_ms = 60000, .record_mib = 1024};
     int code = parse(&s, argc, argv);
     if (code == CLI_GO)
         code = work(&s);
     wait_no_more(&s);
     serve_worker_stop(&s.worker);
     serve_sockets_close(&s.sockets);
+    pv_recorder_close(&s.worker.recorder);
     pv_session_destroy(&s.worker.session);
     pv_robot_free(&s.worker.robot);
     pv_model_free(&s.worker.model);

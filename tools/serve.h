@@ -14,7 +14,7 @@
 #define SERVE_ERRORS(X)                                                                                      \
     X(message) X(observation) X(inference) X(deadline) X(too_large) X(text) X(unauthorized) X(refused)
 #define SERVE_STAGES(X)                                                                                      \
-    X(queue) X(decode) X(transform) X(observe) X(vision) X(prefix) X(denoise) X(encode) X(total)
+    X(queue) X(decode) X(transform) X(observe) X(vision) X(prefix) X(schedule) X(denoise) X(encode) X(total)
 
 typedef enum serve_error {
 #define X(name) SERVE_ERROR_##name,
@@ -34,8 +34,8 @@ void serve_count_error(serve_error kind);
 void serve_count_reply(const double ms[SERVE_STAGE_COUNT], int state_outside, bool truncated);
 void serve_count_superseded(void);
 void serve_count_clients(int change);
-/* Prometheus' text. Returns its length, less than `size`. */
-size_t serve_metrics(char *text, size_t size);
+/* Prometheus' text. Returns its length, less than `size`. recorder NULL: nothing is recorded. */
+size_t serve_metrics(pv_recorder *recorder, char *text, size_t size);
 
 /* ---- jobs ---- */
 
@@ -68,13 +68,19 @@ typedef struct serve_worker {
     pv_robot_info about;
     float *noise; /* [horizon][model_dim], for every inference; NULL: drawn, from `seed` on */
     uint64_t seed;
-    int steps; /* 0: the model's */
+    int steps;            /* 0: the model's */
+    const char *schedule; /* NULL: openpi's */
     double deadline_ms, delay_ms;
     float *actions; /* [horizon][info.action_dim] */
     double *model_f64, *robot_f64;
     size_t pre;               /* bytes in front of each reply */
     void (*wake)(void *user); /* called by the worker when a job is done */
     void *user;
+    pv_recorder *recorder; /* NULL: nothing is recorded */
+    wire_request request;  /* the message at work, read */
+    uint8_t *answered;     /* its bytes, when it was answered and is still to be recorded; else NULL */
+    uint64_t connection;   /* it came by */
+    double ms[SERVE_STAGE_COUNT];
 
     pthread_mutex_t lock; /* of what follows */
     pthread_cond_t change;
@@ -94,7 +100,7 @@ serve_job *serve_worker_done(serve_worker *w); /* one that is done, the oldest f
 serve_job *serve_worker_drop(serve_worker *w,
                              uint64_t connection); /* one that has not begun; 0: of any connection */
 bool serve_worker_busy(serve_worker *w);
-void serve_worker_stop(serve_worker *w); /* waits for the inference that runs */
+void serve_worker_stop(serve_worker *w); /* waits for the inference that runs; may be called again */
 
 /* ---- the sockets ---- */
 

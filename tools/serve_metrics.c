@@ -95,10 +95,27 @@ static void counter(writer *w, const char *name, const char *help, uint64_t valu
     say(w, "%s %llu\n", name, (unsigned long long)value);
 }
 
-size_t serve_metrics(char *text, size_t size)
+static void tell_recorder(writer *w, pv_recorder *recorder)
+{
+    pv_recorder_info r = {.size = sizeof r};
+    if (!recorder || pv_recorder_describe(recorder, &r))
+        return;
+    counter(w, "pivot_recordings_total", "Recordings written.", r.written);
+    head(w, "pivot_recordings_dropped_total", "counter",
+         "Answered observations that were not recorded: too many waited for the disk, folder full, or the "
+         "file failed.");
+    say(w, "pivot_recordings_dropped_total{reason=\"queue\"} %llu\n", (unsigned long long)r.dropped_queue);
+    say(w, "pivot_recordings_dropped_total{reason=\"limit\"} %llu\n", (unsigned long long)r.dropped_limit);
+    say(w, "pivot_recordings_dropped_total{reason=\"failed\"} %llu\n", (unsigned long long)r.dropped_failed);
+    head(w, "pivot_recordings_bytes", "gauge", "Of the folder of recordings.");
+    say(w, "pivot_recordings_bytes %llu\n", (unsigned long long)r.bytes);
+}
+
+size_t serve_metrics(pv_recorder *recorder, char *text, size_t size)
 {
     writer w = {text, size};
     *text = 0;
+    tell_recorder(&w, recorder);
     pthread_mutex_lock(&lock);
     counter(&w, "pivot_replies_total", "Observations answered with actions.", counts.replies);
     counter(&w, "pivot_superseded_total",

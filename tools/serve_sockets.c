@@ -328,7 +328,7 @@ static int answer(serve_sockets *s, client *c, struct lws *wsi, const char *path
         status = HTTP_STATUS_UNAUTHORIZED;
         c->n_page = (size_t)sprintf(text, "expected 'Authorization: Api-Key ...'\n");
     } else if (!strcmp(path, "/metrics")) {
-        c->n_page = serve_metrics(text, METRICS_BYTES);
+        c->n_page = serve_metrics(s->worker->recorder, text, METRICS_BYTES);
     } else {
         status = HTTP_STATUS_NOT_FOUND;
         c->n_page = (size_t)sprintf(text, "there are /healthz, /metrics, and websockets\n");

@@ -61,7 +61,7 @@ static void encode(const serve_worker *w, serve_job *job, const double ms[SERVE_
     wire_map(b, 1);
     add(b, "infer_ms", t->total_ms);
     wire_text(b, "server_timing");
-    wire_map(b, second ? 11 : 10);
+    wire_map(b, second ? 12 : 11);
     add(b, "infer_ms", infer_ms);
     if (second)
         add(b, "prev_total_ms", job->prev_total_ms);
@@ -74,6 +74,7 @@ static void encode(const serve_worker *w, serve_job *job, const double ms[SERVE_
     add(b, "observe_ms", ms[SERVE_STAGE_observe]);
     add(b, "vision_ms", ms[SERVE_STAGE_vision]);
     add(b, "prefix_ms", ms[SERVE_STAGE_prefix]);
+    add(b, "schedule_ms", ms[SERVE_STAGE_schedule]);
     add(b, "denoise_ms", ms[SERVE_STAGE_denoise]);
 }
 
@@ -83,10 +84,41 @@ static void pause_ms(double ms)
     nanosleep(&t, NULL);
 }
 
+/* After the reply was handed over: a copy in memory, which the recorder's thread writes to the disk. */
+static void record(serve_worker *w)
+{
+    static const char *const name[] = {
+#define X(name) #name,
+        SERVE_STAGES(X)
+#undef X
+    };
+    static const serve_stage stage[] = {SERVE_STAGE_queue, SERVE_STAGE_decode, SERVE_STAGE_transform,
+                                        SERVE_STAGE_encode, SERVE_STAGE_total};
+    enum { N = sizeof stage / sizeof *stage };
+    char source[40];
+    pv_stage_time times[N];
+    snprintf(source, sizeof source, "connection %llu", (unsigned long long)w->connection);
+    for (int i = 0; i < N; i++)
+        times[i] = (pv_stage_time){name[stage[i]], w->ms[stage[i]]};
+    pv_record whole = {.size = sizeof whole,
+                       .robot = w->robot,
+                       .fields = w->request.field,
+                       .n_fields = w->request.n_fields,
+                       .actions = w->robot_f64,
+                       .source = source,
+                       .times = times,
+                       .n_times = N};
+    if (pv_recorder_put(w->recorder, w->session, &whole))
+        fprintf(stderr, "pivot serve: %s\n", pv_error_text());
+    wire_request_free(&w->request);
+    pv_free(w->answered);
+    w->answered = NULL;
+}
+
 static void infer(serve_worker *w, serve_job *job)
 {
-    wire_request request;
-    double ms[SERVE_STAGE_COUNT] = {0}, start = pv_now_ms();
+    double *ms = w->ms, start = pv_now_ms();
+    memset(w->ms, 0, sizeof w->ms);
     ms[SERVE_STAGE_queue] = start - job->arrived_ms;
     if (ms[SERVE_STAGE_queue] > w->deadline_ms) {
         pv_fail(PV_E_UNAVAILABLE, "deadline: the observation waited %.0f ms, %.0f are allowed",
@@ -94,18 +126,20 @@ static void infer(serve_worker *w, serve_job *job)
         fail(job, SERVE_ERROR_deadline);
         return;
     }
-    pv_status st = wire_read(job->bytes, job->n, &request);
+    pv_status st = wire_read(job->bytes, job->n, &w->request);
     if (st) {
         fail(job, SERVE_ERROR_message);
         return;
     }
     double decoded = pv_now_ms();
-    st = pv_robot_observe(w->robot, request.field, request.n_fields, &w->frame);
-    wire_request_free(&request);
+    st = pv_robot_observe(w->robot, w->request.field, w->request.n_fields, &w->frame);
     if (st) {
         fail(job, SERVE_ERROR_observation);
         return;
     }
+    pv_observation observation = *pv_frame_observation(w->frame);
+    observation.id = job->number;
+    observation.seen_ms = job->arrived_ms;
     double seen = pv_now_ms();
     if (w->delay_ms > 0)
         pause_ms(w->delay_ms);
@@ -113,10 +147,11 @@ static void infer(serve_worker *w, serve_job *job)
                               .noise = w->noise,
                               .seed = w->seed++,
                               .steps = w->steps,
+                              .schedule = w->schedule,
                               .allow_truncation = true,
                               .actions_f64 = w->model_f64};
     pv_timing t = {.size = sizeof t};
-    st = pv_session_infer(w->session, pv_frame_observation(w->frame), &params, w->actions);
+    st = pv_session_infer(w->session, &observation, &params, w->actions);
     bool refused = st == PV_E_ARG || st == PV_E_SHAPE;
     if (!st)
         st = pv_session_timing(w->session, &t);
@@ -140,6 +175,7 @@ static void infer(serve_worker *w, serve_job *job)
     ms[SERVE_STAGE_observe] = t.observe_ms;
     ms[SERVE_STAGE_vision] = t.vision_ms;
     ms[SERVE_STAGE_prefix] = t.prefix_ms;
+    ms[SERVE_STAGE_schedule] = t.schedule_ms;
     ms[SERVE_STAGE_denoise] = t.denoise_ms;
     encode(w, job, ms, &t, acted - decoded);
     if (wire_ok(&job->reply)) {
@@ -150,6 +186,11 @@ static void infer(serve_worker *w, serve_job *job)
     ms[SERVE_STAGE_encode] = end - acted;
     ms[SERVE_STAGE_total] = end - job->arrived_ms;
     serve_count_reply(ms, t.state_outside, t.truncated);
+    if (w->recorder) { /* the job will be the other thread's, its message stays here */
+        w->answered = job->bytes;
+        job->bytes = NULL;
+        w->connection = job->connection;
+    }
 }
 
 /* ---- the queue ---- */
@@ -168,6 +209,8 @@ static void *work(void *arg)
         w->busy = true;
         pthread_mutex_unlock(&w->lock);
         infer(w, job);
+        if (!w->answered)
+            wire_request_free(&w->request);
         job->next = NULL;
         pthread_mutex_lock(&w->lock);
         serve_job **end = &w->done;
@@ -177,6 +220,8 @@ static void *work(void *arg)
         w->busy = false;
         pthread_mutex_unlock(&w->lock);
         w->wake(w->user);
+        if (w->answered)
+            record(w);
         pthread_mutex_lock(&w->lock);
     }
     pthread_mutex_unlock(&w->lock);
@@ -296,5 +341,7 @@ void serve_worker_stop(serve_worker *w)
     pv_free(w->actions);
     pv_free(w->model_f64);
     pv_free(w->robot_f64);
+    w->actions = NULL;
+    w->model_f64 = w->robot_f64 = NULL;
     pv_frame_free(&w->frame);
 }

@@ -50,6 +50,14 @@ static const struct {
 };
 #define N_TYPES (sizeof types / sizeof types[0])
 
+int pv_safetensors_bits(const char *dtype_name)
+{
+    for (size_t i = 0; i < N_TYPES; i++)
+        if (!strcmp(types[i].name, dtype_name))
+            return types[i].bits;
+    return 0;
+}
+
 typedef struct pair { /* of __metadata__ */
     struct pair *next;
     const char *key, *value;
@@ -545,6 +553,17 @@ const char *pv_safetensors_path(const pv_safetensors *st, int i)
     return i >= 0 && i < st->n_shards ? st->shard[i].path : NULL;
 }
 
+static pv_status read_bytes(const shard *s, const pv_st_tensor *t, uint64_t at, uint64_t bytes, void *dst)
+{
+    if (s->fd < 0)
+        return pv_fail(PV_E_ARG, "%s: " NAME ": only the header was parsed, there is no data", s->path,
+                       t->name);
+    if (bytes > SIZE_MAX)
+        return pv_fail(PV_E_ARG, "%s: " NAME ": %llu bytes do not fit into memory", s->path, t->name,
+                       (ull)bytes);
+    return pv_fail_in(pv_file_pread(s->fd, s->path, t->offset + at, dst, (size_t)bytes), NAME, t->name);
+}
+
 pv_status pv_safetensors_read(const pv_safetensors *st, const pv_st_tensor *t, int64_t first, int64_t n,
                               void *dst)
 {
@@ -555,13 +574,11 @@ pv_status pv_safetensors_read(const pv_safetensors *st, const pv_st_tensor *t, i
     if (first < 0 || n < 0 || first > t->n_elements || n > t->n_elements - first)
         return pv_fail(PV_E_ARG, "%s: " NAME " has %lld elements: %lld from %lld cannot be read", s->path,
                        t->name, (long long)t->n_elements, (long long)n, (long long)first);
-    if (s->fd < 0)
-        return pv_fail(PV_E_ARG, "%s: " NAME ": only the header was parsed, there is no data", s->path,
-                       t->name);
-    const uint64_t width = pv_dtype_bytes(t->dtype, 1), bytes = (uint64_t)n * width;
-    if (bytes > SIZE_MAX)
-        return pv_fail(PV_E_ARG, "%s: " NAME ": %lld elements do not fit into memory", s->path, t->name,
-                       (long long)n);
-    return pv_fail_in(pv_file_pread(s->fd, s->path, t->offset + (uint64_t)first * width, dst, (size_t)bytes),
-                      NAME, t->name);
+    const uint64_t width = pv_dtype_bytes(t->dtype, 1);
+    return read_bytes(s, t, (uint64_t)first * width, (uint64_t)n * width, dst);
+}
+
+pv_status pv_safetensors_read_all(const pv_safetensors *st, const pv_st_tensor *t, void *dst)
+{
+    return read_bytes(&st->shard[t->shard], t, 0, t->bytes, dst);
 }

@@ -39,6 +39,9 @@ const char *pv_safetensors_path(const pv_safetensors *st, int shard);
 
 /* Raw bytes of elements [first, first + n) of `t` into dst. Any number of threads at a time. */
 pv_status pv_safetensors_read(const pv_safetensors *st, const pv_st_tensor *t, int64_t first, int64_t n, void *dst);
+/* All t->bytes of `t`, whatever its dtype. */
+pv_status pv_safetensors_read_all(const pv_safetensors *st, const pv_st_tensor *t, void *dst);
+int pv_safetensors_bits(const char *dtype_name); /* of an element, as files spell it ("F64"); 0: no such dtype */
 
 /* Parses a header alone (for tests and fuzzing): `file_bytes` is the size the whole file would have. */
 pv_status pv_safetensors_parse(const char *header, size_t n, uint64_t file_bytes, const char *where, pv_safetensors **out);
@@ -50,6 +53,8 @@ typedef struct pv_st_writer pv_st_writer;
 pv_status pv_st_writer_begin(const char *path, pv_st_writer **out);
 pv_status pv_st_writer_metadata(pv_st_writer *w, const char *key, const char *value);
 pv_status pv_st_writer_declare(pv_st_writer *w, const char *name, pv_dtype dtype, int n_dims, const int64_t *dim);
+/* As above for any dtype that files have, by their spelling; elements of less than a byte must fill whole ones. */
+pv_status pv_st_writer_declare_as(pv_st_writer *w, const char *name, const char *dtype_name, int n_dims, const int64_t *dim);
 pv_status pv_st_writer_data(pv_st_writer *w, const void *bytes, size_t n);
 pv_status pv_st_writer_end(pv_st_writer **w);
 void pv_st_writer_abort(pv_st_writer **w);

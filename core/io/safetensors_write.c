@@ -145,26 +145,38 @@ pv_status pv_st_writer_declare(pv_st_writer *w, const char *name, pv_dtype dtype
                                const int64_t *dim)
 {
     pv_status st = may_declare(w, name);
-    if (st)
-        return st;
-    const char *path = w->file.path, *type = spelling(dtype);
-    if (!type)
+    const char *type = spelling(dtype);
+    if (!st && !type)
         return fail(w, pv_fail(PV_E_ARG,
                                "%s: tensor '%.200s': %s cannot be written, only f32, bf16, f16, i32, u8",
-                               path, name, pv_dtype_name(dtype)));
+                               w->file.path, name, pv_dtype_name(dtype)));
+    return st ? st : pv_st_writer_declare_as(w, name, type, n_dims, dim);
+}
+
+pv_status pv_st_writer_declare_as(pv_st_writer *w, const char *name, const char *type, int n_dims,
+                                  const int64_t *dim)
+{
+    pv_status st = may_declare(w, name);
+    if (st)
+        return st;
+    const char *path = w->file.path;
+    uint64_t bits = (uint64_t)pv_safetensors_bits(type), elements = 1;
+    if (!bits)
+        return fail(w, pv_fail(PV_E_ARG, "%s: tensor '%.200s': files have no dtype '%s'", path, name, type));
     if (n_dims < 0 || n_dims > PV_ST_MAX_DIMS)
         return fail(w, pv_fail(PV_E_ARG, "%s: tensor '%.200s': %d dims, expected 0..%d", path, name, n_dims,
                                PV_ST_MAX_DIMS));
-    uint64_t bytes = pv_dtype_bytes(dtype, 1);
     for (int i = 0; i < n_dims; i++) {
         if (dim[i] < 0)
             return fail(w,
                         pv_fail(PV_E_ARG, "%s: tensor '%.200s': dim %d is %" PRId64, path, name, i, dim[i]));
-        if (dim[i] && bytes > (((uint64_t)1 << 53) - w->declared) / (uint64_t)dim[i])
+        if (dim[i] && elements * bits / 8 > (((uint64_t)1 << 53) - w->declared) / (uint64_t)dim[i])
             return fail(w,
                         pv_fail(PV_E_ARG, "%s: tensor '%.200s': the data would pass 2^53 bytes", path, name));
-        bytes *= (uint64_t)dim[i];
+        elements *= (uint64_t)dim[i];
     }
+    const uint64_t bytes =
+        elements * bits / 8; /* what does not fill bytes is refused when the header is read back */
     st = add(&w->header, "%s", w->header.n ? "," : "");
     if (!st)
         st = add_string(&w->header, name);

@@ -279,7 +279,8 @@ pv_status pv_model_load(const char *path, const pv_model_params *params, pv_mode
         return PV_E_MEMORY;
     const char *folder = !synthetic && is_folder(path) ? path : NULL;
     char *file = NULL;
-    st = folder ? weights_file(folder, &file) : PV_OK;
+    m->path = pv_strdup(path);
+    st = !m->path ? PV_E_MEMORY : folder ? weights_file(folder, &file) : PV_OK;
     if (!st)
         st = configure(m, path, folder, &p);
     if (!st)
@@ -304,6 +305,7 @@ void pv_model_free(pv_model **model)
     pv_checkpoint_close(&m->checkpoint);
     pv_tokenizer_free(&m->tokenizer);
     pv_stats_free(&m->stats);
+    pv_free(m->path);
     pv_free(m->stats_path);
     pv_free(m->tokenizer_path);
     pv_free(m->embedding);

@@ -20,6 +20,7 @@ struct pv_model {
     pv_stats *stats;            /* NULL: model units */
     pv_norm_rule rule;
     uint64_t parameters;
+    char *path;                 /* as it was asked for */
     char *stats_path, *tokenizer_path; /* what was read, for reports; NULL: embedded or none */
     void *embedding;            /* [vocab, width] as stored; guarded by pv_model_embedding */
     pv_dtype embedding_dtype;
@@ -30,6 +31,12 @@ pv_status pv_model_embedding(pv_model *m, pv_progress_fn progress, void *user);
 
 /* Rows of the table as stored: ids[n] -> dst [n][width]. PV_E_ARG for an id outside the vocabulary. */
 pv_status pv_model_embed(const pv_model *m, const int32_t *ids, int n, void *dst);
+
+/* Of all weights (a sample of each tensor), and of the statistics (0: there are none). Reads some hundred KB of the file. */
+typedef struct pv_identity {
+    uint64_t weights, stats;
+} pv_identity;
+pv_status pv_model_identity(const pv_model *m, pv_identity *out);
 
 /* The graph for one shape, with the dtypes in which the weights are stored. */
 pv_status pv_model_build(const pv_model *m, const pv_pi05_shape *shape, pv_graph **out);

@@ -33,6 +33,9 @@ typedef struct pv_plan {
 pv_status pv_plan_create(pv_backend *be, pv_graph **g, const pv_plan_params *params, pv_plan **out);
 void pv_plan_destroy(pv_plan **plan);
 
+/* Of what it computes: plans of equal hash do the same operations on the same shapes and dtypes. PV_E_MEMORY. */
+pv_status pv_plan_hash(const pv_plan *plan, uint64_t *hash);
+
 /* Whether the device has room for the plan and what it needs beyond `weights`; PV_E_MEMORY: no, with needed, free and the
  * largest parts. For asking before gigabytes are loaded; the backend may not know (PV_OK). */
 pv_status pv_plan_room(const pv_plan *plan, const pv_weights *weights);

@@ -77,9 +77,11 @@ static const pv_field *find(fields all, const char *key)
     return NULL;
 }
 
-/* Each field's own promises, before anything is looked for. */
-static pv_status check_fields(fields all)
+pv_status pv_check_fields(const pv_field *field, int n_fields)
 {
+    const fields all = {field, n_fields};
+    if (n_fields > MAX_FIELDS)
+        return pv_fail(PV_E_ARG, "observation: expected at most %d fields, came %d", MAX_FIELDS, n_fields);
     for (int i = 0; i < all.n; i++) {
         const pv_field *f = &all.field[i];
         if (!f->key || (unsigned)f->type >= PV_FIELD_TYPE_COUNT || f->n_dims < 0 || f->n_dims > 4 ||
@@ -253,15 +255,13 @@ pv_status pv_robot_observe(const pv_robot *b, const pv_field *field, int n_field
 {
     if (!b || !frame || n_fields < 0 || (n_fields && !field))
         return pv_fail(PV_E_ARG, "pv_robot_observe: robot, fields and frame must be given");
-    if (n_fields > MAX_FIELDS)
-        return pv_fail(PV_E_ARG, "observation: expected at most %d fields, came %d", MAX_FIELDS, n_fields);
     pv_frame *to = *frame ? *frame : pv_alloc_zero(sizeof *to);
     if (!to)
         return PV_E_MEMORY;
     to->robot = NULL;
     to->observation = (pv_observation){.size = sizeof to->observation};
     fields all = {field, n_fields};
-    pv_status st = check_fields(all);
+    pv_status st = pv_check_fields(field, n_fields);
     if (!st)
         st = check_closed(b, all);
     if (!st)

@@ -24,6 +24,9 @@ pv_status pv_block_need(pv_block *b, size_t bytes);
 /* One picture as RGB u8 into `to`: *width and *height of it. */
 pv_status pv_read_picture(const pv_robot_camera *camera, const pv_field *f, pv_block *to, int *width, int *height);
 
+/* Each field's own promises: a key that came once, a type, dims, data. PV_E_ARG, PV_E_SHAPE. */
+pv_status pv_check_fields(const pv_field *field, int n);
+
 const char *pv_field_type_name(pv_field_type type);
 void pv_field_shape(const pv_field *f, char out[96]); /* "f32 [3, 224, 224]" */
 

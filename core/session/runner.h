@@ -28,6 +28,7 @@ typedef struct pv_runner {
     int32_t *positions;     /* [max(prefix, horizon)] */
     float *filled_t, *filled_dt; /* the schedule that the tables hold, [steps] */
     int n_filled;
+    uint64_t hash;               /* of the plan; 0: nobody has asked */
 } pv_runner;
 
 /* Plans first (nothing of the device is touched: runner->plan tells the memory), then pv_runner_start allocates, takes

@@ -42,11 +42,22 @@ const char *pv_schedule_list(int i)
     return i >= 0 && i < N_SCHEDULES ? schedules[i].name : NULL;
 }
 
-pv_status pv_schedule_times(const char *name, int steps, float *times, float *dt)
+static int find(const char *name)
 {
     int k = 0;
     while (k < N_SCHEDULES && strcmp(schedules[k].name, name ? name : "openpi"))
         k++;
+    return k;
+}
+
+const char *pv_schedule_find(const char *name)
+{
+    return pv_schedule_list(find(name));
+}
+
+pv_status pv_schedule_times(const char *name, int steps, float *times, float *dt)
+{
+    int k = find(name);
     if (k == N_SCHEDULES)
         return pv_fail(PV_E_ARG, "schedule '%s': expected openpi, lerobot, linear, cosine, quadratic or sigmoid", name);
     if (steps < 1 || steps > PV_MAX_STEPS)

@@ -12,6 +12,7 @@
 #define PV_MAX_STEPS 100000
 
 const char *pv_schedule_list(int i); /* names; NULL behind the last */
+const char *pv_schedule_find(const char *name); /* the same name (NULL: that of openpi) as it stands in the list; NULL: unknown */
 
 /* times[steps + 1] and the step widths dt[steps] of a named schedule (NULL: openpi). dt is times[k + 1] - times[k] in
  * float32, but for openpi and lerobot float32(-1/S), as they use. PV_E_ARG: unknown name, steps not 1..PV_MAX_STEPS. */

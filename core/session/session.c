@@ -78,9 +78,13 @@ struct pv_session {
     pv_runner *runner[PV_MAX_CAMERAS + 1][PROMPT_SIZES]; /* by views and size of prompt */
     int steps_cap;                                       /* of `times` and `dt` */
     float *times, *dt;
+    const char *schedule; /* whose times they are, where they have a name */
     float *noise, *actions;                              /* [horizon][action_dim] */
     double *robot;
     pv_timing timing;
+    uint64_t n_observations; /* inferences asked for */
+    pv_runner *last;         /* that of the last inference; NULL: it failed, or there was none */
+    pv_infer_params asked;   /* of the last inference; its pointers are stale, but for `noise` and `timesteps` being NULL */
 };
 
 /* A quarter, a half and all of max_tokens, rounded up to 16: a longer prompt within one of them needs no new plan. */
@@ -232,8 +236,10 @@ static pv_status set_schedule(pv_session *s, const pv_infer_params *p, int *step
         s->dt = dt;
         s->steps_cap = *steps;
     }
-    if (!p->timesteps)
+    if (!p->timesteps) {
+        s->schedule = pv_schedule_find(p->schedule);
         return pv_schedule_times(p->schedule, *steps, s->times, s->dt);
+    }
     memcpy(s->times, p->timesteps, sizeof *s->times * (size_t)(*steps + 1));
     return pv_schedule_custom(s->times, *steps, s->dt);
 }
@@ -302,6 +308,8 @@ pv_status pv_session_infer(pv_session *s, const pv_observation *observation, con
         return st;
 
     double start = pv_now_ms(), observed = 0;
+    s->n_observations++;
+    s->last = NULL;
     pv_run_timing run = {0};
     pv_runner *r = NULL;
     int steps = 0;
@@ -336,7 +344,11 @@ pv_status pv_session_infer(pv_session *s, const pv_observation *observation, con
         .steps = steps,
         .truncated = s->observer->truncated,
         .state_outside = s->observer->state_outside,
+        .observation = obs.id ? obs.id : s->n_observations,
+        .age_ms = pv_now_ms() - (obs.seen_ms > 0 ? obs.seen_ms : start),
     };
+    s->last = r;
+    s->asked = p;
     return PV_OK;
 }
 
@@ -368,6 +380,45 @@ pv_status pv_session_memory(const pv_session *s, pv_memory_info *out)
             info.const_bytes += r->plan->program.bytes[PV_CONST];
         }
     return pv_give_info("pv_session_memory", out, &info, sizeof info);
+}
+
+void pv_session_parts(const pv_session *s, const pv_model **model, const pv_backend **backend)
+{
+    *model = s->model;
+    *backend = s->backend;
+}
+
+pv_status pv_session_last(pv_session *s, pv_inference *out)
+{
+    const pv_config *c = &s->model->config;
+    pv_runner *r = s->last;
+    if (!r)
+        return pv_fail(PV_E_ARG, "session: its last inference failed, or there was none");
+    pv_status st = r->hash ? PV_OK : pv_plan_hash(r->plan, &r->hash);
+    *out = (pv_inference){
+        .model = s->model,
+        .backend = s->backend,
+        .recipe = s->recipe->name,
+        .rope_bf16 = s->params.rope_bf16,
+        .allow_truncation = s->asked.allow_truncation,
+        .max_steps = s->params.max_steps,
+        .noise = s->noise,
+        .drawn = !s->asked.noise,
+        .seed = s->asked.seed,
+        .schedule = s->asked.timesteps ? NULL : s->schedule,
+        .steps = s->timing.steps,
+        .times = s->times,
+        .tokens = s->observer->ids,
+        .n_tokens = s->observer->n_ids,
+        .model_actions = s->actions,
+        .actions = s->robot,
+        .horizon = c->horizon,
+        .model_dim = c->action_dim,
+        .action_dim = s->model->stats ? s->model->stats->actions.dim : c->action_dim,
+        .plan = r->hash,
+        .timing = s->timing,
+    };
+    return st;
 }
 
 pv_runner *pv_session_runner(pv_session *s, int views, int tokens)

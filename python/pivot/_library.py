@@ -129,6 +129,8 @@ class pv_observation(Sized):
         ("n_tokens", c_int),
         ("state", POINTER(c_double)),
         ("n_state", c_int),
+        ("id", c_uint64),
+        ("seen_ms", c_double),
     ]
 
 
@@ -192,6 +194,8 @@ class pv_timing(Sized):
         ("truncated", c_bool),
         ("state_outside", c_int),
         ("run_ms", c_double),
+        ("observation", c_uint64),
+        ("age_ms", c_double),
     ]
 
 
@@ -205,6 +209,48 @@ class pv_memory_info(Sized):
         ("io_bytes", c_uint64),
         ("const_bytes", c_uint64),
         ("plans", c_int),
+    ]
+
+
+class pv_recorder_params(Sized):
+    _fields_ = [
+        ("size", c_size_t),
+        ("limit_bytes", c_uint64),
+        ("queue", c_int),
+    ]
+
+
+class pv_stage_time(ctypes.Structure):
+    _fields_ = [
+        ("name", c_char_p),
+        ("ms", c_double),
+    ]
+
+
+class pv_record(Sized):
+    _fields_ = [
+        ("size", c_size_t),
+        ("robot", c_void_p),
+        ("fields", POINTER(pv_field)),
+        ("n_fields", c_int),
+        ("actions", POINTER(c_double)),
+        ("observation", POINTER(pv_observation)),
+        ("source", c_char_p),
+        ("times", POINTER(pv_stage_time)),
+        ("n_times", c_int),
+    ]
+
+
+class pv_recorder_info(Sized):
+    _fields_ = [
+        ("size", c_size_t),
+        ("written", c_uint64),
+        ("dropped_queue", c_uint64),
+        ("dropped_limit", c_uint64),
+        ("dropped_failed", c_uint64),
+        ("bytes", c_uint64),
+        ("waiting", c_int),
+        ("error", c_char * 256),
     ]
 
 
@@ -238,6 +284,11 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "pv_session_infer": (STATUS, [HANDLE, POINTER(pv_observation), POINTER(pv_infer_params), POINTER(c_float)]),
     "pv_session_timing": (STATUS, [HANDLE, POINTER(pv_timing)]),
     "pv_session_memory": (STATUS, [HANDLE, POINTER(pv_memory_info)]),
+    "pv_recorder_open": (STATUS, [c_char_p, HANDLE, POINTER(pv_recorder_params), POINTER(HANDLE)]),
+    "pv_recorder_close": (None, [POINTER(HANDLE)]),
+    "pv_recorder_flush": (STATUS, [HANDLE, c_double]),
+    "pv_recorder_put": (STATUS, [HANDLE, HANDLE, POINTER(pv_record)]),
+    "pv_recorder_describe": (STATUS, [HANDLE, POINTER(pv_recorder_info)]),
 }
 
 

@@ -11,6 +11,7 @@ Processes: a policy belongs to the process that made it. After os.fork the child
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import os
 import threading
@@ -26,8 +27,8 @@ from numpy.typing import NDArray
 
 from . import _library as c
 from . import arrays, device as devices
-from .device import Device
-from .errors import ArgumentError, ShapeError
+from .device import Device, log
+from .errors import ArgumentError, Error, ShapeError, UnavailableError
 from .robot import Robot, RobotInfo
 
 Progress = Callable[[str, int, int], None]
@@ -61,6 +62,7 @@ class _Loaded:
         self.backend = backend
         self.model = c.HANDLE()
         self.robot: Robot | None = None
+        self.recorder = c.HANDLE()
         self.users = 1
         self.lock = threading.Lock()
 
@@ -74,6 +76,7 @@ class _Loaded:
             self.users -= 1
             if self.users:
                 return
+        c.lib.pv_recorder_close(byref(self.recorder))  # when all is written
         if self.robot:
             self.robot.free()
         c.lib.pv_model_free(byref(self.model))
@@ -165,6 +168,8 @@ class Policy:
         steps: int | None = None,
         schedule: str | None = None,
         timesteps: object = None,
+        id: int | None = None,
+        seen_at: float | None = None,
     ) -> dict[str, Any]:
         """Runs the policy once; blocks until the actions are there.
 
@@ -184,6 +189,11 @@ class Policy:
             draws the noise, when none is given. Without either, the policy's n-th such inference draws from its own seed + n.
         steps, schedule, timesteps
             of the denoising, in place of those of `load`. timesteps: [steps + 1] from 1 (noise) down to 0 (actions)
+        id
+            number of the observation, above 0, which comes back in "timing"; else the policy counts its calls, from 1
+        seen_at
+            when the observation was seen, in seconds of time.monotonic(): its age in "timing" counts from there; else from
+            the call
 
         Returns {"actions": [horizon, action_dim], "policy_timing": {"infer_ms"}, "timing": {...}}. Actions are the robot's
         own, float64; without a robot float64 in the units of the statistics; without statistics either, float32 in model
@@ -221,31 +231,47 @@ class Policy:
             actions_f64=arrays.f64(exact),
         )
         timing = c.pv_timing()
-        seen, alive = robot.fields(observation) if robot else _plain(observation)
+        number = 0 if id is None else c.whole_number("id", id, 2**64 - 1)
+        since = time.monotonic() if seen_at is None else float(seen_at)
+        fields, alive = robot.fields(observation) if robot else _no_fields()
+        seen, arrays_of = (c.pv_observation(), ()) if robot else _plain(observation)
         with self._lock:
             self._must_be_usable()
             draws = noise is None and seed is None
             params.seed = self._seed(seed)
             begun = time.perf_counter()
             if robot:
-                c.check(c.lib.pv_robot_observe(robot.handle, seen, len(seen), byref(self._frame)))
-                seen = c.lib.pv_frame_observation(self._frame)
-            else:
-                seen = byref(seen)
+                c.check(c.lib.pv_robot_observe(robot.handle, fields, len(fields), byref(self._frame)))
+                ctypes.pointer(seen)[0] = c.lib.pv_frame_observation(self._frame).contents  # a copy
+            seen.id, seen.seen_ms = number, since * 1e3
             ready = time.perf_counter()
-            c.check(c.lib.pv_session_infer(self._session, seen, byref(params), arrays.f32(actions)))
+            c.check(c.lib.pv_session_infer(self._session, byref(seen), byref(params), arrays.f32(actions)))
             c.check(c.lib.pv_session_timing(self._session, byref(timing)))
             done = time.perf_counter()
             if robot:
                 exact = robot.act(self._loaded.model, self._frame, exact)
             self._count += draws
+            if self._loaded.recorder:
+                self._record(seen, fields, exact)
         robot_ms = (ready - begun + time.perf_counter() - done) * 1e3
-        del alive  # until here
+        del alive, arrays_of  # until here
         return {
             "actions": exact if robot or info.has_stats else actions,
             "policy_timing": {"infer_ms": timing.total_ms},
             "timing": {**timing.as_dict(), **({"robot_ms": robot_ms} if robot else {})},
         }
+
+    def _record(self, seen: c.pv_observation, fields: Any, actions: NDArray[np.float64]) -> None:
+        record, robot = c.pv_record(source=b"Python"), self._loaded.robot
+        if robot:
+            record.robot, record.fields, record.n_fields = robot.handle, fields, len(fields)
+            record.actions = arrays.f64(actions)
+        else:
+            record.observation = ctypes.pointer(seen)
+        try:
+            c.check(c.lib.pv_recorder_put(self._loaded.recorder, self._session, byref(record)))
+        except Error as wrong:  # no reason to withhold the actions
+            log.warning("not recorded: %s", wrong)
 
     def reset(self) -> None:
         """Begins anew: the next inference without noise or seed draws the noise that the policy's first one drew."""
@@ -280,6 +306,20 @@ class Policy:
             self._must_be_usable()
             c.check(c.lib.pv_session_memory(self._session, byref(info)))
         return info.as_dict()
+
+    def recordings(self, wait: float = 0.0) -> dict[str, Any] | None:
+        """Of `load(..., record=)`, twins included: how many were written and dropped, and why, bytes of the folder, how many wait
+        for the disk, the last error. Waits so many seconds for those that wait. None: nothing is recorded."""
+        recorder, info = self._loaded.recorder, c.pv_recorder_info()
+        self._must_be_usable()
+        if not recorder:
+            return None
+        try:
+            c.check(c.lib.pv_recorder_flush(recorder, float(wait) * 1e3))
+        except UnavailableError:
+            pass  # `waiting` says how many
+        c.check(c.lib.pv_recorder_describe(recorder, byref(info)))
+        return {**info.as_dict(), "error": info.error.decode("utf-8", "replace")}
 
     # ---- life ----
 
@@ -326,6 +366,10 @@ class Policy:
         if given is not None:
             return c.whole_number("seed", given, 2**64 - 1)
         return (self._options.seed + self._count) % 2**64
+
+
+def _no_fields() -> tuple[Any, list[object]]:
+    return (c.pv_field * 0)(), []
 
 
 def _plain(observation: Mapping[str, Any]) -> tuple[Any, Sequence[object]]:
@@ -379,6 +423,8 @@ def load(
     discrete_state: bool | None = None,
     zscore: bool | None = None,
     rope_bf16: bool = False,
+    record: Path | None = None,
+    record_limit: int = 0,
 ) -> Policy:
     """Loads a checkpoint onto a device.
 
@@ -409,6 +455,9 @@ def load(
         what the folder lacks or says wrongly; None and 0: as the folder says
     rope_bf16
         round RoPE's frequencies to bfloat16, as openpi's bfloat16 serving does
+    record, record_limit
+        a folder: every inference that succeeds is written there, for `pivot replay` (docs/recordings.md), by another thread;
+        what the disk is too slow for is dropped and counted, see `recordings`. At most so many bytes in the folder; 0: 1 GiB
     """
     options = _Options(
         recipe=c.text("recipe", recipe),
@@ -429,6 +478,8 @@ def load(
         zscore=_switch(zscore),
     )
     name = c.path("path", path)
+    folder = c.path("record", record)
+    recorder = c.pv_recorder_params(limit_bytes=c.whole_number("record_limit", record_limit, 2**64 - 1))
     loaded = _Loaded(devices.open_device(backend, device, threads, sms, cache))
     try:
         if robot is not None:
@@ -436,7 +487,14 @@ def load(
         c.check(c.lib.pv_model_load(name, byref(params), byref(loaded.model)))
         if loaded.robot:
             _must_fit(loaded.robot.info, loaded.describe())
-        return Policy(loaded, options, progress)
+        policy = Policy(loaded, options, progress)
+        if folder is not None:
+            try:
+                c.check(c.lib.pv_recorder_open(folder, policy._session, byref(recorder), byref(loaded.recorder)))
+            except BaseException:
+                policy.close()
+                raise
+        return policy
     finally:
         loaded.drop()
 

@@ -16,9 +16,10 @@ from pivot import _library as c
 from pivot import errors
 
 HEADER = SOURCE / "include" / "pivot.h"
-# Structs and functions that Python has no use for: the log stays on stderr, memory comes from the C library.
+# Structs and functions that Python has no use for: the log stays on stderr, memory comes from the C library, the clock is
+# time.monotonic().
 NO_STRUCTS = {"pv_allocator"}
-NO_FUNCTIONS = {"pv_set_log", "pv_set_allocator", "pv_backend_name", "pv_status_text"}
+NO_FUNCTIONS = {"pv_clock_ms", "pv_set_log", "pv_set_allocator", "pv_backend_name", "pv_status_text"}
 
 compiler = shlex.split(os.environ.get("CC", "cc"))
 pytestmark = pytest.mark.skipif(not shutil.which(compiler[0]), reason="no C compiler")
@@ -110,6 +111,7 @@ def ctype_of(declared: str) -> object:
         "int": ctypes.c_int,
         "int *": ctypes.POINTER(ctypes.c_int),
         "float *": ctypes.POINTER(ctypes.c_float),
+        "double": ctypes.c_double,
         "double *": ctypes.POINTER(ctypes.c_double),
         "uint32_t": ctypes.c_uint32,
         "uint64_t": ctypes.c_uint64,

@@ -3,6 +3,7 @@
 import json
 import struct
 import subprocess
+import time
 import zlib
 
 import numpy as np
@@ -167,6 +168,10 @@ def test_answer(policy):
     assert timing["steps"] == 3 and timing["prompt_tokens"] == 4 and timing["truncated"] is False
     assert timing["total_ms"] > 0 and result["policy_timing"] == {"infer_ms": timing["total_ms"]}
     assert policy.infer(observation())["timing"]["steps"] == 10
+    assert policy.infer(observation())["timing"]["observation"] == 3
+    seen = policy.infer(observation(), id=2**64 - 1, seen_at=time.monotonic() - 5)["timing"]
+    assert seen["observation"] == 2**64 - 1 and 5000 + seen["total_ms"] <= seen["age_ms"] < 65000
+    assert 0 < timing["total_ms"] <= timing["age_ms"] < timing["total_ms"] + 1000
     times = np.linspace(1, 0, 6)
     assert policy.infer(observation(), timesteps=times)["timing"]["steps"] == 5
 

@@ -118,6 +118,30 @@ static void rounds(void)
     rig_close(&many);
 }
 
+/* Which observation a chunk is of, and how old that was then. */
+static void identity(void)
+{
+    rig r = rig_open("synth:tiny", NULL, NULL, 1);
+    pv_observation obs = rig_observation(3), bad = rig_observation(0);
+    pv_timing t = {0};
+    CHECK_OK(pv_session_timing(r.session, &t));
+    CHECK(t.observation == 0);
+    rig_infer(&r, &obs, plain);
+    CHECK_OK(pv_session_timing(r.session, &t));
+    CHECK(t.observation == 1 && t.age_ms >= t.total_ms && t.age_ms < t.total_ms + 1000);
+    float actions[CHUNK];
+    CHECK_STATUS(pv_session_infer(r.session, &bad, NULL, actions), PV_E_ARG); /* counted: it has had its number */
+    obs.seen_ms = pv_clock_ms() - 5000;
+    rig_infer(&r, &obs, plain);
+    CHECK_OK(pv_session_timing(r.session, &t));
+    CHECK(t.observation == 3 && t.age_ms >= 5000 + t.total_ms && t.age_ms < 65000);
+    obs.id = UINT64_MAX;
+    rig_infer(&r, &obs, plain);
+    CHECK_OK(pv_session_timing(r.session, &t));
+    CHECK(t.observation == UINT64_MAX);
+    rig_close(&r);
+}
+
 static void schedules(void)
 {
     static const char *const names[] = {"openpi", "lerobot", "linear", "cosine", "quadratic", "sigmoid"};
@@ -540,6 +564,7 @@ int main(void)
     repetition();
     sensitivity();
     rounds();
+    identity();
     schedules();
     units();
     noise();
