@@ -284,7 +284,8 @@ typedef struct pv_field {
  * (docs/robots.md). It does not change: any number of threads may share it. */
 typedef struct pv_robot pv_robot;
 
-/* "libero", "droid", "aloha" (pv_robot_list), else the path of a JSON file. PV_E_FILE with the key that is wrong. */
+/* "libero", "droid", "aloha" (pv_robot_list), else the path of a JSON file, or a folder of lerobot whose processors say what
+ * it is. PV_E_FILE with the key that is wrong; PV_E_UNSUPPORTED: a step of the processors that is not known here. */
 PV_API pv_status pv_robot_load(const char *name_or_path, pv_robot **out);
 PV_API void pv_robot_free(pv_robot **robot);
 PV_API const char *pv_robot_list(int i); /* name of built-in robot i = 0, 1, ..., NULL behind the last */

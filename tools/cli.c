@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "io/file.h"
+#include "io/processors.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -449,6 +450,11 @@ pv_status cli_open_model(const cli_options *c, pv_model **out)
 {
     pv_model_params p = cli_model_params(c);
     return pv_model_load(c->model, &p, out);
+}
+
+const char *cli_folder_robot(const cli_options *c)
+{
+    return c->model && !c->norm_stats && !c->asset_id && pv_processors_in(c->model) ? c->model : NULL;
 }
 
 pv_status cli_open_backend(const cli_options *c, pv_backend **out)

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "inputs.h"
 #include "io/file.h"
+#include "io/processors.h"
 #include "session/schedule.h"
 
 #include <semaphore.h>
@@ -33,8 +34,9 @@ static int parse(serve *s, int argc, char **argv)
 {
     const cli_option options[] = {
         {"robot", "NAME|FILE",
-         "whose observations and actions: libero, droid, aloha, or a description in JSON", CLI_TEXT,
-         &s->robot},
+         "whose observations and actions: libero, droid, aloha, or a description in JSON\n"
+         "(default: what lerobot's processors in MODEL's folder say)",
+         CLI_TEXT, &s->robot},
         {"host", "ADDRESS", "listen there (default: 127.0.0.1, this machine alone)", CLI_TEXT, &s->host},
         {"port", "N", "listen there (default: 8000; 0: any that is free, told on stdout)", CLI_INT, &s->port,
          0, 65535},
@@ -54,7 +56,7 @@ static int parse(serve *s, int argc, char **argv)
     const cli_command command = {
         .name = "serve",
         .purpose = "a policy behind openpi's websocket protocol",
-        .usage = "--model MODEL --robot NAME|FILE [options]",
+        .usage = "--model MODEL [--robot NAME|FILE] [options]",
         .example = "pivot serve --model pi05_libero --robot libero --backend cuda --recipe bf16",
         .notes = "Clients of openpi connect as to its own server. GET /healthz says OK, GET /metrics tells "
                  "counters and\n"
@@ -68,7 +70,12 @@ static int parse(serve *s, int argc, char **argv)
     if (code != CLI_GO)
         return code;
     if (!s->robot)
-        return cli_usage(&s->common, "expected --robot NAME|FILE");
+        s->robot = cli_folder_robot(&s->common);
+    if (!s->robot)
+        return cli_usage(&s->common,
+                         "expected --robot NAME|FILE: the model's folder has no " PV_PROCESSORS_PRE
+                         " of lerobot that says it%s",
+                         s->common.norm_stats ? ", or is not asked, with --norm-stats" : "");
     if (!strcmp(s->host, "localhost"))
         s->host = "127.0.0.1";
     return CLI_GO;

@@ -390,7 +390,7 @@ def load(
     recipe
         "f32" (default): float32 arithmetic on weights as stored; "bf16": bfloat16 weights and activations
     robot
-        "libero", another of `robots()`, or a JSON file (docs/robots.md): `infer` then takes that robot's own observations and
+        "libero", another of `robots()`, a JSON file or a folder of lerobot (docs/robots.md): `infer` then takes that robot's own observations and
         gives its own actions, as openpi's policies do
     steps, schedule
         of the denoising; steps 0: the model's own number; schedule None: "openpi"

@@ -1,6 +1,7 @@
 """Robots' own observations: what comes out is what the plain observation gives, said in the robot's words."""
 
 import json
+import subprocess
 
 import numpy as np
 import pytest
@@ -178,3 +179,19 @@ def test_memory_returns():
     for _ in range(50):
         one()
     assert resident() - before < 24 << 20
+
+
+def test_of_lerobot(program, tmp_path):
+    """A folder of lerobot is its own robot."""
+    folder = tmp_path / "made"
+    subprocess.run([program, "synth", "tiny", "--layout", "lerobot", "--out", folder], check=True, capture_output=True)
+    with pivot.load(folder, "cpu", robot=folder) as policy:
+        if not policy.info.has_tokenizer:
+            pytest.skip("built without SentencePiece")
+        info = policy.robot
+        assert info.cameras["base_0_rgb"] == "observation.images.base_0_rgb" and info.prompt_key == "task"
+        seen_there = {"observation.images.base_0_rgb": picture(1), "observation.state": STATE.astype(np.float32), "task": TASK}
+        result = policy.infer(seen_there, seed=5)["actions"]
+        assert result.shape == (10, 7) and np.array_equal(result, result.astype(np.float32))
+        with pytest.raises(pivot.ArgumentError, match="observation.images.bas"):
+            policy.infer({**seen_there, "observation.images.bas": picture(2)})

@@ -216,6 +216,19 @@ static void lerobot(void)
     CHECK(!strcmp(info.layout, "lerobot") && info.horizon == 6 && info.zscore && mean == 2);
     CHECK_OK(load(&(pv_model_params){.config = in_folder("own.json"), .zscore = PV_OFF}, &mean));
     CHECK(!info.zscore);
+
+    /* rules that openpi's statistics do not know */
+    files_text("config.json", "{\"type\": \"pi05\", \"chunk_size\": 6, \"normalization_mapping\": {\"ACTION\": \"MIN_MAX\"}}");
+    CHECK_STATUS(load(&(pv_model_params){.config = in_folder("own.json")}, &mean), PV_E_UNSUPPORTED);
+    CHECK_TEXT("STATE MIN_MAX, ACTION MIN_MAX");
+    CHECK_OK(load(&(pv_model_params){.config = in_folder("own.json"), .zscore = PV_ON}, &mean));
+
+    /* processors, once there, are not passed over */
+    files_text("policy_postprocessor.json", "{}");
+    CHECK_STATUS(load(&(pv_model_params){.config = in_folder("own.json")}, &mean), PV_E_FILE);
+    CHECK_TEXT("policy_preprocessor.json");
+    CHECK_OK(load(&(pv_model_params){.config = in_folder("own.json"), .zscore = PV_ON, .norm_stats = in_folder("norm_stats.json")},
+                  &mean));
 }
 
 static void places(void)
