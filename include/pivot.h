@@ -148,7 +148,8 @@ typedef struct pv_model_params {
     const char *config;      /* JSON file with our keys (docs/config.md); wins over what the folder says */
     const char *tokenizer;   /* SentencePiece model; NULL: looked for in the folder */
     const char *norm_stats;  /* norm_stats.json; NULL: looked for in the folder's assets/ */
-    const char *asset_id;    /* which of several assets/ASSET_ID/norm_stats.json */
+    const char *asset_id;    /* which of several assets/ASSET_ID/norm_stats.json; of a synthetic model: "14x12", made-up
+                              * statistics of 14 numbers of state and 12 of actions */
     int horizon;             /* action steps in a chunk; 0: as the folder or `config` says (weights do not store it) */
     pv_switch discrete_state; /* is the state told as digits in the prompt? AUTO: as the folder or `config` says */
     pv_switch zscore;        /* ON: mean and standard deviation in place of quantiles. AUTO: as the folder or `config` says */

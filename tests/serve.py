@@ -335,7 +335,9 @@ def frames(s):
             first, n = need(2)
             if n > 125:
                 n = struct.unpack(">H", need(2))[0] if n == 126 else struct.unpack(">Q", need(8))[0]
-            yield first & 15, need(n)
+            payload = need(n)
+            if first & 15 != 9:  # who sends slowly is pinged meanwhile
+                yield first & 15, payload
     except (EOFError, ConnectionError):
         return
 
@@ -597,6 +599,23 @@ def hostile():
     server.stop()
 
 
+def other_robots():
+    """A synthetic model serves any robot; each gets what it is told."""
+    picture = np.zeros((24, 32, 3), np.uint8)
+    for robot, dims, metadata, o in [
+        ("droid", 8, {}, {"observation/exterior_image_1_left": picture, "observation/wrist_image_left": picture,
+                          "observation/joint_position": np.zeros(7), "observation/gripper_position": 0.5}),
+        ("aloha", 14, {"reset_pose": [0, -1.5, 1.5, 0, 0, 0]},
+         {"images": {"cam_high": picture.transpose(2, 0, 1)}, "state": np.full(14, 0.1)}),
+    ]:
+        server = Server(robot=robot)
+        with server.connect() as ws:
+            check(unpack(ws.recv(timeout=20)) == metadata, f"metadata of {robot}")
+            reply = unpack(ask(ws, pack({**o, "prompt": "x"})))
+            check(reply["actions"].shape == (10, dims) and reply["actions"].dtype == np.float64, f"actions of {robot}")
+        server.stop()
+
+
 def keys():
     with open(f"{folder.name}/key", "w") as f:
         f.write("secret\n")
@@ -626,7 +645,8 @@ def command_line(server):
         (2, "--robot", "--model", "synth:tiny"),
         (1, "nobody", "--model", "synth:tiny", "--robot", "nobody"),
         (1, "empty", "--model", "synth:tiny", "--robot", "libero", "--api-key-file", f"{folder.name}/empty"),
-        (1, "robot 'droid' has actions of 8", "--model", "synth:tiny", "--robot", "droid"),
+        (1, "robot 'droid' has actions of 8", "--model", "synth:tiny", "--robot", "droid", "--asset-id", "8x7"),
+        (1, "asset id '8by7'", "--model", "synth:tiny", "--robot", "droid", "--asset-id", "8by7"),
         (4, "cannot listen", "--model", "synth:tiny", "--robot", "libero", "--port", str(server.port)),
     ]:
         ended = subprocess.run([pivot, "serve", *options], capture_output=True, text=True, timeout=60)
@@ -638,6 +658,7 @@ def main():
     of_lerobot()
     pings()
     pings_and_latest()
+    other_robots()
     keys()
     server = Server("--max-message", "1")
     command_line(server)

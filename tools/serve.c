@@ -108,8 +108,11 @@ static pv_status load(serve *s)
     pv_status st = read_key(s);
     if (!st)
         st = pv_robot_load(s->robot, &w->robot);
+    w->about.size = sizeof w->about;
     if (!st)
-        st = cli_open_model(&s->common, &w->model);
+        st = pv_robot_describe(w->robot, &w->about);
+    if (!st)
+        st = cli_open_model_for(&s->common, &w->about, &w->model);
     if (!st)
         st = pv_model_describe(w->model, &info);
     if (!st && s->noise_file) {
@@ -178,10 +181,7 @@ static pv_status begin(serve *s)
     w->pre = serve_pre();
     w->deadline_ms = s->deadline_ms;
     w->delay_ms = s->delay_ms;
-    w->about.size = sizeof w->about;
-    pv_status st = pv_robot_describe(w->robot, &w->about);
-    if (!st)
-        st = write_metadata(s);
+    pv_status st = write_metadata(s);
     serve_params params = {.host = s->host,
                            .port = s->port,
                            .key = s->key,

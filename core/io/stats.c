@@ -152,6 +152,33 @@ void pv_stats_free(pv_stats **stats)
     *stats = NULL;
 }
 
+static pv_status repeat(const pv_norm *from, int dim, pv_norm *to)
+{
+    const double *const vectors[N_VECTORS] = {from->mean, from->std, from->q01, from->q99};
+    double **const at[N_VECTORS] = {&to->mean, &to->std, &to->q01, &to->q99};
+    to->dim = to->padded_dim = dim;
+    to->block = pv_alloc(N_VECTORS * (size_t)dim * sizeof *to->block);
+    if (!to->block)
+        return PV_E_MEMORY;
+    for (int k = 0; k < N_VECTORS; k++) {
+        *at[k] = vectors[k] ? to->block + k * dim : NULL;
+        for (int i = 0; vectors[k] && i < dim; i++)
+            (*at[k])[i] = vectors[k][i % from->dim];
+    }
+    return PV_OK;
+}
+
+pv_status pv_stats_repeat(const pv_stats *s, int state_dim, int action_dim, pv_stats **out)
+{
+    *out = pv_alloc_zero(sizeof **out);
+    pv_status st = *out ? repeat(&s->state, state_dim, &(*out)->state) : PV_E_MEMORY;
+    if (!st)
+        st = repeat(&s->actions, action_dim, &(*out)->actions);
+    if (st)
+        pv_stats_free(out);
+    return st;
+}
+
 pv_status pv_norm_check(const pv_norm *norm, pv_norm_rule rule, const char *which)
 {
     if (norm->mode == PV_NORM_OPENPI && rule == PV_NORM_QUANTILE && !norm->q01)

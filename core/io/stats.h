@@ -36,6 +36,9 @@ pv_status pv_stats_read(const char *path, pv_stats **out);
 pv_status pv_stats_parse(const char *json, size_t n, const char *where, pv_stats **out);
 void pv_stats_free(pv_stats **stats);
 
+/* Statistics of other dims made of those of `s`, taken again and again: for synthetic models of any robot. */
+pv_status pv_stats_repeat(const pv_stats *s, int state_dim, int action_dim, pv_stats **out);
+
 /* PV_E_ARG with words when `rule` needs quantiles that `norm` lacks. */
 pv_status pv_norm_check(const pv_norm *norm, pv_norm_rule rule, const char *which);
 

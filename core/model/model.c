@@ -117,6 +117,26 @@ static pv_status leave_out(pv_status st)
     return st == PV_E_FILE ? PV_OK : st;
 }
 
+/* Those that the synthetic models have with them; id "14x12": made of them, for 14 numbers of state and 12 of actions. */
+static pv_status embedded_stats(const pv_config *c, const char *id, pv_stats **out)
+{
+    pv_stats *own = NULL;
+    int state, actions, end = 0;
+    pv_status st = pv_stats_parse(pv_tiny_stats, strlen(pv_tiny_stats), "embedded statistics", out);
+    if (st || !id)
+        return st;
+    own = *out;
+    *out = NULL;
+    if (strlen(id) > 11 || sscanf(id, "%dx%d%n", &state, &actions, &end) != 2 || id[end] || state < 1 || actions < 1 ||
+        state > c->action_dim || actions > c->action_dim)
+        st = pv_fail(PV_E_ARG, "asset id '%.100s': a synthetic model's say how many numbers state and actions have, of 1 to %d: 14x14",
+                     id, c->action_dim);
+    if (!st)
+        st = pv_stats_repeat(own, state, actions, out);
+    pv_stats_free(&own);
+    return st;
+}
+
 /* lerobot's, which say their rules themselves. */
 static pv_status take_processors(pv_model *m, const char *folder, const pv_model_params *p)
 {
@@ -161,13 +181,13 @@ static pv_status load_stats(pv_model *m, const char *folder, const pv_model_para
         st = m->stats_path ? PV_OK : PV_E_MEMORY;
     } else if (folder) {
         st = find_stats(folder, p->asset_id, &m->stats_path);
-    } else if (p->asset_id) {
+    } else if (p->asset_id && m->checkpoint) {
         st = pv_fail(PV_E_ARG, "asset id '%s': only a folder has assets (--norm-stats FILE names a file)", p->asset_id);
     }
     if (!st && m->stats_path)
         st = pv_stats_read(m->stats_path, &m->stats);
     else if (!st && !m->checkpoint)
-        st = pv_stats_parse(pv_tiny_stats, strlen(pv_tiny_stats), "embedded statistics", &m->stats);
+        st = embedded_stats(&m->config, p->asset_id, &m->stats);
     bool zscore = p->zscore == PV_AUTO ? m->config.zscore : p->zscore == PV_ON;
     m->rule = zscore ? PV_NORM_ZSCORE : PV_NORM_QUANTILE;
     const char *where = m->stats_path ? m->stats_path : "embedded statistics";

@@ -433,6 +433,8 @@ def load(
     try:
         if robot is not None:
             loaded.robot = Robot(robot)
+            if str(path).startswith("synth:") and norm_stats is None and asset_id is None:
+                params.asset_id = b"%dx%d" % (loaded.robot.info.state_dim, loaded.robot.info.action_dim)
         c.check(c.lib.pv_model_load(name, byref(params), byref(loaded.model)))
         if loaded.robot:
             _must_fit(loaded.robot.info, loaded.describe())

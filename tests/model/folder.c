@@ -249,6 +249,16 @@ static void places(void)
         CHECK_OK(pv_model_describe(m, &info));
     CHECK(m && !strcmp(info.layout, "file"));
     pv_model_free(&m);
+    static const char *const ids[] = {"14x12", "1x1", "32x32", "0x1", "33x7", "8x33", "8", "8x7x", "x7", "8x-1", "99999999999x1"};
+    for (int i = 0; i < 11; i++) { /* the first three are some */
+        CHECK_STATUS(pv_model_load("synth:tiny", &(pv_model_params){.asset_id = ids[i]}, &m), i < 3 ? PV_OK : PV_E_ARG);
+        if (i >= 3)
+            CHECK_TEXT("of 1 to 32: 14x14");
+        if (i == 0 && m)
+            CHECK(m->stats->state.dim == 14 && m->stats->actions.dim == 12 &&
+                  m->stats->state.q99[13] == m->stats->state.q99[5] && m->stats->actions.mean[11] == m->stats->actions.mean[4]);
+        pv_model_free(&m);
+    }
     CHECK_STATUS(pv_model_load("synth:huge", NULL, &m), PV_E_ARG);
     CHECK_TEXT("synth:full or synth:tiny");
     CHECK_STATUS(pv_model_load(NULL, NULL, &m), PV_E_ARG);
