@@ -1,6 +1,6 @@
 """pivot serve, met as openpi's client meets it: websockets' synchronous client, msgpack, numpy; and as nobody should meet it.
     serve.py <pivot> <serve_call>
-PIVOT_SERVE_FULL=1 in the environment: every count in full, in some minutes."""
+PIVOT_SERVE_COUNTS=full in the environment: every count in full, in some minutes; few: under a slow sanitizer."""
 import http.client
 import json
 import os
@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 from serve_wire import frame, frames, pack, unpack, upgrade
 
 pivot, serve_call = sys.argv[1:3]
-FULL = os.environ.get("PIVOT_SERVE_FULL", "") not in ("", "0")
+COUNTS = ["few", "usual", "full"].index(os.environ.get("PIVOT_SERVE_COUNTS", "usual"))
 folder = tempfile.TemporaryDirectory()
 passed = failed = 0
 
@@ -88,8 +88,10 @@ class Server:
     def __init__(self, *options, model="synth:tiny", robot="libero"):
         # AddressSanitizer keeps 256 MiB of what was freed, to see who still uses it: too much where memory has to come back.
         kept = ":".join(filter(None, [os.environ.get("ASAN_OPTIONS"), "quarantine_size_mb=16", "thread_local_quarantine_size_kb=64"]))
+        # ThreadSanitizer waits for a second before it ends.
+        ends = ":".join(filter(None, [os.environ.get("TSAN_OPTIONS"), "atexit_sleep_ms=0"]))
         self.process = subprocess.Popen([pivot, "serve", "--model", model, *(["--robot", robot] if robot else []), "--port", "0", *options],
-                                        stdout=subprocess.PIPE, text=True, env=os.environ | {"ASAN_OPTIONS": kept})
+                                        stdout=subprocess.PIPE, text=True, env=os.environ | {"ASAN_OPTIONS": kept, "TSAN_OPTIONS": ends})
         line = self.process.stdout.readline()
         match = re.search(r"ws://127\.0\.0\.1:(\d+)", line)
         if not match:
@@ -98,7 +100,7 @@ class Server:
         self.port = int(match[1])
 
     def connect(self, **options):
-        return connect(f"ws://127.0.0.1:{self.port}", compression=None, max_size=None, open_timeout=20, **options)
+        return connect(f"ws://127.0.0.1:{self.port}", compression=None, max_size=None, open_timeout=20, ping_timeout=60, **options)
 
     def get(self, path, headers={}):
         http_client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
@@ -133,7 +135,7 @@ def ask(ws, message):
 
 def same_as_a_call():
     """Replies over the wire are what calls of the library give, bit for bit, and carry what openpi's carry."""
-    n = 1000
+    n = (100, 1000, 1000)[COUNTS]
     server, call = Server(*write_noise()), Call()
     wrong, numbers = [], []
     with server.connect() as ws:
@@ -476,7 +478,7 @@ def slow(server, witnesses):
         check(witnesses.asked > before, "others are answered meanwhile")
         opcode, reply = next(came, (8, b""))
         check(opcode == 2 and np.array_equal(unpack(reply)["actions"], witnesses.wants[3]), "a slow sender is answered")
-        if not FULL:
+        if COUNTS < 2:
             return
         came = frames(never)
         next(came)
@@ -488,7 +490,7 @@ def slow(server, witnesses):
 def hostile():
     """Broken messages, connections dropped in the middle of one, slow senders, floods: the process lives and holds no more
     than before, and nobody gets a reply that is another's."""
-    n_frames, n_drops, n_flood = (10000, 1000, (80, 60)) if FULL else (1500, 1000, (80, 8))
+    n_frames, n_drops, n_flood = [(300, 200, (40, 3)), (1500, 1000, (80, 8)), (10000, 1000, (80, 60))][COUNTS]
     server = Server(*write_noise(), "--max-message", "1")
     witnesses = Witnesses(server)
     witnesses.flood(8, 4)  # what a session makes once is there
