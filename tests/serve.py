@@ -532,6 +532,15 @@ def hostile():
     server.stop()
 
 
+def example(server, robot):
+    """The client that users start from."""
+    client = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "examples", "serve", "client.py")
+    done = subprocess.run([sys.executable, "-B", client, "--robot", robot, "--port", str(server.port)], capture_output=True, text=True,
+                          timeout=60)
+    dims = {"libero": 7, "droid": 8, "aloha": 14}[robot]
+    check(done.returncode == 0 and not done.stderr and done.stdout.count(f"actions (10, {dims}) after") == 3, f"client.py: {done}")
+
+
 def other_robots():
     """A synthetic model serves any robot; each gets what it is told."""
     picture = np.zeros((24, 32, 3), np.uint8)
@@ -546,6 +555,7 @@ def other_robots():
             check(unpack(ws.recv(timeout=20)) == metadata, f"metadata of {robot}")
             reply = unpack(ask(ws, pack({**o, "prompt": "x"})))
             check(reply["actions"].shape == (10, dims) and reply["actions"].dtype == np.float64, f"actions of {robot}")
+        example(server, robot)
         server.stop()
 
 
@@ -596,6 +606,9 @@ def main():
     server = Server("--max-message", "1")
     command_line(server)
     errors(server)
+    server.stop()
+    server = Server()
+    example(server, "libero")
     server.stop()
     hostile()
     print(f"{passed} passed, {failed} failed")
