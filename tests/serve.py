@@ -137,31 +137,29 @@ def same_as_a_call():
     """Replies over the wire are what calls of the library give, bit for bit, and carry what openpi's carry."""
     n = (100, 1000, 1000)[COUNTS]
     server, call = Server(*write_noise()), Call()
-    wrong, numbers = [], []
+    kept, wrong, replies = None, [], []
     with server.connect() as ws:
         check(ws.recv(timeout=20) == b"\x80", "metadata first")
         for i in range(n):
             message = pack(libero(i, [(224, 224), (224, 224), (224, 224), (64, 48), (48, 64)][i % 5]))
             reply = ask(ws, message)
-            reply = unpack(reply) if isinstance(reply, bytes) else {"actions": reply, "server_timing": {}}
-            numbers.append(reply["server_timing"].get("observation"))
+            reply = unpack(reply) if isinstance(reply, bytes) else {"actions": reply, "server_timing": {"observation": 0}}
+            replies.append(reply)
             actions, want = reply["actions"], call(message)
             if not (isinstance(actions, np.ndarray) and actions.dtype == np.float64 and np.array_equal(actions, want)):
                 wrong.append(i)
-            if i == 0:
-                kept, first = message, reply
-            if i == 1:
-                second = reply
+            kept = message if i == 0 else kept
         ws.send([kept[:1000], kept[1000:70000], kept[70000:]])  # a message in fragments
         again = unpack(ws.recv(timeout=60))
     call.close()
+    first, second = replies[:2]
     check(not wrong, f"{n} replies are what calls give; {len(wrong)} are not, first {wrong[:5]}")
     check(np.array_equal(again["actions"], first["actions"]), "the same again, in fragments")
     check(list(first) == ["actions", "policy_timing", "server_timing"], "keys of a reply")
     check(list(first["policy_timing"]) == ["infer_ms"], "keys of policy_timing")
     check("prev_total_ms" not in first["server_timing"], "no time before the first")
     check(list(second["server_timing"])[:2] == ["infer_ms", "prev_total_ms"], "time of the one before")
-    check(numbers == list(range(1, n + 1)), "numbers of observations")
+    check([r["server_timing"]["observation"] for r in replies] == list(range(1, n + 1)), "numbers of observations")
     check(server.metric("pivot_replies_total") == n + 1, "replies counted")
     check(server.metric('pivot_stage_seconds_count{stage="total"}') == n + 1, "times counted")
     server.stop()
