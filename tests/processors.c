@@ -241,6 +241,14 @@ static void sizes(void)
     CHECK_OK(pv_processors_read(files_folder, &p));
     CHECK(p && !p->stats && p->state_dim == DIM);
     pv_processors_free(&p);
+    char *pre = bent(pre_text, ",\"state_file\": \"pre.safetensors\"", ""),
+         *post = bent(post_text, ",\"state_file\": \"post.safetensors\"", "");
+    put(PV_PROCESSORS_PRE, pre, "\"enabled\": false", "\"enabled\": true");
+    put(PV_PROCESSORS_POST, post, "\"enabled\": false", "\"enabled\": true");
+    free(pre);
+    free(post);
+    CHECK_STATUS(pv_processors_read(files_folder, &p), PV_E_FILE);
+    CHECK_TEXT("cannot be added to actions without statistics");
 }
 
 /* ---- folders that are wrong ---- */

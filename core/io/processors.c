@@ -616,6 +616,11 @@ static void set_relative(reader *r)
             : r->relative_step  ? "not enabled"
                                 : "missing",
             r->absolute ? "enabled" : "not");
+    else if (r->absolute && !p->stats)
+        r->status = pv_fail(
+            PV_E_FILE,
+            "%s/%s: absolute_actions_processor: a state cannot be added to actions without statistics",
+            r->folder, PV_PROCESSORS_POST);
     for (int d = 0; !r->status && r->absolute && d < p->action_dim; d++) {
         p->is_relative[d] = !r->excluded[d];
         p->relative = p->relative || p->is_relative[d];
