@@ -149,7 +149,8 @@ typedef struct pv_model_params {
     const char *config;      /* JSON file with our keys (docs/config.md); wins over what the folder says */
     const char *tokenizer;   /* SentencePiece model; NULL: looked for in the folder */
     const char *norm_stats;  /* norm_stats.json; NULL: looked for in the folder's assets/ */
-    const char *asset_id;    /* which of several assets/ASSET_ID/norm_stats.json */
+    const char *asset_id;    /* which of several assets/ASSET_ID/norm_stats.json; of a synthetic model: "14x12", made-up
+                              * statistics of 14 numbers of state and 12 of actions */
     int horizon;             /* action steps in a chunk; 0: as the folder or `config` says (weights do not store it) */
     pv_switch discrete_state; /* is the state told as digits in the prompt? AUTO: as the folder or `config` says */
     pv_switch zscore;        /* ON: mean and standard deviation in place of quantiles. AUTO: as the folder or `config` says */
@@ -289,7 +290,8 @@ typedef struct pv_field {
  * (docs/robots.md). It does not change: any number of threads may share it. */
 typedef struct pv_robot pv_robot;
 
-/* "libero", "droid", "aloha" (pv_robot_list), else the path of a JSON file. PV_E_FILE with the key that is wrong. */
+/* "libero", "droid", "aloha" (pv_robot_list), else the path of a JSON file, or a folder of lerobot whose processors say what
+ * it is. PV_E_FILE with the key that is wrong; PV_E_UNSUPPORTED: a step of the processors that is not known here. */
 PV_API pv_status pv_robot_load(const char *name_or_path, pv_robot **out);
 PV_API void pv_robot_free(pv_robot **robot);
 PV_API const char *pv_robot_list(int i); /* name of built-in robot i = 0, 1, ..., NULL behind the last */

@@ -385,6 +385,23 @@ works '"layout"' inspect synth:tiny --json --tensors --plan --memory --graph tex
 is_json pivot.inspect/1
 works '^camera +left_wrist_0_rgb +images/cam_left_wrist, may be missing' inspect --robot aloha
 works '^camera +right_wrist_0_rgb +absent' inspect --robot libero
+works '^pivot run --model of_lerobot' synth tiny --layout lerobot --out of_lerobot
+works '^state +8 numbers' inspect of_lerobot
+works 'policy_preprocessor.json, applied by the rules of lerobot' inspect of_lerobot
+works '"rules"' inspect of_lerobot --json
+works '^camera +base_0_rgb +observation.images.base_0_rgb' inspect --robot of_lerobot
+first_action() {
+    "$pivot" run --model of_lerobot --image base_0_rgb=of_lerobot/images/base_0_rgb.png --prompt x --json \
+        --state 0.25,-0.02,0.9,3.1,0.1,-0.1,0.025,-0.025 | tr -d '\n\t ' | sed -E 's/.*"actions":\[\[([^],]*).*/\1/'
+}
+as_it_is=$(first_action)
+sed -Ei 's/("enabled":[[:space:]]*)false/\1true/' of_lerobot/policy_p*processor.json
+awk -v a="$as_it_is" -v b="$(first_action)" 'BEGIN { d = b - a - 0.25; exit !(d < 1e-5 && d > -1e-5) }'
+result "run adds the state to lerobot's relative actions" $?
+sed -i 's/"to_batch_processor"/"turn_processor"/' of_lerobot/policy_preprocessor.json
+expect 1 "steps\[1\]: the step 'turn_processor' is not known here" inspect of_lerobot
+expect 1 "the step 'turn_processor'" run --model of_lerobot --image base_0_rgb=of_lerobot/images/base_0_rgb.png --prompt x
+expect 2 "expected --robot" serve --model synth:tiny
 works '"state_dim"' inspect --robot droid --json
 is_json pivot.robot/1
 expect 1 "robot 'panda': neither built in \(libero, droid, aloha\)" inspect --robot panda

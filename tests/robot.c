@@ -359,7 +359,7 @@ static void descriptions(void)
     bad("", "not valid JSON");
     bad("[]", "expected an object, came an array");
     bad("{}", "cameras: expected an array of 1 to 16 values, came nothing");
-    bad("{" CAMERAS "," STATE "," PROMPT "," ACTIONS ",\"camera\":1}", "key 'camera' is not known here; expected some of: about cameras");
+    bad("{" CAMERAS "," STATE "," PROMPT "," ACTIONS ",\"camera\":1}", "key 'camera' is not known here; expected some of: about rules cameras");
     bad("{\"cameras\":[]," STATE "," PROMPT "," ACTIONS "}", "cameras: expected an array of 1 to 16 values, came 0");
     bad("{\"cameras\":[{\"slot\":\"a\",\"key\":null}]," STATE "," PROMPT "," ACTIONS "}", "at least one with a key");
     bad("{\"cameras\":[{\"slot\":\"a\"}]," STATE "," PROMPT "," ACTIONS "}", "cameras[0].key: expected text of 1 to 256 bytes, came nothing");

@@ -1,6 +1,6 @@
 #!/bin/bash
 # `pivot serve` as a client of openpi meets it: serve.py, with msgpack, numpy and websockets from PyPI in an environment that is
-# made in <build folder>/serve_venv. Skipped where that cannot be made.
+# made in <build folder>/serve_venv. Skipped where that cannot be made. PIVOT_SERVE_COUNTS: see there.
 #   serve.sh <pivot> <serve_call> <build folder>
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)

@@ -113,7 +113,7 @@ static void layouts(void)
         int n = 0;
         DIR *dir = opendir(files_folder);
         for (struct dirent *e; dir && (e = readdir(dir));)
-            n += strstr(e->d_name, ".safetensors") && !strstr(e->d_name, ".json");
+            n += !strncmp(e->d_name, "model", 5) && strstr(e->d_name, ".safetensors") && !strstr(e->d_name, ".json");
         if (dir)
             closedir(dir);
         CHECK(rows[i].n_files ? n == rows[i].n_files : n > 8);

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "io/file.h"
+#include "io/processors.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -267,7 +268,8 @@ static void fill(table *t, const cli_command *cmd, cli_options *c, asked *a)
         {"config", "FILE", "dimensions as JSON; wins over what the folder says", CLI_TEXT, &c->config},
         {"tokenizer", "FILE", "SentencePiece model, where the folder has none", CLI_TEXT, &c->tokenizer},
         {"norm-stats", "FILE", "norm_stats.json, where the folder has none", CLI_TEXT, &c->norm_stats},
-        {"asset-id", "ID", "which of several assets/ID/norm_stats.json", CLI_TEXT, &c->asset_id},
+        {"asset-id", "ID", "which of several assets/ID/norm_stats.json; of synth:*, 14x12: for a state of 14\n"
+         "numbers and 12 actions", CLI_TEXT, &c->asset_id},
         {"horizon", "N", "action steps in a chunk, where the folder does not say", CLI_INT, &c->horizon, 1,
          1 << 16},
         {"discrete-state", "on|off", "is the state told as digits in the prompt?", CLI_SWITCH,
@@ -456,6 +458,22 @@ pv_status cli_open_model(const cli_options *c, pv_model **out)
 {
     pv_model_params p = cli_model_params(c);
     return pv_model_load(c->model, &p, out);
+}
+
+pv_status cli_open_model_for(const cli_options *c, const pv_robot_info *robot, pv_model **out)
+{
+    pv_model_params p = cli_model_params(c);
+    char id[32];
+    if (!p.norm_stats && !p.asset_id && !strncmp(c->model, "synth:", 6)) {
+        snprintf(id, sizeof id, "%dx%d", robot->state_dim, robot->action_dim);
+        p.asset_id = id;
+    }
+    return pv_model_load(c->model, &p, out);
+}
+
+const char *cli_folder_robot(const cli_options *c)
+{
+    return c->model && !c->norm_stats && !c->asset_id && pv_processors_in(c->model) ? c->model : NULL;
 }
 
 pv_status cli_open_backend(const cli_options *c, pv_backend **out)

@@ -111,6 +111,11 @@ pv_status cli_integers(const char *what, const char *text, int32_t **out, int *n
 
 pv_model_params cli_model_params(const cli_options *common);
 pv_status cli_open_model(const cli_options *common, pv_model **out);
+/* The same for a robot: a synthetic model gets statistics of its dims, unless others were asked for. */
+pv_status cli_open_model_for(const cli_options *common, const pv_robot_info *robot, pv_model **out);
+/* For pv_robot_load: the model's folder where lerobot's processors lie in it and no other statistics were
+ * asked for. */
+const char *cli_folder_robot(const cli_options *common);
 pv_status cli_open_backend(const cli_options *common, pv_backend **out); /* "cpu" unless --backend */
 
 /* ---- output ------------------------------------------------------------------------------------------- */

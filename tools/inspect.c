@@ -13,6 +13,8 @@ typedef struct inspect {
     const char *graph, *pass, *robot;
     int views, tokens, steps;
     pv_model *model;
+    pv_robot *of_folder; /* NULL: its processors say nothing */
+    pv_robot_info about;
     pv_backend *backend;
     planning planning;
 } inspect;
@@ -160,15 +162,26 @@ static void print_norm(const char *what, const pv_norm *n)
     printf("\n%s, %d dims", what, n->dim);
     if (n->padded_dim > n->dim)
         printf(" (%d in the file; the rest is padding)", n->padded_dim);
-    printf("\n  dim%12s%12s%12s%12s\n", "q01", "q99", "mean", "std");
+    const bool ends = n->mode == PV_NORM_RANGE && n->mode_name && strcmp(n->mode_name, "QUANTILES");
+    const double *const columns[] = {ends ? n->low : n->q01, ends ? n->high : n->q99, n->mean, n->std};
+    if (n->mode != PV_NORM_OPENPI)
+        printf(", %s of lerobot", n->mode_name);
+    printf("\n  dim%12s%12s%12s%12s\n", ends ? "at -1" : "q01", ends ? "at 1" : "q99", "mean", "std");
     for (int i = 0; i < n->dim; i++) {
         printf("  %3d", i);
-        if (n->q01)
-            printf("%12.5g%12.5g", n->q01[i], n->q99[i]);
-        else
-            printf("%12s%12s", "-", "-");
-        printf("%12.5g%12.5g\n", n->mean[i], n->std[i]);
+        for (int k = 0; k < 4; k++)
+            if (columns[k])
+                printf("%12.5g", columns[k][i]);
+            else
+                printf("%12s", "-");
+        putchar('\n');
     }
+}
+
+static void json_vector(cJSON *json, const char *name, const double *x, int n)
+{
+    if (x)
+        cJSON_AddItemToObject(json, name, cJSON_CreateDoubleArray(x, n));
 }
 
 static void json_norm(cJSON *json, const char *what, const pv_norm *n)
@@ -176,18 +189,24 @@ static void json_norm(cJSON *json, const char *what, const pv_norm *n)
     cJSON *o = cJSON_AddObjectToObject(json, what);
     cJSON_AddNumberToObject(o, "dim", n->dim);
     cJSON_AddNumberToObject(o, "padded_dim", n->padded_dim);
-    if (n->q01) {
-        cJSON_AddItemToObject(o, "q01", cJSON_CreateDoubleArray(n->q01, n->dim));
-        cJSON_AddItemToObject(o, "q99", cJSON_CreateDoubleArray(n->q99, n->dim));
+    if (n->mode != PV_NORM_OPENPI) {
+        cJSON_AddStringToObject(o, "mode", n->mode_name);
+        cJSON_AddNumberToObject(o, "eps", (double)n->eps);
+        json_vector(o, "low", n->low, n->dim);
+        json_vector(o, "high", n->high, n->dim);
     }
-    cJSON_AddItemToObject(o, "mean", cJSON_CreateDoubleArray(n->mean, n->dim));
-    cJSON_AddItemToObject(o, "std", cJSON_CreateDoubleArray(n->std, n->dim));
+    json_vector(o, "q01", n->q01, n->dim);
+    json_vector(o, "q99", n->q99, n->dim);
+    json_vector(o, "mean", n->mean, n->dim);
+    json_vector(o, "std", n->std, n->dim);
 }
 
 /* ---- the model ---- */
 
 static const char *rule_name(const pv_model *m)
 {
+    if (m->stats->state.mode != PV_NORM_OPENPI)
+        return "the rules of lerobot";
     return m->rule == PV_NORM_ZSCORE ? "mean and deviation" : "quantiles";
 }
 
@@ -236,12 +255,29 @@ static void print_model(const inspect *in, const lines *l)
     print_norm("actions", &m->stats->actions);
 }
 
+static void print_robot(const pv_robot_info *r)
+{
+    printf("robot       %s%s%s\n", r->name, *r->about ? ": " : "", r->about);
+    for (int i = 0; i < r->n_cameras; i++)
+        printf("camera      %-18s %s%s\n", r->slot[i], r->key[i] ? r->key[i] : "absent",
+               r->optional[i] ? ", may be missing" : "");
+    printf("state       %d numbers\n", r->state_dim);
+    for (int i = 0; i < r->n_state_keys; i++)
+        printf("            %-4d %s\n", r->state_key_dim[i], r->state_key[i]);
+    printf("prompt      %s%s%s%s\n", r->prompt_key, r->default_prompt ? ", without it \"" : "",
+           r->default_prompt ? r->default_prompt : "", r->default_prompt ? "\"" : "");
+    printf("actions     %d numbers%s\n\n%s%s", r->action_dim, r->delta ? ", some relative to the state" : "",
+           r->json, r->json[strlen(r->json) - 1] == '\n' ? "" : "\n");
+}
+
 static void json_model(cJSON *json, const inspect *in, const lines *l)
 {
     const pv_model *m = in->model;
     cJSON_AddStringToObject(json, "layout", m->layout);
     cJSON_AddItemToObject(json, "parameters", cli_json_u64(m->parameters));
     cJSON_AddNumberToObject(json, "tensor_count", l->n);
+    if (in->of_folder)
+        cJSON_AddItemToObject(json, "robot", cJSON_Parse(in->about.json));
     cJSON_AddItemToObject(json, "tensor_bytes", cli_json_u64(l->bytes));
     char *config = pv_config_text(&m->config);
     cJSON_AddItemToObject(json, "config", config ? cJSON_Parse(config) : NULL);
@@ -254,7 +290,10 @@ static void json_model(cJSON *json, const inspect *in, const lines *l)
     if (m->stats) {
         cJSON *s = cJSON_AddObjectToObject(json, "statistics");
         cJSON_AddStringToObject(s, "file", m->stats_path ? m->stats_path : "embedded");
-        cJSON_AddStringToObject(s, "rule", m->rule == PV_NORM_ZSCORE ? "zscore" : "quantile");
+        cJSON_AddStringToObject(s, "rule",
+                                m->stats->state.mode != PV_NORM_OPENPI ? "lerobot"
+                                : m->rule == PV_NORM_ZSCORE            ? "zscore"
+                                                                       : "quantile");
         json_norm(s, "state", &m->stats->state);
         json_norm(s, "actions", &m->stats->actions);
     }
@@ -424,6 +463,10 @@ static int print_all(inspect *in, const lines *l)
         return CLI_OK;
     }
     print_model(in, l);
+    if (in->of_folder) {
+        putchar('\n');
+        print_robot(&in->about);
+    }
     if (in->tensors)
         print_lines(l);
     if (in->memory)
@@ -479,6 +522,10 @@ static int inspect_model(inspect *in)
     lines l = {NULL};
     int64_t table_dim[2];
     pv_status st = cli_open_model(&in->common, &in->model);
+    if (!st && cli_folder_robot(&in->common))
+        st = pv_robot_load(cli_folder_robot(&in->common), &in->of_folder);
+    if (!st && in->of_folder)
+        st = pv_robot_describe(in->of_folder, &in->about);
     if (st)
         return cli_fail(&in->common, st);
     int code = settle(in);
@@ -495,20 +542,6 @@ static int inspect_model(inspect *in)
 }
 
 /* ---- robots ---- */
-
-static void print_robot(const pv_robot_info *r)
-{
-    printf("robot       %s%s%s\n", r->name, *r->about ? ": " : "", r->about);
-    for (int i = 0; i < r->n_cameras; i++)
-        printf("camera      %-18s %s%s\n", r->slot[i], r->key[i] ? r->key[i] : "absent",
-               r->optional[i] ? ", may be missing" : "");
-    printf("state       %d numbers\n", r->state_dim);
-    for (int i = 0; i < r->n_state_keys; i++)
-        printf("            %-4d %s\n", r->state_key_dim[i], r->state_key[i]);
-    printf("prompt      %s%s%s%s\n", r->prompt_key, r->default_prompt ? ", without it \"" : "",
-           r->default_prompt ? r->default_prompt : "", r->default_prompt ? "\"" : "");
-    printf("actions     %d numbers%s\n\n%s", r->action_dim, r->delta ? ", some relative to the state" : "", r->json);
-}
 
 static int inspect_robot(inspect *in)
 {
@@ -588,6 +621,7 @@ int inspect_main(int argc, char **argv)
     else if (code == CLI_GO)
         code = !in.common.config && is_file(in.common.model) ? inspect_file(&in) : inspect_model(&in);
     planning_free(&in.planning);
+    pv_robot_free(&in.of_folder);
     pv_model_free(&in.model);
     pv_backend_close(&in.backend);
     return code;

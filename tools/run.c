@@ -37,9 +37,13 @@ typedef struct run {
     pv_device_info device;
     input_images images;
     pv_observation observation;
+    pv_robot *robot; /* of lerobot's folder, where its actions are relative to the state; else NULL */
+    pv_robot_info about;
+    pv_frame *frame;
     int32_t *ids;
     double *numbers;
     float *noise, *actions, *model_actions;
+    double *exact, *absolute;  /* of the robot */
     float *times;              /* [steps + 1] */
     const char *schedule_name; /* "custom": times from a file */
     double load_ms;
@@ -114,11 +118,53 @@ static pv_status read_noise(run *r)
     r->noise = pv_alloc(sizeof *r->noise * n);
     r->model_actions = pv_alloc(sizeof *r->model_actions * n);
     r->actions = pv_alloc(sizeof *r->actions * n);
-    if (!r->noise || !r->model_actions || !r->actions)
+    r->exact = pv_alloc(sizeof *r->exact * n);
+    r->absolute = pv_alloc(sizeof *r->absolute * n);
+    if (!r->noise || !r->model_actions || !r->actions || !r->exact || !r->absolute)
         return PV_E_MEMORY;
     if (r->noise_file)
         return input_noise_read(r->noise_file, r->info.horizon, r->info.model_dim, r->noise);
     pv_session_noise(r->seed, r->noise, n);
+    return PV_OK;
+}
+
+/* The key under which the robot has a camera's picture; a camera that it does not have keeps its name, and is
+ * refused. */
+static const char *picture_key(const run *r, const char *camera)
+{
+    for (int i = 0; i < r->about.n_cameras; i++)
+        if (r->about.key[i] && !strcmp(r->about.slot[i], camera))
+            return r->about.key[i];
+    return NULL;
+}
+
+/* What came, as the robot of the folder sends it. */
+static pv_status through_robot(run *r)
+{
+    pv_observation *o = &r->observation;
+    pv_field field[PV_MAX_CAMERAS + 2];
+    int n = 0;
+    for (int i = 0; i < o->n_images; i++) {
+        const pv_image *image = &o->images[i];
+        const char *key = picture_key(r, image->camera);
+        if (key)
+            field[n++] = (pv_field){key, PV_FIELD_U8, 3, {image->height, image->width, 3}, image->pixels};
+        else
+            return pv_fail(PV_E_ARG, "camera '%s': the robot of %s has no picture for it", image->camera,
+                           r->common.model);
+    }
+    if (o->n_state)
+        field[n++] = (pv_field){r->about.state_key[0], PV_FIELD_F64, 1, {o->n_state}, o->state};
+    const char *words = o->prompt ? o->prompt : "";
+    field[n++] = (pv_field){r->about.prompt_key, PV_FIELD_TEXT, 1, {(int64_t)strlen(words)}, words};
+    pv_status st = pv_robot_observe(r->robot, field, n, &r->frame);
+    if (st)
+        return st;
+    const int32_t *tokens = o->tokens;
+    const int n_tokens = o->n_tokens;
+    *o = *pv_frame_observation(r->frame);
+    o->tokens = tokens;
+    o->n_tokens = n_tokens;
     return PV_OK;
 }
 
@@ -128,6 +174,8 @@ static pv_status read_observation(run *r)
     pv_status st = input_images_read(&r->image, &r->images);
     o->images = r->images.image;
     o->n_images = r->images.n;
+    if (!st && r->robot)
+        st = through_robot(r);
     if (!st)
         st = pv_observer_create(r->model, &r->observer);
     if (!st)
@@ -182,8 +230,16 @@ static pv_status infer(run *r)
     pv_status st = pv_session_create_expanded(r->model, r->backend, &sp, r->expand, &r->session);
     cli_progress_end(&bar);
     r->load_ms = pv_now_ms() - start;
+    ip.actions_f64 = r->exact;
     if (!st)
         st = pv_session_infer(r->session, &r->observation, &ip, r->actions);
+    if (!st && r->robot) {
+        const int rows = r->info.horizon, dims = r->info.action_dim;
+        st = pv_robot_act(r->robot, r->model, r->frame, r->exact, rows, dims, r->absolute);
+        r->info.action_dim = r->about.action_dim;
+        for (int i = 0; !st && i < rows * r->about.action_dim; i++)
+            r->actions[i] = (float)r->absolute[i];
+    }
     return st ? st : pv_session_timing(r->session, &r->timing);
 }
 
@@ -395,7 +451,9 @@ static int parse(run *r, int argc, char **argv)
                    "    --prompt \"put the bowl on the plate\" --state 0.1,-0.2,0.3,0,0,0,0.04,-0.04 --plot "
                    "actions.svg",
         .notes = "Cameras without a picture count as absent. Actions come in the units of the checkpoint's\n"
-                 "statistics (robot units), or as the model makes them where there are none (model units).",
+                 "statistics (robot units), or as the model makes them where there are none (model units); "
+                 "those of\n"
+                 "lerobot that are relative to the state are made absolute.",
         .options = options,
         .groups = CLI_MODEL | CLI_DEVICE | CLI_JSON,
     };
@@ -433,6 +491,12 @@ static int work(run *r)
     pv_status st = cli_open_model(&r->common, &r->model);
     if (!st)
         st = pv_model_describe(r->model, &r->info);
+    if (!st && cli_folder_robot(&r->common))
+        st = pv_robot_load(cli_folder_robot(&r->common), &r->robot);
+    if (!st && r->robot)
+        st = pv_robot_describe(r->robot, &r->about);
+    if (!st && r->robot && !r->about.delta) /* then the session's actions are the robot's */
+        pv_robot_free(&r->robot);
     if (!st)
         st = cli_open_backend(&r->common, &r->backend);
     if (!st)
@@ -479,6 +543,10 @@ int run_main(int argc, char **argv)
     pv_free(r.noise);
     pv_free(r.actions);
     pv_free(r.model_actions);
+    pv_free(r.exact);
+    pv_free(r.absolute);
+    pv_frame_free(&r.frame);
+    pv_robot_free(&r.robot);
     pv_free(r.times);
     return code;
 }

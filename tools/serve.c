@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "inputs.h"
 #include "io/file.h"
+#include "io/processors.h"
 #include "session/schedule.h"
 
 #include <semaphore.h>
@@ -34,8 +35,9 @@ static int parse(serve *s, int argc, char **argv)
 {
     const cli_option options[] = {
         {"robot", "NAME|FILE",
-         "whose observations and actions: libero, droid, aloha, or a description in JSON", CLI_TEXT,
-         &s->robot},
+         "whose observations and actions: libero, droid, aloha, or a description in JSON\n"
+         "(default: what lerobot's processors in MODEL's folder say)",
+         CLI_TEXT, &s->robot},
         {"host", "ADDRESS", "listen there (default: 127.0.0.1, this machine alone)", CLI_TEXT, &s->host},
         {"port", "N", "listen there (default: 8000; 0: any that is free, told on stdout)", CLI_INT, &s->port,
          0, 65535},
@@ -64,7 +66,7 @@ static int parse(serve *s, int argc, char **argv)
     const cli_command command = {
         .name = "serve",
         .purpose = "a policy behind openpi's websocket protocol",
-        .usage = "--model MODEL --robot NAME|FILE [options]",
+        .usage = "--model MODEL [--robot NAME|FILE] [options]",
         .example = "pivot serve --model pi05_libero --robot libero --backend cuda --recipe bf16",
         .notes = "Clients of openpi connect as to its own server. GET /healthz says OK, GET /metrics tells "
                  "counters and\n"
@@ -78,7 +80,12 @@ static int parse(serve *s, int argc, char **argv)
     if (code != CLI_GO)
         return code;
     if (!s->robot)
-        return cli_usage(&s->common, "expected --robot NAME|FILE");
+        s->robot = cli_folder_robot(&s->common);
+    if (!s->robot)
+        return cli_usage(&s->common,
+                         "expected --robot NAME|FILE: the model's folder has no " PV_PROCESSORS_PRE
+                         " of lerobot that says it%s",
+                         s->common.norm_stats ? ", or is not asked, with --norm-stats" : "");
     if (!pv_schedule_find(s->worker.schedule))
         return cli_usage(&s->common,
                          "--schedule '%s': expected openpi, lerobot, linear, cosine, quadratic or sigmoid",
@@ -115,8 +122,11 @@ static pv_status load(serve *s)
     pv_status st = read_key(s);
     if (!st)
         st = pv_robot_load(s->robot, &w->robot);
+    w->about.size = sizeof w->about;
     if (!st)
-        st = cli_open_model(&s->common, &w->model);
+        st = pv_robot_describe(w->robot, &w->about);
+    if (!st)
+        st = cli_open_model_for(&s->common, &w->about, &w->model);
     if (!st)
         st = pv_model_describe(w->model, &info);
     if (!st && s->noise_file) {
@@ -189,10 +199,7 @@ static pv_status begin(serve *s)
     w->pre = serve_pre();
     w->deadline_ms = s->deadline_ms;
     w->delay_ms = s->delay_ms;
-    w->about.size = sizeof w->about;
-    pv_status st = pv_robot_describe(w->robot, &w->about);
-    if (!st)
-        st = write_metadata(s);
+    pv_status st = write_metadata(s);
     serve_params params = {.host = s->host,
                            .port = s->port,
                            .key = s->key,

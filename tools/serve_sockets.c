@@ -15,12 +15,19 @@ enum {
     MAX_CLIENTS = 64,
     RX_CHUNK = 64 << 10,
     MAX_KEY = 1024,
+    SPARES = 4,
     METRICS_BYTES = 64 << 10,
     MESSAGE_MS = 30000, /* within which a message that has begun must have come */
     TICK_US = 1000 * 1000,
     DRAIN_US = 1500 * 1000
 };
-#define HELD_MAX ((size_t)256 << 20) /* bytes of messages of all connections together */
+#define HELD_MAX  ((size_t)256 << 20) /* bytes of messages of all connections together */
+#define SPARE_MAX ((size_t)4 << 20)   /* a larger one is given back */
+
+typedef struct spare { /* memory of messages that were answered */
+    uint8_t *bytes;
+    size_t room;
+} spare;
 
 typedef struct client { /* one connection; libwebsockets keeps it, zeroed */
     struct client *next, **at;
@@ -46,6 +53,8 @@ struct serve_sockets {
     int n_clients;
     uint64_t last_id;
     size_t held;
+    spare spares[SPARES];
+    int n_spares;
     atomic_bool stop;
     bool draining, finished;
     lws_sorted_usec_list_t tick, end;
@@ -63,12 +72,29 @@ size_t serve_pre(void)
 
 /* ---- messages ---- */
 
+/* Its memory is kept for the next: a system that has to find 3 MB anew takes longer than all that is done with them. */
 static void release(serve_sockets *s, serve_job **job)
 {
-    if (*job)
-        s->held -= (*job)->room;
-    serve_job_free(*job);
+    serve_job *j = *job;
+    if (j) {
+        s->held -= j->room;
+        if (j->bytes && j->room <= SPARE_MAX && s->n_spares < SPARES) {
+            s->spares[s->n_spares++] = (spare){j->bytes, j->room};
+            j->bytes = NULL;
+        }
+    }
+    serve_job_free(j);
     *job = NULL;
+}
+
+static void take_spare(serve_sockets *s, serve_job *job)
+{
+    if (!s->n_spares || s->held + s->spares[s->n_spares - 1].room > HELD_MAX)
+        return;
+    const spare last = s->spares[--s->n_spares];
+    job->bytes = last.bytes;
+    job->room = last.room;
+    s->held += last.room;
 }
 
 /* From now on the connection only tells what was wrong, and closes. */
@@ -136,6 +162,7 @@ static void receive(serve_sockets *s, client *c, const uint8_t *bytes, size_t n)
             return;
         }
         c->coming->connection = c->id;
+        take_spare(s, c->coming);
         c->began_ms = pv_now_ms();
     }
     serve_job *job = c->coming;
@@ -493,6 +520,8 @@ void serve_sockets_close(serve_sockets **out)
     serve_sockets *s = *out;
     if (s && s->context)
         lws_context_destroy(s->context);
+    while (s && s->n_spares)
+        pv_free(s->spares[--s->n_spares].bytes);
     pv_free(s);
     *out = NULL;
 }

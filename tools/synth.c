@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "io/file.h"
+#include "io/processors.h"
 #include "model/model.h"
 #include "model/tiny.h"
 
@@ -30,6 +31,7 @@ typedef struct synth {
     const char *kind, *layout, *out, *dtype;
     int shards;
     bool full, lerobot;
+    pv_stats *stats; /* those of the tiny model */
     pv_config config;
     char part[4096]; /* the folder until it is whole */
     synth_weights_params weights;
@@ -166,26 +168,39 @@ static void add_feature(cJSON *features, const char *name, const char *type, con
     cJSON_AddItemToObject(f, "shape", cJSON_CreateIntArray(shape, n));
 }
 
-/* The keys of lerobot's PI05Config that say something about the model. */
-static void lerobot_keys(const synth *s, cJSON *json)
+static void add_features(const synth *s, cJSON *features, bool inputs, bool outputs)
 {
     const pv_config *c = &s->config;
-    const int side[] = {c->vision.image, c->vision.image}, image[] = {3, side[0], side[0]},
-              vector[] = {c->action_dim};
-    cJSON_AddStringToObject(json, "type", "pi05");
-    cJSON_AddNumberToObject(json, "n_obs_steps", 1);
-    cJSON *features = cJSON_AddObjectToObject(json, "input_features");
-    for (int i = 0; i < c->n_cameras; i++) {
+    const int image[] = {3, c->vision.image, c->vision.image};
+    for (int i = 0; inputs && i < c->n_cameras; i++) {
         char name[PV_CAMERA_NAME + 32];
         snprintf(name, sizeof name, "observation.images.%s", c->camera[i]);
         add_feature(features, name, "VISUAL", image, 3);
     }
-    add_feature(features, "observation.state", "STATE", vector, 1);
-    add_feature(cJSON_AddObjectToObject(json, "output_features"), "action", "ACTION", vector, 1);
-    cJSON *rules = cJSON_AddObjectToObject(json, "normalization_mapping");
+    if (inputs)
+        add_feature(features, "observation.state", "STATE", &s->stats->state.dim, 1);
+    if (outputs)
+        add_feature(features, "action", "ACTION", &s->stats->actions.dim, 1);
+}
+
+static void add_rules(cJSON *json, const char *key)
+{
+    cJSON *rules = cJSON_AddObjectToObject(json, key);
     cJSON_AddStringToObject(rules, "VISUAL", "IDENTITY");
     cJSON_AddStringToObject(rules, "STATE", "QUANTILES");
     cJSON_AddStringToObject(rules, "ACTION", "QUANTILES");
+}
+
+/* The keys of lerobot's PI05Config that say something about the model. */
+static void lerobot_keys(const synth *s, cJSON *json)
+{
+    const pv_config *c = &s->config;
+    const int side[] = {c->vision.image, c->vision.image};
+    cJSON_AddStringToObject(json, "type", "pi05");
+    cJSON_AddNumberToObject(json, "n_obs_steps", 1);
+    add_features(s, cJSON_AddObjectToObject(json, "input_features"), true, false);
+    add_features(s, cJSON_AddObjectToObject(json, "output_features"), false, true);
+    add_rules(json, "normalization_mapping");
     cJSON_AddStringToObject(json, "paligemma_variant", s->full ? "gemma_2b" : "tiny");
     cJSON_AddStringToObject(json, "action_expert_variant", s->full ? "gemma_300m" : "tiny");
     cJSON_AddStringToObject(json, "dtype", s->weights.dtype == PV_F32 ? "float32" : "bfloat16");
@@ -254,14 +269,113 @@ static pv_status put_pictures(const synth *s)
     return st;
 }
 
-/* Statistics: where openpi has them. lerobot keeps them in its processors, which this version does not read;
- * there they lie beside the weights. */
+/* ---- statistics: where openpi has them, or in the processors of lerobot ---- */
+
+static cJSON *add_step(cJSON *steps, const char *name, const char *state_file)
+{
+    cJSON *step = cJSON_CreateObject();
+    cJSON_AddItemToArray(steps, step);
+    cJSON_AddStringToObject(step, "registry_name", name);
+    cJSON *config = cJSON_AddObjectToObject(step, "config");
+    if (state_file)
+        cJSON_AddStringToObject(step, "state_file", state_file);
+    return config;
+}
+
+static void add_norm(const synth *s, cJSON *steps, const char *name, const char *state_file, bool inputs)
+{
+    cJSON *config = add_step(steps, name, state_file);
+    cJSON_AddNumberToObject(config, "eps", 1e-8);
+    add_features(s, cJSON_AddObjectToObject(config, "features"), inputs, true);
+    add_rules(config, "norm_map");
+}
+
+#define PRE_STATE  "policy_preprocessor_step_3_normalizer_processor.safetensors"
+#define POST_STATE "policy_postprocessor_step_0_unnormalizer_processor.safetensors"
+
+static void add_device(cJSON *steps)
+{
+    cJSON *device = add_step(steps, "device_processor", NULL);
+    cJSON_AddStringToObject(device, "device", "cpu");
+    cJSON_AddNullToObject(device, "float_dtype");
+}
+
+static pv_status put_pre(const synth *s)
+{
+    cJSON *pre = cJSON_CreateObject();
+    cJSON_AddStringToObject(pre, "name", "policy_preprocessor");
+    cJSON *steps = cJSON_AddArrayToObject(pre, "steps");
+    cJSON_AddObjectToObject(add_step(steps, "rename_observations_processor", NULL), "rename_map");
+    add_step(steps, "to_batch_processor", NULL);
+    cJSON *relative = add_step(steps, "relative_actions_processor", NULL);
+    cJSON_AddBoolToObject(relative, "enabled", false);
+    cJSON_AddArrayToObject(relative, "exclude_joints");
+    cJSON_AddNullToObject(relative, "action_names");
+    add_norm(s, steps, "normalizer_processor", PRE_STATE, true);
+    add_step(steps, "pi05_prepare_state_tokenizer_processor_step", NULL);
+    cJSON *tokenizer = add_step(steps, "tokenizer_processor", NULL);
+    cJSON_AddNumberToObject(tokenizer, "max_length", s->config.max_tokens);
+    cJSON_AddStringToObject(tokenizer, "task_key", "task");
+    cJSON_AddStringToObject(tokenizer, "padding_side", "right");
+    cJSON_AddStringToObject(tokenizer, "padding", "max_length");
+    cJSON_AddBoolToObject(tokenizer, "truncation", true);
+    cJSON_AddStringToObject(tokenizer, "tokenizer_name", "google/paligemma-3b-pt-224");
+    add_device(steps);
+    return put_json(s, PV_PROCESSORS_PRE, pre);
+}
+
+static pv_status put_post(const synth *s)
+{
+    cJSON *post = cJSON_CreateObject();
+    cJSON_AddStringToObject(post, "name", "policy_postprocessor");
+    cJSON *steps = cJSON_AddArrayToObject(post, "steps");
+    add_norm(s, steps, "unnormalizer_processor", POST_STATE, false);
+    cJSON_AddBoolToObject(add_step(steps, "absolute_actions_processor", NULL), "enabled", false);
+    add_device(steps);
+    return put_json(s, PV_PROCESSORS_POST, post);
+}
+
+/* Both files hold the statistics of both, as lerobot writes them. */
+static pv_status put_numbers(const synth *s, const char *name, const pv_stats *stats)
+{
+    const pv_norm *norms[] = {&stats->state, &stats->actions};
+    static const char *const features[] = {"observation.state", "action"}, *const vectors[] = {"mean", "std",
+                                                                                               "q01", "q99"};
+    pv_st_writer *w = NULL;
+    char path[4200], tensor[64];
+    float x[64];
+    pv_status st = in_part(s, path, sizeof path, name);
+    if (!st)
+        st = pv_st_writer_begin(path, &w);
+    for (int pass = 0; pass < 2; pass++)
+        for (int f = 0; f < 2; f++) {
+            const double *from[] = {norms[f]->mean, norms[f]->std, norms[f]->q01, norms[f]->q99};
+            const int64_t dim = norms[f]->dim;
+            for (int v = 0; v < 4 && !st; v++) {
+                snprintf(tensor, sizeof tensor, "%s.%s", features[f], vectors[v]);
+                for (int64_t i = 0; i < dim; i++)
+                    x[i] = (float)from[v][i];
+                st = pass ? pv_st_writer_data(w, x, sizeof *x * (size_t)dim)
+                          : pv_st_writer_declare(w, tensor, PV_F32, 1, &dim);
+            }
+        }
+    if (!st)
+        return pv_st_writer_end(&w);
+    pv_st_writer_abort(&w);
+    return st;
+}
+
 static pv_status put_stats(const synth *s)
 {
-    pv_status st = PV_OK;
-    if (s->lerobot)
-        return put(s, "norm_stats.json", pv_tiny_stats, strlen(pv_tiny_stats));
-    st = make_folder(s, "assets");
+    if (s->lerobot) {
+        pv_status st = put_pre(s);
+        if (!st)
+            st = put_post(s);
+        if (!st)
+            st = put_numbers(s, PRE_STATE, s->stats);
+        return st ? st : put_numbers(s, POST_STATE, s->stats);
+    }
+    pv_status st = make_folder(s, "assets");
     if (!st)
         st = make_folder(s, "assets/" ASSET_ID);
     return st ? st : put(s, "assets/" ASSET_ID "/norm_stats.json", pv_tiny_stats, strlen(pv_tiny_stats));
@@ -306,10 +420,8 @@ static pv_status put_readme(const synth *s)
         "small one) are made up too. %s\n",
         s->full ? "full size" : "tiny", s->lerobot ? "lerobot" : "openpi's PyTorch exporter", s->kind,
         s->layout, s->dtype, s->shards, command,
-        s->lerobot ? "norm_stats.json" : "assets/" ASSET_ID "/norm_stats.json",
-        s->lerobot ? "A folder that lerobot published has neither: it is run with\n--norm-stats FILE and "
-                     "--tokenizer FILE."
-                   : "A converted checkpoint has no tokenizer: it is run with\n--tokenizer FILE.");
+        s->lerobot ? "those of " PV_PROCESSORS_PRE : "assets/" ASSET_ID "/norm_stats.json",
+        "A published checkpoint has no tokenizer: it is run with\n--tokenizer FILE.");
     return put(s, "README.txt", text, strlen(text));
 }
 
@@ -443,8 +555,11 @@ int synth_main(int argc, char **argv)
     double start = pv_now_ms();
     signalled = 0;
     watch(true, before);
-    pv_status st = write_folder(&s);
+    pv_status st = pv_stats_parse(pv_tiny_stats, strlen(pv_tiny_stats), "embedded statistics", &s.stats);
+    if (!st)
+        st = write_folder(&s);
     watch(false, before);
     cli_progress_end(&s.bar);
+    pv_stats_free(&s.stats);
     return st ? cli_fail(&s.common, st) : report(&s, pv_now_ms() - start);
 }

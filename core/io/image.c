@@ -3,29 +3,22 @@
  * does not change is skipped; it would be the identity. Sources: openpi_client/image_tools.py
  * (resize_with_pad), Pillow src/libImaging/Resample.c (order of operations) up to 12; from 13 on Pillow takes
  * rows first for tall pictures, which moves some pixels by one. openpi pins 11.2. */
-#include "image.h"
+#include "image_levels.h"
 
 #include "base/memory.h"
 
 #include <string.h>
 
-#define CHANNELS     3
-#define WEIGHT_BITS  22 /* 8 bits of pixel and 2 of head room leave these of an int32 */
-#define WEIGHT_ROUND (1 << (WEIGHT_BITS - 1))
-
-typedef struct axis { /* how `out` places along one side are made of `in` */
-    int in, out;
-    int taps;        /* weights kept for each output; 0 when in == out */
-    int *first, *n;  /* [out]: the inputs that count are [first, first + n) */
-    int32_t *weight; /* [out][taps] */
-} axis;
+#define CHANNELS PV_IMAGE_CHANNELS
+typedef pv_image_axis axis;
 
 struct pv_resizer {
     int side;
     int left, top; /* of the picture on the black square */
     axis x, y;
     uint8_t *rows; /* [y.in][x.out][3], after the horizontal pass; NULL when one of the passes is skipped */
-    int32_t *sum;  /* [x.out][3], one row of the vertical pass; NULL when it is skipped */
+    uint8_t *work; /* of the horizontal pass; NULL when it is skipped */
+    const pv_image_level *level;
 };
 
 static int taps_of(int in, int out)
@@ -60,7 +53,7 @@ static pv_status axis_make(axis *a, int in, int out)
             total += w[x - lo] = d < 1 ? 1 - d : 0;
         }
         for (int k = 0; k < hi - lo; k++)
-            a->weight[(size_t)i * a->taps + k] = (int32_t)(w[k] / total * (1 << WEIGHT_BITS) + 0.5);
+            a->weight[(size_t)i * a->taps + k] = (int32_t)(w[k] / total * (1 << PV_IMAGE_WEIGHT_BITS) + 0.5);
         a->first[i] = lo;
         a->n[i] = hi - lo;
     }
@@ -99,13 +92,12 @@ pv_status pv_resizer_create(int width, int height, int side, pv_resizer **out)
     pv_status st = axis_make(&r->x, width, w);
     if (!st)
         st = axis_make(&r->y, height, h);
-    if (!st && r->y.taps) {
-        size_t row = pv_mul_size((size_t)w, CHANNELS);
-        r->sum = pv_alloc(pv_mul_size(row, sizeof *r->sum));
-        r->rows = r->x.taps ? pv_alloc(pv_mul_size(row, (size_t)height)) : NULL;
-        if (!r->sum || (r->x.taps && !r->rows))
-            st = PV_E_MEMORY;
-    }
+    const size_t row = pv_mul_size((size_t)w, CHANNELS);
+    if (!st && r->y.taps && r->x.taps)
+        st = (r->rows = pv_alloc(pv_mul_size(row, (size_t)height))) ? PV_OK : PV_E_MEMORY;
+    if (!st && r->x.taps)
+        st = (r->work = pv_alloc((row + (size_t)width * CHANNELS) * PV_IMAGE_BLOCK)) ? PV_OK : PV_E_MEMORY;
+    r->level = pv_image_level_best();
     if (st)
         pv_resizer_free(&r);
     *out = r;
@@ -119,7 +111,7 @@ void pv_resizer_free(pv_resizer **r)
     axis_free(&(*r)->x);
     axis_free(&(*r)->y);
     pv_free((*r)->rows);
-    pv_free((*r)->sum);
+    pv_free((*r)->work);
     pv_free(*r);
     *r = NULL;
 }
@@ -129,43 +121,9 @@ bool pv_resizer_fits(const pv_resizer *r, int width, int height, int side)
     return r && r->x.in == width && r->y.in == height && r->side == side;
 }
 
-static uint8_t to_u8(int32_t sum)
+void pv_resizer_use(pv_resizer *r, const pv_image_level *level)
 {
-    int v = sum >> WEIGHT_BITS;
-    return v > 255 ? 255 : (uint8_t)v; /* rounded weights can sum to a little over one; none is negative */
-}
-
-static void horizontal(const axis *a, const uint8_t *src, uint8_t *dst)
-{
-    for (int i = 0; i < a->out; i++, dst += CHANNELS) {
-        const uint8_t *p = src + (size_t)a->first[i] * CHANNELS;
-        const int32_t *w = a->weight + (size_t)i * a->taps;
-        int32_t r = WEIGHT_ROUND, g = WEIGHT_ROUND, b = WEIGHT_ROUND;
-        for (int k = 0; k < a->n[i]; k++, p += CHANNELS) {
-            r += p[0] * w[k];
-            g += p[1] * w[k];
-            b += p[2] * w[k];
-        }
-        dst[0] = to_u8(r);
-        dst[1] = to_u8(g);
-        dst[2] = to_u8(b);
-    }
-}
-
-/* Output row i from the rows of src; row by row, so that memory is read in order. n bytes a row. */
-static void vertical(const axis *a, int i, const uint8_t *src, size_t stride, size_t n, int32_t *sum,
-                     uint8_t *dst)
-{
-    for (size_t c = 0; c < n; c++)
-        sum[c] = WEIGHT_ROUND;
-    for (int k = 0; k < a->n[i]; k++) {
-        const uint8_t *p = src + (size_t)(a->first[i] + k) * stride;
-        int32_t w = a->weight[(size_t)i * a->taps + k];
-        for (size_t c = 0; c < n; c++)
-            sum[c] += p[c] * w;
-    }
-    for (size_t c = 0; c < n; c++)
-        dst[c] = to_u8(sum[c]);
+    r->level = level;
 }
 
 void pv_resizer_run(pv_resizer *r, const uint8_t *src, size_t stride, uint8_t *dst)
@@ -175,15 +133,12 @@ void pv_resizer_run(pv_resizer *r, const uint8_t *src, size_t stride, uint8_t *d
     if (r->x.out < r->side || r->y.out < r->side)
         memset(dst, 0, line * (size_t)r->side);
     if (r->x.taps) { /* into the square when rows keep their number, else into `rows` */
-        for (int i = 0; i < r->y.in; i++)
-            horizontal(&r->x, src + (size_t)i * stride,
-                       r->y.taps ? r->rows + (size_t)i * n : inside + (size_t)i * line);
+        r->level->horizontal(&r->x, src, stride, r->y.in, r->work, r->y.taps ? r->rows : inside, r->y.taps ? n : line);
         src = r->rows;
         stride = n;
     }
     if (r->y.taps)
-        for (int i = 0; i < r->y.out; i++)
-            vertical(&r->y, i, src, stride, n, r->sum, inside + (size_t)i * line);
+        r->level->vertical(&r->y, src, stride, n, inside, line);
     if (!r->x.taps && !r->y.taps)
         for (int i = 0; i < r->y.out; i++)
             memcpy(inside + (size_t)i * line, src + (size_t)i * stride, n);

@@ -33,7 +33,7 @@ static pv_status find_vectors(const cJSON *norm, spot at, const cJSON *found[N_V
     return PV_OK;
 }
 
-/* Numbers of the vectors into norm, whose mean is the one block that holds all. */
+/* Numbers of the vectors into norm. */
 static pv_status fill(const cJSON *const found[N_VECTORS], spot at, pv_norm *norm)
 {
     double **const to[N_VECTORS] = {&norm->mean, &norm->std, &norm->q01, &norm->q99};
@@ -44,7 +44,7 @@ static pv_status fill(const cJSON *const found[N_VECTORS], spot at, pv_norm *nor
     double *block = pv_alloc(N_VECTORS * (size_t)n * sizeof *block);
     if (!block)
         return pv_fail_in(PV_E_MEMORY, "%s", at.where);
-    norm->mean = block;
+    norm->block = block;
     norm->padded_dim = n;
     for (int k = 0; k < N_VECTORS; k++) {
         if (!found[k])
@@ -146,15 +146,42 @@ void pv_stats_free(pv_stats **stats)
 {
     if (!*stats)
         return;
-    pv_free((*stats)->state.mean);
-    pv_free((*stats)->actions.mean);
+    pv_free((*stats)->state.block);
+    pv_free((*stats)->actions.block);
     pv_free(*stats);
     *stats = NULL;
 }
 
+static pv_status repeat(const pv_norm *from, int dim, pv_norm *to)
+{
+    const double *const vectors[N_VECTORS] = {from->mean, from->std, from->q01, from->q99};
+    double **const at[N_VECTORS] = {&to->mean, &to->std, &to->q01, &to->q99};
+    to->dim = to->padded_dim = dim;
+    to->block = pv_alloc(N_VECTORS * (size_t)dim * sizeof *to->block);
+    if (!to->block)
+        return PV_E_MEMORY;
+    for (int k = 0; k < N_VECTORS; k++) {
+        *at[k] = vectors[k] ? to->block + k * dim : NULL;
+        for (int i = 0; vectors[k] && i < dim; i++)
+            (*at[k])[i] = vectors[k][i % from->dim];
+    }
+    return PV_OK;
+}
+
+pv_status pv_stats_repeat(const pv_stats *s, int state_dim, int action_dim, pv_stats **out)
+{
+    *out = pv_alloc_zero(sizeof **out);
+    pv_status st = *out ? repeat(&s->state, state_dim, &(*out)->state) : PV_E_MEMORY;
+    if (!st)
+        st = repeat(&s->actions, action_dim, &(*out)->actions);
+    if (st)
+        pv_stats_free(out);
+    return st;
+}
+
 pv_status pv_norm_check(const pv_norm *norm, pv_norm_rule rule, const char *which)
 {
-    if (rule == PV_NORM_QUANTILE && !norm->q01)
+    if (norm->mode == PV_NORM_OPENPI && rule == PV_NORM_QUANTILE && !norm->q01)
         return pv_fail(
             PV_E_ARG, "%s: normalising by quantiles needs q01 and q99, the statistics have mean and std only",
             which);
@@ -171,10 +198,36 @@ static int pass(const pv_norm *norm, const double *from, double *to, int n)
     return norm->dim;
 }
 
+/* lerobot's rules, operation by operation as torch computes them on float32. */
+static float to_f32(const pv_norm *norm, int i, double x)
+{
+    const float v = (float)x;
+    if (norm->mode == PV_NORM_MEAN_STD)
+        return (v - (float)norm->mean[i]) / ((float)norm->std[i] + norm->eps);
+    if (norm->mode == PV_NORM_IDENTITY)
+        return v;
+    const float low = (float)norm->low[i], span = (float)norm->high[i] - low;
+    return 2 * (v - low) / (span == 0 ? norm->eps : span) - 1;
+}
+
+static float from_f32(const pv_norm *norm, int i, double y)
+{
+    const float v = (float)y;
+    if (norm->mode == PV_NORM_MEAN_STD)
+        return v * (float)norm->std[i] + (float)norm->mean[i];
+    if (norm->mode == PV_NORM_IDENTITY)
+        return v;
+    const float low = (float)norm->low[i], span = (float)norm->high[i] - low;
+    return (v + 1) * (span == 0 ? norm->eps : span) / 2 + low;
+}
+
 void pv_normalize(const pv_norm *norm, pv_norm_rule rule, const double *x, double *y, int n)
 {
     n = pass(norm, x, y, n);
-    if (rule == PV_NORM_QUANTILE)
+    if (norm->mode != PV_NORM_OPENPI)
+        for (int i = 0; i < n; i++)
+            y[i] = (double)to_f32(norm, i, x[i]);
+    else if (rule == PV_NORM_QUANTILE)
         for (int i = 0; i < n; i++)
             y[i] = (x[i] - norm->q01[i]) / (norm->q99[i] - norm->q01[i] + EPSILON) * 2 - 1;
     else
@@ -185,7 +238,10 @@ void pv_normalize(const pv_norm *norm, pv_norm_rule rule, const double *x, doubl
 void pv_unnormalize(const pv_norm *norm, pv_norm_rule rule, const double *y, double *x, int n)
 {
     n = pass(norm, y, x, n);
-    if (rule == PV_NORM_QUANTILE)
+    if (norm->mode != PV_NORM_OPENPI)
+        for (int i = 0; i < n; i++)
+            x[i] = (double)from_f32(norm, i, y[i]);
+    else if (rule == PV_NORM_QUANTILE)
         for (int i = 0; i < n; i++)
             x[i] = (y[i] + 1) / 2 * (norm->q99[i] - norm->q01[i] + EPSILON) + norm->q01[i];
     else

@@ -179,6 +179,8 @@ static void own_keys(reader *r, const cJSON *json, pv_config *c)
     positive(r, json, "time_max_period", &c->time_max_period);
     boolean(r, json, "discrete_state", &c->discrete_state);
     boolean(r, json, "zscore", &c->zscore);
+    if (get(r, json, "zscore"))
+        c->own_rules[0] = 0;
     const cJSON *cameras = get(r, json, "cameras"), *name;
     if (cameras && !cJSON_IsArray(cameras))
         r->status = pv_fail(PV_E_FILE, "%s: 'cameras': expected an array of names", r->where);
@@ -227,29 +229,24 @@ static void resolution(reader *r, const cJSON *json, int *out)
         *out = (int)h->valuedouble;
 }
 
-/* How one vector is normalised: QUANTILES or MEAN_STD, the same for both. */
-static void normalization(reader *r, const cJSON *json, bool *zscore)
+/* How state and actions are normalised, where that is one of openpi's two rules for both; else kept by name.
+ */
+static void normalization(reader *r, const cJSON *json, pv_config *c)
 {
-    static const char *const keys[] = {"STATE", "ACTION"};
     const cJSON *map = object(r, json, "normalization_mapping");
-    int n_zscore = 0, n = 0;
-    for (int i = 0; i < 2; i++) {
-        const cJSON *v = map ? get(r, map, keys[i]) : NULL;
-        const char *rule = cJSON_GetStringValue(v);
-        if (!v || r->status)
-            continue;
-        if (!rule || (strcmp(rule, "QUANTILES") && strcmp(rule, "MEAN_STD"))) {
-            r->status = pv_fail(PV_E_UNSUPPORTED, "%s: 'normalization_mapping': %s: expected QUANTILES or MEAN_STD, came %s",
-                                r->where, keys[i], rule ? rule : "no string");
-            return;
-        }
-        n++;
-        n_zscore += !strcmp(rule, "MEAN_STD");
-    }
-    if (n_zscore && n_zscore != n)
-        r->status = pv_fail(PV_E_UNSUPPORTED, "%s: 'normalization_mapping': expected one rule for STATE and ACTION", r->where);
-    else if (n)
-        *zscore = n_zscore > 0;
+    const cJSON *state = map ? get(r, map, "STATE") : NULL, *action = map ? get(r, map, "ACTION") : NULL;
+    if (state && !cJSON_IsString(state))
+        wrong(r, state, "normalization_mapping.STATE", "text");
+    if (action && !cJSON_IsString(action))
+        wrong(r, action, "normalization_mapping.ACTION", "text");
+    if (r->status || (!state && !action))
+        return;
+    const char *s = (state ? state : action)->valuestring, *a = (action ? action : state)->valuestring;
+    c->own_rules[0] = 0;
+    if (strcmp(s, a) || (strcmp(s, "QUANTILES") && strcmp(s, "MEAN_STD")))
+        snprintf(c->own_rules, sizeof c->own_rules, "STATE %.16s, ACTION %.16s", s, a);
+    else
+        c->zscore = !strcmp(s, "MEAN_STD");
 }
 
 /* lerobot policies/pi05/configuration_pi05.py. Cameras are the VISUAL features of `input_features`, in file order. */
@@ -262,12 +259,13 @@ static void lerobot_keys(reader *r, const cJSON *json, pv_config *c)
     positive(r, json, "min_period", &c->time_min_period);
     positive(r, json, "max_period", &c->time_max_period);
     resolution(r, json, &c->vision.image);
-    normalization(r, json, &c->zscore);
+    normalization(r, json, c);
     variants(r, json);
     bool relative = false;
     boolean(r, json, "use_relative_actions", &relative);
     if (relative)
-        pv_log(PV_LOG_WARN, "%s: 'use_relative_actions': actions come as the model has them, relative to the state", r->where);
+        pv_log(PV_LOG_WARN, "%s: 'use_relative_actions': a session's actions are relative to the state; pv_robot_act adds it",
+               r->where);
     const cJSON *features = object(r, json, "input_features"), *f;
     int visual = 0;
     cJSON_ArrayForEach(f, features)

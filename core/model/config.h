@@ -26,6 +26,8 @@ typedef struct pv_config {
     double rope_theta, time_min_period, time_max_period;
     bool discrete_state; /* the state is told as digits in the prompt */
     bool zscore;         /* statistics: mean and standard deviation in place of quantiles */
+    char own_rules[48];  /* lerobot normalises state and actions in ways that only its processors' statistics
+                            can do: which */
 } pv_config;
 
 void pv_config_full(pv_config *c); /* openpi's pi05; horizon 0: no checkpoint stores it */

@@ -32,9 +32,10 @@ static pv_status add_tensor(const pv_model *m, const char *name, int64_t n, void
 
 static uint64_t add_norm(uint64_t hash, const pv_norm *norm)
 {
-    const double *const part[] = {norm->mean, norm->std, norm->q01, norm->q99};
+    const double *const part[] = {norm->mean, norm->std, norm->q01, norm->q99, norm->low, norm->high};
     hash = pv_fnv1a(hash, &norm->dim, sizeof norm->dim);
-    for (int i = 0; i < 4; i++)
+    hash = pv_fnv1a(pv_fnv1a(hash, &norm->mode, sizeof norm->mode), &norm->eps, sizeof norm->eps);
+    for (int i = 0; i < 6; i++)
         hash =
             part[i] ? pv_fnv1a(hash, part[i], sizeof *part[i] * (size_t)norm->dim) : add_text(hash, "none");
     return hash;

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "base/thread.h"
 #include "base/params.h"
+#include "io/processors.h"
 #include "tiny.h"
 
 #include <dirent.h>
@@ -116,24 +117,85 @@ static pv_status leave_out(pv_status st)
     return st == PV_E_FILE ? PV_OK : st;
 }
 
+/* Those that the synthetic models have with them; id "14x12": made of them, for 14 numbers of state and 12 of actions. */
+static pv_status embedded_stats(const pv_config *c, const char *id, pv_stats **out)
+{
+    pv_stats *own = NULL;
+    int state, actions, end = 0;
+    pv_status st = pv_stats_parse(pv_tiny_stats, strlen(pv_tiny_stats), "embedded statistics", out);
+    if (st || !id)
+        return st;
+    own = *out;
+    *out = NULL;
+    if (strlen(id) > 11 || sscanf(id, "%dx%d%n", &state, &actions, &end) != 2 || id[end] || state < 1 || actions < 1 ||
+        state > c->action_dim || actions > c->action_dim)
+        st = pv_fail(PV_E_ARG, "asset id '%.100s': a synthetic model's say how many numbers state and actions have, of 1 to %d: 14x14",
+                     id, c->action_dim);
+    if (!st)
+        st = pv_stats_repeat(own, state, actions, out);
+    pv_stats_free(&own);
+    return st;
+}
+
+/* lerobot's, which say their rules themselves. */
+static pv_status take_processors(pv_model *m, const char *folder, const pv_model_params *p)
+{
+    const pv_config *c = &m->config;
+    pv_processors *from = NULL;
+    pv_status st = pv_processors_read(folder, &from);
+    if (!st && p->zscore != PV_AUTO)
+        st = pv_fail(PV_E_ARG,
+                     "%s: its processors say how numbers are normalised; zscore is for --norm-stats", folder);
+    if (!st && from->max_tokens != c->max_tokens)
+        st = pv_fail(PV_E_FILE,
+                     "%s/%s: tokenizer_processor: config.max_length is %d, the model's prompt has %d tokens",
+                     folder, PV_PROCESSORS_PRE, from->max_tokens, c->max_tokens);
+    if (!st && from->stats &&
+        (from->stats->actions.dim > c->action_dim || from->stats->state.dim > c->action_dim))
+        st = pv_fail(PV_E_FILE, "%s/%s: statistics of %d state and %d action dims; the model has %d", folder,
+                     PV_PROCESSORS_PRE, from->stats->state.dim, from->stats->actions.dim, c->action_dim);
+    if (!st && !from->stats)
+        pv_log(
+            PV_LOG_WARN,
+            "%s/%s: no statistics (state_file): actions come in model units, unless --norm-stats gives some",
+            folder, PV_PROCESSORS_PRE);
+    m->stats_path = st ? NULL : join(folder, PV_PROCESSORS_PRE);
+    if (!st && !m->stats_path)
+        st = PV_E_MEMORY;
+    if (!st) {
+        m->stats = from->stats;
+        from->stats = NULL;
+        m->rule = m->stats && m->stats->state.mode == PV_NORM_MEAN_STD ? PV_NORM_ZSCORE : PV_NORM_QUANTILE;
+    }
+    pv_processors_free(&from);
+    return st;
+}
+
 static pv_status load_stats(pv_model *m, const char *folder, const pv_model_params *p)
 {
     pv_status st = PV_OK;
+    if (folder && !p->norm_stats && !p->asset_id && pv_processors_in(folder))
+        return take_processors(m, folder, p);
     if (p->norm_stats) {
         m->stats_path = pv_strdup(p->norm_stats);
         st = m->stats_path ? PV_OK : PV_E_MEMORY;
     } else if (folder) {
         st = find_stats(folder, p->asset_id, &m->stats_path);
-    } else if (p->asset_id) {
+    } else if (p->asset_id && m->checkpoint) {
         st = pv_fail(PV_E_ARG, "asset id '%s': only a folder has assets (--norm-stats FILE names a file)", p->asset_id);
     }
     if (!st && m->stats_path)
         st = pv_stats_read(m->stats_path, &m->stats);
     else if (!st && !m->checkpoint)
-        st = pv_stats_parse(pv_tiny_stats, strlen(pv_tiny_stats), "embedded statistics", &m->stats);
+        st = embedded_stats(&m->config, p->asset_id, &m->stats);
     bool zscore = p->zscore == PV_AUTO ? m->config.zscore : p->zscore == PV_ON;
     m->rule = zscore ? PV_NORM_ZSCORE : PV_NORM_QUANTILE;
     const char *where = m->stats_path ? m->stats_path : "embedded statistics";
+    if (!st && m->stats && p->zscore == PV_AUTO && *m->config.own_rules)
+        st = pv_fail(PV_E_UNSUPPORTED,
+                     "%s: config.json's 'normalization_mapping' is %s: such statistics are read from "
+                     "lerobot's processors; here expected QUANTILES or MEAN_STD for both",
+                     where, m->config.own_rules);
     if (!st && m->stats) {
         st = pv_norm_check(&m->stats->state, m->rule, "state");
         if (!st)

@@ -221,6 +221,8 @@ static pv_status read_state(const pv_robot *b, fields all, pv_frame *to)
         }
     }
     pv_convert_run(&b->state_convert, to->state);
+    for (int i = 0; b->f32 && i < n; i++)
+        to->state[i] = (double)(float)to->state[i];
     for (int i = 0; i < n; i++)
         if (!isfinite(to->state[i]))
             return pv_fail(PV_E_NOT_FINITE, "robot '%s': number %d of the state is %g after its conversions", b->name, i,
@@ -280,11 +282,11 @@ pv_status pv_robot_observe(const pv_robot *b, const pv_field *field, int n_field
 
 /* ---- actions ---- */
 
-/* The state as openpi adds it to relative actions: normalised and back. */
+/* The state as openpi adds it to relative actions: normalised and back; lerobot: as it came. */
 static void return_state(const pv_model *m, const pv_frame *f, double *state)
 {
     memcpy(state, f->state, sizeof *state * (size_t)f->n_state);
-    if (!m || !m->stats)
+    if (!m || !m->stats || f->robot->f32)
         return;
     pv_normalize(&m->stats->state, m->rule, state, state, f->n_state);
     pv_unnormalize(&m->stats->state, m->rule, state, state, f->n_state);
@@ -292,8 +294,13 @@ static void return_state(const pv_model *m, const pv_frame *f, double *state)
 
 static void act(const pv_robot *b, const double *state, const double *from, double *to)
 {
-    for (int d = 0; d < b->action_dim; d++)
-        to[d] = b->relative ? from[d] + (b->delta[d] ? state[d] : 0.0) : from[d]; /* numpy, too, adds 0: -0 becomes 0 */
+    for (int d = 0; d < b->action_dim; d++) {
+        /* What is not relative gets a zero added, too: numpy's where(mask, state, 0), torch's state * mask. */
+        const double zero = b->f32 && d < b->state_dim ? state[d] * 0.0 : 0.0;
+        to[d] = b->relative ? from[d] + (b->delta[d] ? state[d] : zero) : from[d];
+        if (b->f32) /* a sum of two float32 in float64, rounded, is their sum in float32 */
+            to[d] = (double)(float)to[d];
+    }
     pv_convert_run(&b->action_convert, to);
 }
 

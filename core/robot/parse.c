@@ -175,6 +175,7 @@ static void read_cameras(reader *r, const cJSON *list)
         c->bgr = word(r, get(v, "order"), p.text, "order", orders, 2) == 1;
         c->is_signed = word(r, get(v, "float"), p.text, "float", ranges, 2) == 1;
         c->optional = flag(r, get(v, "optional"), p.text, "optional");
+        c->nearest = b->f32;
         any = any || c->key;
         for (int k = 0; !r->status && k < i; k++)
             if (!strcmp(b->camera[k].slot, c->slot))
@@ -337,10 +338,12 @@ static void check_keys(reader *r)
 
 static void read_robot(reader *r, const cJSON *root)
 {
+    static const char *const rules[] = {"openpi", "lerobot"};
     pv_robot *b = r->robot;
-    if (!object(r, root, "", "about cameras ignore closed state prompt actions"))
+    if (!object(r, root, "", "about rules cameras ignore closed state prompt actions"))
         return;
     b->about = get(root, "about") ? text(r, get(root, "about"), "", "about") : "";
+    b->f32 = word(r, get(root, "rules"), "", "rules", rules, 2) == 1;
     read_cameras(r, get(root, "cameras"));
     b->ignore = read_keys(r, get(root, "ignore"), "ignore", &b->n_ignore);
     b->closed = read_keys(r, get(root, "closed"), "closed", &b->n_closed);

@@ -1,6 +1,7 @@
 /* picture.c - a picture as a robot sends it -> RGB, 8 bit, row by row. Floats in [0, 1] become trunc(255 x) in their own
  * precision, as numpy's (255 * image).astype(uint8) in openpi; what would leave 0..255 there, and wrap, is refused. Floats
- * in [-1, 1] become the nearest of the values that openpi's u8 / 255 * 2 - 1 makes. */
+ * in [-1, 1] become the nearest of the values that openpi's u8 / 255 * 2 - 1 makes; those of lerobot in [0, 1], which were
+ * u8 / 255, the nearest as well. */
 #include "frame.h"
 #include "base/memory.h"
 #include "io/image.h"
@@ -37,19 +38,24 @@ static pv_status shape(const pv_robot_camera *c, const pv_field *f, plan *p)
 }
 
 /* Both leave 0..255 only where the input is out of range or NaN. */
-static double from_f32(const unsigned char *at, bool is_signed, double *v)
+static double level_near(const pv_robot_camera *c, double v)
+{
+    return floor((c->is_signed ? (v + 1) / 2 : v) * 255 + 0.5);
+}
+
+static double from_f32(const pv_robot_camera *c, const unsigned char *at, double *v)
 {
     float x;
     memcpy(&x, at, sizeof x);
     *v = x;
     float scaled = 255 * x;
-    return is_signed ? floor(((double)x + 1) / 2 * 255 + 0.5) : trunc(scaled);
+    return c->is_signed || c->nearest ? level_near(c, *v) : trunc(scaled);
 }
 
-static double from_f64(const unsigned char *at, bool is_signed, double *v)
+static double from_f64(const pv_robot_camera *c, const unsigned char *at, double *v)
 {
     memcpy(v, at, sizeof *v);
-    return is_signed ? floor((*v + 1) / 2 * 255 + 0.5) : trunc(255 * *v);
+    return c->is_signed || c->nearest ? level_near(c, *v) : trunc(255 * *v);
 }
 
 static pv_status floats(const pv_robot_camera *c, const pv_field *f, const plan *p, uint8_t *dst)
@@ -61,7 +67,7 @@ static pv_status floats(const pv_robot_camera *c, const pv_field *f, const plan 
         for (int x = 0; x < p->width; x++, dst += 3)
             for (int k = 0; k < 3; k++) {
                 const unsigned char *at = src + bytes * ((size_t)y * p->row + (size_t)x * p->column + (size_t)k * p->channel);
-                double v, level = f32 ? from_f32(at, c->is_signed, &v) : from_f64(at, c->is_signed, &v);
+                double v, level = f32 ? from_f32(c, at, &v) : from_f64(c, at, &v);
                 if (!isfinite(v))
                     return pv_fail(PV_E_NOT_FINITE, "'%s': row %d, column %d, channel %d is %g", f->key, y, x, k, v);
                 if (!(level >= 0 && level <= 255))

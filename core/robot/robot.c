@@ -6,6 +6,22 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+
+static pv_status load_folder(const char *folder, pv_robot **out)
+{
+    pv_processors *p = NULL;
+    if (!pv_processors_in(folder))
+        return pv_fail(PV_E_FILE,
+                       "robot '%s': a folder without " PV_PROCESSORS_PRE
+                       ", in which lerobot says what its robot is",
+                       folder);
+    pv_status st = pv_processors_read(folder, &p);
+    if (!st)
+        st = pv_robot_from_processors(p, folder, out);
+    pv_processors_free(&p);
+    return st;
+}
 
 const char *pv_robot_list(int i)
 {
@@ -26,6 +42,9 @@ pv_status pv_robot_load(const char *name_or_path, pv_robot **out)
             return pv_robot_parse(t->json, strlen(t->json), t->name, t->name, out);
         snprintf(names + strlen(names), sizeof names - strlen(names), *names ? ", %s" : "%s", t->name);
     }
+    struct stat s;
+    if (!stat(name_or_path, &s) && S_ISDIR(s.st_mode))
+        return load_folder(name_or_path, out);
     char *json;
     size_t n;
     pv_status st = pv_file_read(name_or_path, PV_ROBOT_MAX_BYTES, &json, &n);

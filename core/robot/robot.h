@@ -8,6 +8,7 @@
 #define PV_ROBOT_ROBOT_H
 
 #include "base/arena.h"
+#include "io/processors.h"
 
 #define PV_ROBOT_MAX_DIM     256
 #define PV_ROBOT_MAX_CONVERT 32
@@ -20,6 +21,7 @@ typedef struct pv_robot_camera {
     pv_layout layout;
     bool bgr, optional;
     bool is_signed; /* floats are in [-1, 1], else in [0, 1] */
+    bool nearest;   /* floats in [0, 1] become the nearest level, else the one below */
 } pv_robot_camera;
 
 typedef enum pv_convert_op {
@@ -47,6 +49,7 @@ typedef struct pv_converts {
 struct pv_robot {
     pv_arena arena; /* of all that is pointed to */
     const char *name, *about, *json;
+    bool f32; /* lerobot's rules: float32, and actions are relative to the state as it was sent */
     int n_cameras;
     pv_robot_camera camera[PV_MAX_CAMERAS];
     int n_ignore, n_closed;
@@ -65,6 +68,9 @@ struct pv_robot {
 
 /* n bytes of JSON; `where` names them in error words. */
 pv_status pv_robot_parse(const char *json, size_t n, const char *name, const char *where, pv_robot **out);
+
+/* What a checkpoint of lerobot says, as a description. */
+pv_status pv_robot_from_processors(const pv_processors *p, const char *name, pv_robot **out);
 
 /* All conversions over x, in their order. */
 void pv_convert_run(const pv_converts *c, double *x);

@@ -81,6 +81,8 @@ static pv_status read_state(pv_observer *o, const pv_observation *obs)
     int most = norm ? norm->dim : m->config.action_dim;
     if (obs->n_state < 0 || obs->n_state > most || (obs->n_state && !obs->state))
         return pv_fail(PV_E_SHAPE, "state: expected 1 to %d numbers (as in the statistics), came %d", most, obs->n_state);
+    if (norm && norm->mode != PV_NORM_OPENPI && obs->n_state && obs->n_state != most) /* lerobot cuts no statistics */
+        return pv_fail(PV_E_SHAPE, "state: expected %d numbers (as in the statistics), came %d", most, obs->n_state);
     if (m->config.discrete_state && obs->n_state == 0 && !obs->tokens)
         return pv_fail(PV_E_ARG, "state: this policy is told its state in the prompt; expected up to %d numbers, came none",
                        most);

@@ -9,8 +9,6 @@ of noise. A real one has the same two methods and takes its place in `main`.
 """
 
 import argparse
-import json
-import tempfile
 import time
 
 import numpy as np
@@ -37,15 +35,6 @@ class StandIn:
         self.joints += np.clip(action - self.joints, -0.05, 0.05)
 
 
-def made_up_statistics():
-    """synth:tiny has statistics of 7 actions. A file for ALOHA's 14, as meaningless as its weights."""
-    file = tempfile.NamedTemporaryFile("w", suffix=".json")
-    one = {"mean": [0.0] * 14, "std": [1.0] * 14, "q01": [-1.0] * 14, "q99": [1.0] * 14}
-    json.dump({"norm_stats": {"state": one, "actions": one}}, file)
-    file.flush()
-    return file
-
-
 def run(policy, robot, task, steps):
     chunk = []
     for step in range(steps):
@@ -67,8 +56,7 @@ def main():
     parser.add_argument("--task", default="fold the towel")
     parser.add_argument("--steps", type=int, default=20)
     given = parser.parse_args()
-    statistics = made_up_statistics() if given.model == "synth:tiny" and not given.norm_stats else None
-    files = {"tokenizer": given.tokenizer, "norm_stats": statistics.name if statistics else given.norm_stats}
+    files = {"tokenizer": given.tokenizer, "norm_stats": given.norm_stats}
     with pivot.load(given.model, given.backend, robot="aloha", **files) as policy:
         print(f"{policy.device.backend}: {policy.device.name}; {policy.robot.about}")
         run(policy, StandIn(), given.task, given.steps)

@@ -436,7 +436,7 @@ def load(
     recipe
         "f32" (default): float32 arithmetic on weights as stored; "bf16": bfloat16 weights and activations
     robot
-        "libero", another of `robots()`, or a JSON file (docs/robots.md): `infer` then takes that robot's own observations and
+        "libero", another of `robots()`, a JSON file or a folder of lerobot (docs/robots.md): `infer` then takes that robot's own observations and
         gives its own actions, as openpi's policies do
     steps, schedule
         of the denoising; steps 0: the model's own number; schedule None: "openpi"
@@ -484,6 +484,8 @@ def load(
     try:
         if robot is not None:
             loaded.robot = Robot(robot)
+            if str(path).startswith("synth:") and norm_stats is None and asset_id is None:
+                params.asset_id = b"%dx%d" % (loaded.robot.info.state_dim, loaded.robot.info.action_dim)
         c.check(c.lib.pv_model_load(name, byref(params), byref(loaded.model)))
         if loaded.robot:
             _must_fit(loaded.robot.info, loaded.describe())

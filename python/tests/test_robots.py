@@ -1,6 +1,7 @@
 """Robots' own observations: what comes out is what the plain observation gives, said in the robot's words."""
 
 import json
+import subprocess
 
 import numpy as np
 import pytest
@@ -132,17 +133,15 @@ def test_own_description(libero, tmp_path):
         assert actions(mine, seen()).tobytes() == actions(libero, seen()).tobytes()
 
 
-def test_numbers_without_dimensions(libero, tmp_path):
-    """DROID's gripper: a number, an array of none or of one dimension. Its 8 actions take statistics of 8."""
-    one = {"mean": [0.0] * 8, "std": [1.0] * 8, "q01": [-1.0] * 8, "q99": [1.0] * 8}
-    (tmp_path / "stats.json").write_text(json.dumps({"norm_stats": {"state": one, "actions": one}}))
+def test_numbers_without_dimensions(libero):
+    """DROID's gripper: a number, an array of none or of one dimension."""
     droid = {
         "observation/exterior_image_1_left": picture(1),
         "observation/wrist_image_left": picture(2),
         "observation/joint_position": np.linspace(-1, 1, 7),
         "prompt": TASK,
     }
-    with pivot.load("synth:tiny", "cpu", robot="droid", norm_stats=tmp_path / "stats.json") as policy:
+    with pivot.load("synth:tiny", "cpu", robot="droid") as policy:
         chunks = {
             actions(policy, {**droid, "observation/gripper_position": gripper}).tobytes()
             for gripper in (0.25, np.float32(0.25), np.array(0.25), [0.25], np.array([0.25], np.float16))
@@ -150,10 +149,22 @@ def test_numbers_without_dimensions(libero, tmp_path):
         assert len(chunks) == 1 and actions(policy, {**droid, "observation/gripper_position": 0}).shape == (10, 8)
 
 
+@pytest.mark.parametrize("name", pivot.robots())
+def test_any_robot_tries_a_synthetic_model(libero, name):
+    with pivot.load("synth:tiny", "cpu", robot=name) as policy:
+        info = policy.robot
+        one = {key: np.zeros(n) for key, n in info.state.items()}
+        one |= {key: picture(1).transpose(2, 0, 1) for key in info.cameras.values() if key}
+        if name != "aloha":
+            one |= {key: picture(1) for key in info.cameras.values() if key}
+        assert policy.info.action_dim == info.action_dim and policy.info.state_dim == info.state_dim
+        assert policy.infer({**one, info.prompt_key: TASK}, seed=1)["actions"].shape == (10, info.action_dim)
+
+
 def test_does_not_fit(libero, tmp_path):
     """Known when it is loaded: another robot's statistics, another model's cameras."""
     with pytest.raises(pivot.ShapeError, match="'droid' has 8 actions.* 7"):
-        pivot.load("synth:tiny", "cpu", robot="droid")
+        pivot.load("synth:tiny", "cpu", robot="droid", asset_id="8x7")
     mine = json.loads(libero.robot.json)
     mine["cameras"][0]["slot"] = "belly"
     (tmp_path / "mine.json").write_text(json.dumps(mine))
@@ -178,3 +189,19 @@ def test_memory_returns():
     for _ in range(50):
         one()
     assert resident() - before < 24 << 20
+
+
+def test_of_lerobot(program, tmp_path):
+    """A folder of lerobot is its own robot."""
+    folder = tmp_path / "made"
+    subprocess.run([program, "synth", "tiny", "--layout", "lerobot", "--out", folder], check=True, capture_output=True)
+    with pivot.load(folder, "cpu", robot=folder) as policy:
+        if not policy.info.has_tokenizer:
+            pytest.skip("built without SentencePiece")
+        info = policy.robot
+        assert info.cameras["base_0_rgb"] == "observation.images.base_0_rgb" and info.prompt_key == "task"
+        seen_there = {"observation.images.base_0_rgb": picture(1), "observation.state": STATE.astype(np.float32), "task": TASK}
+        result = policy.infer(seen_there, seed=5)["actions"]
+        assert result.shape == (10, 7) and np.array_equal(result, result.astype(np.float32))
+        with pytest.raises(pivot.ArgumentError, match="observation.images.bas"):
+            policy.infer({**seen_there, "observation.images.bas": picture(2)})

@@ -94,15 +94,17 @@ static void lerobot(void)
                    "\"QUANTILES\"}}",
                    NULL));
     CHECK(!c.zscore && c.n_cameras == 2);
-    CHECK_STATUS(apply(&c, "{\"type\": \"pi05\", \"normalization_mapping\": {\"STATE\": \"MIN_MAX\"}}", NULL),
-                 PV_E_UNSUPPORTED);
-    CHECK_TEXT("STATE: expected QUANTILES or MEAN_STD, came MIN_MAX");
-    CHECK_STATUS(apply(&c,
-                       "{\"type\": \"pi05\", \"normalization_mapping\": {\"STATE\": \"MEAN_STD\", "
-                       "\"ACTION\": \"QUANTILES\"}}",
-                       NULL),
-                 PV_E_UNSUPPORTED);
-    CHECK_TEXT("one rule for STATE and ACTION");
+    CHECK(!*c.own_rules);
+    CHECK_OK(apply(&c, "{\"type\": \"pi05\", \"normalization_mapping\": {\"STATE\": \"MIN_MAX\"}}", NULL));
+    CHECK(!strcmp(c.own_rules, "STATE MIN_MAX, ACTION MIN_MAX"));
+    CHECK_OK(apply(&c,
+                   "{\"type\": \"pi05\", \"normalization_mapping\": {\"STATE\": \"MEAN_STD\", "
+                   "\"ACTION\": \"QUANTILES\"}}",
+                   NULL));
+    CHECK(!strcmp(c.own_rules, "STATE MEAN_STD, ACTION QUANTILES"));
+    CHECK_STATUS(apply(&c, "{\"type\": \"pi05\", \"normalization_mapping\": {\"STATE\": 1}}", NULL),
+                 PV_E_FILE);
+    CHECK_TEXT("normalization_mapping.STATE");
     CHECK_STATUS(apply(&c, "{\"type\": \"pi05\", \"image_resolution\": [224, 320]}", NULL), PV_E_FILE);
     CHECK_TEXT("'image_resolution'");
     CHECK_STATUS(apply(&c,

@@ -216,6 +216,19 @@ static void lerobot(void)
     CHECK(!strcmp(info.layout, "lerobot") && info.horizon == 6 && info.zscore && mean == 2);
     CHECK_OK(load(&(pv_model_params){.config = in_folder("own.json"), .zscore = PV_OFF}, &mean));
     CHECK(!info.zscore);
+
+    /* rules that openpi's statistics do not know */
+    files_text("config.json", "{\"type\": \"pi05\", \"chunk_size\": 6, \"normalization_mapping\": {\"ACTION\": \"MIN_MAX\"}}");
+    CHECK_STATUS(load(&(pv_model_params){.config = in_folder("own.json")}, &mean), PV_E_UNSUPPORTED);
+    CHECK_TEXT("STATE MIN_MAX, ACTION MIN_MAX");
+    CHECK_OK(load(&(pv_model_params){.config = in_folder("own.json"), .zscore = PV_ON}, &mean));
+
+    /* processors, once there, are not passed over */
+    files_text("policy_postprocessor.json", "{}");
+    CHECK_STATUS(load(&(pv_model_params){.config = in_folder("own.json")}, &mean), PV_E_FILE);
+    CHECK_TEXT("policy_preprocessor.json");
+    CHECK_OK(load(&(pv_model_params){.config = in_folder("own.json"), .zscore = PV_ON, .norm_stats = in_folder("norm_stats.json")},
+                  &mean));
 }
 
 static void places(void)
@@ -236,6 +249,16 @@ static void places(void)
         CHECK_OK(pv_model_describe(m, &info));
     CHECK(m && !strcmp(info.layout, "file"));
     pv_model_free(&m);
+    static const char *const ids[] = {"14x12", "1x1", "32x32", "0x1", "33x7", "8x33", "8", "8x7x", "x7", "8x-1", "99999999999x1"};
+    for (int i = 0; i < 11; i++) { /* the first three are some */
+        CHECK_STATUS(pv_model_load("synth:tiny", &(pv_model_params){.asset_id = ids[i]}, &m), i < 3 ? PV_OK : PV_E_ARG);
+        if (i >= 3)
+            CHECK_TEXT("of 1 to 32: 14x14");
+        if (i == 0 && m)
+            CHECK(m->stats->state.dim == 14 && m->stats->actions.dim == 12 &&
+                  m->stats->state.q99[13] == m->stats->state.q99[5] && m->stats->actions.mean[11] == m->stats->actions.mean[4]);
+        pv_model_free(&m);
+    }
     CHECK_STATUS(pv_model_load("synth:huge", NULL, &m), PV_E_ARG);
     CHECK_TEXT("synth:full or synth:tiny");
     CHECK_STATUS(pv_model_load(NULL, NULL, &m), PV_E_ARG);
