@@ -206,8 +206,11 @@ grep -qE '"expanded":[[:space:]]*\["attention"\]' out && grep -qE '"passed":[[:s
 result "verify --against in JSON" $?
 expect 2 'expected a trace \(--trace FILE\) or a backend to compare with' "${verify[@]}"
 expect 2 "--against: expected BACKEND or BACKEND:RECIPE, came 'cpu:'" "${verify[@]}" --against cpu:
-expect 2 'recipe bf16 has no bounds of its own; give one' "${verify[@]}" --against cpu:f32 --recipe bf16
-expect 2 'recipe bf16 has no bounds of its own; give one' "${verify[@]}" --against cpu:bf16
+expect 2 'recipe bf16 has no bounds of its own; give one' "${verify[@]}" --trace d.safetensors --recipe bf16
+works 'ops on the inputs they had: 0 beyond their budgets$' "${verify[@]}" --against cpu:f32 --recipe bf16 --steps 2
+works '^step.layer2 +36 +0.0%' "${verify[@]}" --against cpu --recipe bf16 --steps 2
+grep -qE '^tensor +op +own error +budget \| +from start +recipe +max/spread +centred cos +cosine +max abs +mean abs +worst at +step$' out
+result "the recipe's error in a column of its own" $?
 expect 2 '--views, --prompt-tokens, --steps and --hold belong to --against' "${verify[@]}" --trace d.safetensors --steps 2
 expect 2 '--views and --prompt-tokens are of made-up inputs' "${verify[@]}" --against cpu --trace d.safetensors --views 1
 expect 2 '--dump is of a comparison with a trace' "${verify[@]}" --against cpu --dump x
