@@ -204,6 +204,36 @@ works '"against"' "${verify[@]}" --against cpu --steps 2 --expand attention --js
 is_json pivot.verify/1
 grep -qE '"expanded":[[:space:]]*\["attention"\]' out && grep -qE '"passed":[[:space:]]*true' out && grep -qE '"same_bytes":[[:space:]]*true' out
 result "verify --against in JSON" $?
+# ---- gates ----
+
+against=("${verify[@]}" --against cpu:f32 --recipe bf16 --steps 2)
+works 'all within bounds' "${against[@]}" --write-gate gate.json
+cp gate.json out
+is_json pivot.gate/1
+works 'all within bounds' "${against[@]}" --gate gate.json --bound 1e-12
+sed 's/\("from_start":[[:space:]]*\)0\.00[0-9]*/\10.0000003/' gate.json >tight.json
+"$pivot" "${against[@]}" --gate tight.json >out 2>err
+came=$?
+[ $came = 3 ] && tail -n 1 out | grep -qE 'out of bounds; first: vision.layer0.attn_norm, by layer_norm \(relative L2 .*, bound 3.00e-07, worst'
+result "a tighter gate names the first tensor beyond it (came $came)" $?
+echo '{"schema": "pivot.gate/1", "bounds": {"step.layer1.*": {"own": 0}, "*.attn/*": {"from_start": 0.5}}}' >own.json
+works 'all within bounds' "${against[@]}" --gate own.json
+echo '{"schema": "pivot.gate/1", "bounds": {"step.layer9.*": {"own": 0}}}' >none.json
+"$pivot" "${against[@]}" --gate none.json >out 2>err
+came=$?
+[ $came = 3 ] && tail -n 1 out | grep -qE "tensors compared; gate none.json bounds 'step.layer9.\*', which was not$"
+result "a gate on what is not compared is not kept (came $came)" $?
+expect 1 'gate.json: the gate is for recipe bf16, this run has f32' "${verify[@]}" --against cpu --gate gate.json
+expect 1 'gate.json: the gate is for against_recipe f32, this run has bf16' "${verify[@]}" --against cpu --recipe bf16 --gate gate.json
+for bad in '[]' '{"schema": "x"}' '{"schema": "pivot.gate/1"}' '{"schema": "pivot.gate/1", "bounds": {}}' '{"schema": "pivot.gate/1", "bounds": {"a": 1}}' \
+    '{"schema": "pivot.gate/1", "bounds": {"a": {}}}' '{"schema": "pivot.gate/1", "bounds": {"a": {"owm": 1}}}' \
+    '{"schema": "pivot.gate/1", "bounds": {"a": {"own": -1}}}' '{"schema": "pivot.gate/1", "recipe": 3, "bounds": {"a": {"own": 1}}}'; do
+    echo "$bad" >bad.json
+    expect 1 'bad.json: .*expected' "${verify[@]}" --against cpu --gate bad.json
+done
+works 'all within bounds' "${verify[@]}" --trace d.safetensors --recipe bf16 --bound 1 --write-gate trace.json
+works 'all within bounds' "${verify[@]}" --trace d.safetensors --recipe bf16 --gate trace.json
+
 expect 2 'expected a trace \(--trace FILE\) or a backend to compare with' "${verify[@]}"
 expect 2 "--against: expected BACKEND or BACKEND:RECIPE, came 'cpu:'" "${verify[@]}" --against cpu:
 expect 2 'recipe bf16 has no bounds of its own; give one' "${verify[@]}" --trace d.safetensors --recipe bf16

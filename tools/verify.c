@@ -1,6 +1,7 @@
 /* verify.c - `pivot verify`: options. The work is in verify_trace.c (a trace of openpi's against this
  * implementation) and verify_against.c (one backend against another), the output in verify_report.c. */
 #include "expand.h"
+#include "verify_gate.h"
 #include "verify_report.h"
 
 #include <stdio.h>
@@ -12,7 +13,7 @@ typedef struct verify {
     cli_options common;
     /* as on the command line */
     verify_params p;
-    const char *against;
+    const char *against, *gate_file, *write_gate;
     cli_list expand;
     int views, tokens, steps, hold_mib;
     /* against a backend */
@@ -20,6 +21,7 @@ typedef struct verify {
     const char *ref_recipe;
     against_params a;
     trace_inputs in;
+    verify_gate gate;
 } verify;
 
 static const char *backend_of(const verify *v)
@@ -64,9 +66,10 @@ static int check(verify *v)
     if (code != CLI_GO)
         return code;
     v->p.recipe = v->common.recipe;
-    if (v->against || !strcmp(recipe_of(v), "f32") || v->p.bound > 0)
+    if (v->against || !strcmp(recipe_of(v), "f32") || v->p.bound > 0 || v->gate_file)
         return CLI_GO;
-    return cli_usage(&v->common, "recipe %s has no bounds of its own; give one (--bound X)", recipe_of(v));
+    return cli_usage(&v->common, "recipe %s has no bounds of its own; give one (--bound X) or a gate (--gate FILE)",
+                     recipe_of(v));
 }
 
 static int parse(verify *v, int argc, char **argv)
@@ -95,6 +98,9 @@ static int parse(verify *v, int argc, char **argv)
          "(docs/precision.md), and of "
          "the CPU with itself equal\nbytes; each op's own error has its budget in any case",
          CLI_NUMBER, &v->p.bound, 1e-12, 1e6},
+        {"gate", "FILE", "bounds from a file (JSON, docs/ci.md) in place of all others, for what it names", CLI_TEXT,
+         &v->gate_file, 0, 0},
+        {"write-gate", "FILE", "write such a file: twice what was measured", CLI_TEXT, &v->write_gate, 0, 0},
         {"dump", "FILE", "write what was computed here, in trace format", CLI_TEXT, &v->p.dump, 0, 0},
         {0}};
     const cli_command command = {
@@ -104,7 +110,8 @@ static int parse(verify *v, int argc, char **argv)
         .example =
             "pivot verify --model pi05_libero/ --trace libero_trace.safetensors\n"
             "pivot verify --model tiny_f32.safetensors --config A.json --trace A.safetensors --json\n"
-            "pivot verify --model synth:tiny --backend cuda --against cpu --expand linear_group,attention",
+            "pivot verify --model synth:tiny --backend cuda --against cpu --expand linear_group,attention\n"
+            "pivot verify --model pi05_libero/ --recipe bf16 --against cpu:f32 --steps 1 --gate libero.gate.json",
         .notes =
             "Exit code 3 when a tensor is out of bounds or has no counterpart in the trace: the first one\n"
             "in order of execution is named on the last line. With --against, the tensors are those that\n"
@@ -154,6 +161,7 @@ static pv_status compare_backends(verify *v, pv_model *m, pv_backend *be, cli_pr
                             .recipe = recipe_of(v),
                             .ref_recipe = v->ref_recipe,
                             .expand = v->p.expand,
+                            .gate = v->p.gate,
                             .steps = v->steps,
                             .bound = v->p.bound,
                             .hold_bytes = (size_t)(v->hold_mib ? v->hold_mib : HOLD_MIB) << 20};
@@ -173,13 +181,21 @@ int verify_main(int argc, char **argv)
     pv_model *m = NULL;
     verify_report r = {0};
     cli_progress_bar bar = {.off = v.common.json};
-    pv_status st = cli_open_backend(&v.common, &be);
+    pv_status st = PV_OK;
+    if (v.gate_file) {
+        st = verify_gate_read(v.gate_file, recipe_of(&v), v.against ? v.ref_recipe : NULL, &v.gate);
+        v.p.gate = &v.gate;
+    }
+    if (!st)
+        st = cli_open_backend(&v.common, &be);
     if (!st)
         st = cli_open_model(&v.common, &m);
     if (!st)
         st = v.against ? compare_backends(&v, m, be, &bar, &r)
                        : verify_trace(m, be, &v.p, cli_progress, &bar, &r);
     cli_progress_end(&bar);
+    if (!st && v.write_gate)
+        st = verify_gate_write(v.write_gate, recipe_of(&v), v.against ? v.ref_recipe : NULL, &r);
     verify_subject subject = {.model = v.common.model,
                               .backend = backend_of(&v),
                               .recipe = recipe_of(&v),
@@ -187,6 +203,8 @@ int verify_main(int argc, char **argv)
                               .against = v.against ? v.reference : NULL,
                               .ref_recipe = v.ref_recipe,
                               .expand = v.p.expand,
+                              .gate = v.gate_file,
+                              .not_kept = !st && v.gate_file ? verify_gate_missing(&v.gate, &r) : NULL,
                               .same_bytes = be && be->vt == &pv_cpu_backend};
     bool passed = !st && verify_passed(&subject, &r);
     if (st) {
@@ -198,6 +216,7 @@ int verify_main(int argc, char **argv)
         code = CLI_OK;
     }
     verify_free(&r);
+    verify_gate_free(&v.gate);
     trace_free_inputs(&v.in);
     pv_model_free(&m);
     pv_backend_close(&be);

@@ -9,6 +9,11 @@
 /* What is drawn over the denoising steps; indices of verify_entry.curve. */
 enum { VERIFY_LOCAL, VERIFY_SUM, VERIFY_RECIPE, VERIFY_CURVES };
 
+/* Bounds from a file, verify_gate.h. The bound on a tensor's own error (VERIFY_LOCAL) or on that from the start (VERIFY_SUM), if
+ * the gate has one; NULL has none. */
+typedef struct verify_gate verify_gate;
+bool verify_gate_bound(const verify_gate *g, const char *name, int part, double *bound);
+
 typedef enum verify_state { VERIFY_NOT_COMPARED, VERIFY_NO_COUNTERPART, VERIFY_COMPARED } verify_state;
 
 /* The error of one op: what the backend made of its own inputs beside what the CPU makes of the same inputs.
@@ -18,7 +23,7 @@ typedef struct verify_part {
     distance d;
     int step;        /* -1: not of a step */
     int failed_step; /* the first beyond its limit; -1: none */
-    double limit;    /* what it is judged by: an op's budget; a recipe's error is told, not judged (0) */
+    double limit;    /* what it is judged by: an op's budget or a gate; a recipe's error is told, not judged (0) */
 } verify_part;
 
 typedef struct verify_entry {
@@ -30,8 +35,10 @@ typedef struct verify_entry {
     bool absolute;  /* times: judged by max_abs, not by relative L2 */
     double relative_l2, max_spread, centred_cosine, cosine, max_abs, mean_abs,
         bound; /* bound 0: told, not judged */
+    bool gated;      /* judged by a gate's bound, whatever else would judge it */
     int64_t worst;
     bool ok;
+    bool input;      /* against a backend: what the host wrote, or a constant; equal to the bit */
     const char *op; /* against a backend: what made the tensor here; else NULL */
     int step; /* against a backend: the numbers are of this denoising step, the worst; -1: it is not of a step
                */
@@ -64,6 +71,7 @@ typedef struct verify_report {
 typedef struct verify_params {
     const char *trace, *recipe, *dump;
     uint64_t expand; /* see pv_plan_params */
+    const verify_gate *gate; /* NULL: none */
     double bound;    /* 0: the bounds of recipe f32 */
 } verify_params;
 
@@ -79,6 +87,7 @@ typedef struct against_params {
     double bound;      /* on the error from the start. 0: the bounds of recipe f32; of no meaning where
                           verify_exact */
     size_t hold_bytes; /* activations held at once, on each side */
+    const verify_gate *gate; /* NULL: none */
 } against_params;
 
 /* The same on two backends, which may be one: the error from the start, and of each op the error of its own

@@ -48,6 +48,7 @@ typedef struct item { /* beside the entry of the same index */
     place at[SIDES];
     pv_stage stage;         /* PV_STAGE_COUNT: the steps in a row */
     int round, failed_step; /* -1: not looked at; within bounds so far */
+    double own_gate; /* a gate's bound on the own error; -1: none */
     int input; /* id, in the plan under test, of a constant or of what the host wrote; -1: it is none */
 } item;
 
@@ -157,6 +158,8 @@ static verify_entry *new_entry(against *a, const char *name, const char *op, ite
                         .recipe.step = -1,
                         .recipe.failed_step = -1};
     plain_name(name, e->name, sizeof e->name);
+    a->items[a->report->n_entries - 1].own_gate = -1;
+    e->input = it.input >= 0;
     snprintf(e->what.tensor, sizeof e->what.tensor, "%.*s", (int)sizeof e->what.tensor - 1, e->name);
     return e;
 }
@@ -201,6 +204,8 @@ static void add_output(against *a, const pv_node *n, place at)
                    : strcmp(a->p->recipe, "f32") || strcmp(a->p->ref_recipe, "f32")
                        ? 0
                        : verify_bound(&a->model->config, &e->what);
+    e->gated = verify_gate_bound(a->p->gate, e->name, VERIFY_SUM, &e->bound);
+    verify_gate_bound(a->p->gate, e->name, VERIFY_LOCAL, &a->items[a->report->n_entries - 1].own_gate);
     if (n->op == PV_OP_ROW)
         e->why = "a table's row, which may be read in place";
     else if (!r)
@@ -227,6 +232,7 @@ static void add_loop(against *a)
         verify_entry *e = new_entry(a, "actions, steps in a row", r->entries[i].op, it);
         e->what = r->entries[i].what;
         e->bound = r->entries[i].bound;
+        e->gated = verify_gate_bound(a->p->gate, e->name, VERIFY_SUM, &e->bound);
         return;
     }
 }
@@ -458,9 +464,10 @@ static pv_status compare_item(against *a, int at, int step)
     }
     if (e->curve[VERIFY_SUM] && step >= 0)
         e->curve[VERIFY_SUM][step] = d.relative_l2;
-    bool ok = a->report->exact || it->input >= 0 ? d.same_bytes
-              : e->bound == 0                    ? d.finite
-                                                 : d.finite && d.relative_l2 <= e->bound;
+    bool ok = e->gated                     ? d.finite && d.relative_l2 <= e->bound
+              : a->report->exact || e->input ? d.same_bytes
+              : e->bound == 0              ? d.finite
+                                           : d.finite && d.relative_l2 <= e->bound;
     if (!ok && it->failed_step < 0)
         it->failed_step = step < 0 ? 0 : step;
     if (e->worst >= 0 && !worse(ok, d.relative_l2, e->ok, e->relative_l2))
@@ -500,9 +507,11 @@ static pv_status compare_local(against *a, int at, int step)
         st = region_of(&a->side[OURS], n, out, &r);
         if (!st)
             st = compare_region(a, ours, alone, &r, &d, &count);
-        bool ok = a->report->exact ? d.same_bytes : d.finite && d.relative_l2 <= op.budget[out];
+        bool gated = a->items[i].own_gate >= 0, exact = a->report->exact && !gated;
+        double limit = gated ? a->items[i].own_gate : op.budget[out];
         if (!st && count)
-            judge_part(&e->local, e->curve[VERIFY_LOCAL], &d, ok, op.budget[out], step);
+            judge_part(&e->local, e->curve[VERIFY_LOCAL], &d, exact ? d.same_bytes : d.finite && d.relative_l2 <= limit, limit,
+                       step);
     }
     verify_op_free(&op);
     return st;

@@ -106,20 +106,20 @@ pv_status verify_ranking(const verify_report *r, const verify_entry ***out, int 
 
 bool verify_passed(const verify_subject *s, const verify_report *r)
 {
-    return !r->first_failed && r->n_compared > 0 && (s->against || r->production_equal || !s->same_bytes);
+    return !r->first_failed && !s->not_kept && r->n_compared > 0 && (s->against || r->production_equal || !s->same_bytes);
 }
 
 /* ---- text ---- */
 
 static void judged_by(const verify_report *r, const verify_entry *e, char *text, size_t size)
 {
-    if (r->first_local && r->exact)
+    if (r->first_local && e->local.d.relative_l2 <= e->local.limit)
         snprintf(text, size, "other bytes on the same inputs, own error %.2e", e->local.d.relative_l2);
     else if (r->first_local)
         snprintf(text, size, "own error %.2e, budget %.2e", e->local.d.relative_l2, e->local.limit);
     else if (e->absolute)
         snprintf(text, size, "max abs %.2e, bound %.2e", e->max_abs, e->bound);
-    else if (r->exact || e->bound == 0)
+    else if (!e->gated && (r->exact || e->input || e->bound == 0))
         snprintf(text, size, "other bytes, relative L2 %.2e", e->relative_l2);
     else
         snprintf(text, size, "relative L2 %.2e, bound %.2e", e->relative_l2, e->bound);
@@ -139,6 +139,8 @@ void verify_verdict(const verify_subject *s, const verify_report *r, char *text,
         snprintf(text, size, "%d of %d out of bounds; first: %s%s%s%s (%s, worst at element %lld)",
                  r->n_failed, r->n_compared, e->name, e->op ? ", by " : "", e->op ? e->op : "", step, why,
                  (long long)(r->first_local ? e->local.d.worst : e->worst));
+    } else if (s->not_kept) {
+        snprintf(text, size, "%d tensors compared; gate %s bounds '%s', which was not", r->n_compared, s->gate, s->not_kept);
     } else if (s->against) {
         snprintf(text, size, "%d tensors compared, %d of them with equal bytes, all within bounds",
                  r->n_compared, r->n_same);
@@ -359,6 +361,10 @@ static void json_inputs(cJSON *json, const verify_subject *s, const verify_repor
         cJSON_AddNumberToObject(json, "steps", r->steps);
         cJSON_AddNumberToObject(json, "rounds", r->rounds);
     }
+    if (s->gate)
+        cJSON_AddStringToObject(json, "gate", s->gate);
+    if (s->not_kept)
+        cJSON_AddStringToObject(json, "gate_not_compared", s->not_kept);
     if (s->expand)
         expand_json(json, s->expand);
     cJSON_AddNumberToObject(json, "views", r->views);

@@ -12,6 +12,7 @@ typedef struct verify_subject {
     const char *trace;                /* NULL: made-up inputs */
     const char *against, *ref_recipe; /* another backend; NULL: the trace */
     uint64_t expand;
+    const char *gate, *not_kept; /* the gate's file, and what it bounds and was not compared; NULL: none */
     bool same_bytes; /* the backend promises equal bytes for one plan fused and not: the CPU */
 } verify_subject;
 
