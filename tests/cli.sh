@@ -204,6 +204,14 @@ works '"against"' "${verify[@]}" --against cpu --steps 2 --expand attention --js
 is_json pivot.verify/1
 grep -qE '"expanded":[[:space:]]*\["attention"\]' out && grep -qE '"passed":[[:space:]]*true' out && grep -qE '"same_bytes":[[:space:]]*true' out
 result "verify --against in JSON" $?
+works '^13 checks, all hold$' "${verify[@]}" --structure --steps 2
+works '^9 checks, all hold; some left out$' "${verify[@]}" --structure --steps 2 --prompt-tokens 23 --views 1 --recipe bf16
+works 'all hold' "${verify[@]}" --structure --trace d.safetensors --expand all
+works '"passed":[[:space:]]*true' "${verify[@]}" --structure --steps 1 --json
+is_json pivot.structure/1
+expect 2 '--structure is judged to the bit: no --against' "${verify[@]}" --structure --against cpu
+expect 2 '--views and --prompt-tokens are of made-up inputs' "${verify[@]}" --structure --trace d.safetensors --views 1
+
 # ---- gates ----
 
 against=("${verify[@]}" --against cpu:f32 --recipe bf16 --steps 2)
@@ -234,7 +242,7 @@ done
 works 'all within bounds' "${verify[@]}" --trace d.safetensors --recipe bf16 --bound 1 --write-gate trace.json
 works 'all within bounds' "${verify[@]}" --trace d.safetensors --recipe bf16 --gate trace.json
 
-expect 2 'expected a trace \(--trace FILE\) or a backend to compare with' "${verify[@]}"
+expect 2 'expected a trace \(--trace FILE\), a backend to compare with \(--against cpu\) or --structure' "${verify[@]}"
 expect 2 "--against: expected BACKEND or BACKEND:RECIPE, came 'cpu:'" "${verify[@]}" --against cpu:
 expect 2 'recipe bf16 has no bounds of its own; give one' "${verify[@]}" --trace d.safetensors --recipe bf16
 works 'ops on the inputs they had: 0 beyond their budgets$' "${verify[@]}" --against cpu:f32 --recipe bf16 --steps 2

@@ -1,7 +1,8 @@
-/* planted.c - does verify name the culprit? The CPU with a fault planted in it, one after the other: mistakes
- * that a port of this model makes. For each the op is named that is wrong, before all that is only fed by it;
- * in f32 every one of them, in bf16 but for those that drown in its rounding. docs/precision.md has the
- * table, which `test_planted --write FILE` writes and the test reads again.
+/* planted.c - does verify name the culprit, and does its structure notice who is seen that should not be? The
+ * CPU with a fault planted in it, one after the other: mistakes that a port of this model makes. For each the
+ * op is named that is wrong, before all that is only fed by it; in f32 every one of them, in bf16 but for
+ * those that drown in its rounding. docs/precision.md has the table, which `test_planted --write FILE` writes
+ * and the test reads again.
  *
  * The backend is the CPU's with a run loop of its own, so that a node's inputs, attributes and result can be
  * bent on the way. */
@@ -10,6 +11,7 @@
 #include "plan/recipe.h"
 #include "tests/test.h"
 #include "tools/verify.h"
+#include "tools/verify_structure.h"
 
 #define STEPS 2
 #define VIEWS 2
@@ -630,7 +632,7 @@ static const fault faults[] = {
      "step.layer0.attn/attention_scores", 0, .spoil = capped},
     {"weights of attention in bf16", "step.layer1.attn/softmax*", "step.layer1.attn/softmax", 0,
      .spoil = result_in_bf16},
-    {"one key less", "prefix.layer0.attn/*|prefix.layer0.attn", "prefix.layer0.attn/attention_scores", -1,
+    {"one key less", "step.layer1.attn/*|step.layer1.attn", "step.layer1.attn/attention_scores", 0,
      .bend = one_key_less},
     {"one key more", "step.layer2.attn/*|step.layer2.attn", "step.layer2.attn/softmax", 0,
      .bend = one_key_more},
@@ -802,6 +804,47 @@ static void document(const char *path, char rows[][256], bool write)
     free(text);
 }
 
+/* ---- structure ---- */
+
+/* Faults of who sees what, by their first words above, and the check that must find them. */
+static const struct {
+    const char *fault, *check, *where;
+} seen[] = {
+    {"causal suffix", "another last action token; another first", ""},
+    {"one key more", "NaN in all scratch and caches before the run", ""},
+    {"one key less", "another last key, another last value, of each layer", "key of layer 1"},
+    {"keys of another layer", "another first key, another first value, of each layer", "key of layer 1"},
+};
+
+static structure_report structure_of(const trace_inputs *inputs)
+{
+    structure_report r = {.n = 0};
+    CHECK_OK(verify_structure(model, bent, inputs, "f32", 0, STEPS, NULL, NULL, &r));
+    return r;
+}
+
+static void structure(void)
+{
+    structure_report r = structure_of(&in);
+    CHECK(r.n == 13 && r.n_left_out == 0 && r.n_failed == 0 && !r.first_failed);
+    for (size_t i = 0; i < sizeof seen / sizeof *seen; i++) {
+        for (int k = 0; k < N_FAULTS; k++)
+            planted = strcmp(faults[k].what, seen[i].fault) ? planted : &faults[k];
+        r = structure_of(&in);
+        if (!CHECK(r.first_failed && !strcmp(r.first_failed->what, seen[i].check) &&
+                   !strcmp(r.first_failed->where, seen[i].where)))
+            printf("    %s: found by '%s' (%s)\n", seen[i].fault,
+                   r.first_failed ? r.first_failed->what : "nothing",
+                   r.first_failed ? r.first_failed->where : "");
+        planted = NULL;
+    }
+    trace_inputs few = {.views = 0};
+    CHECK_OK(trace_made_up(&model->config, 0, model->config.max_tokens, &few));
+    r = structure_of(&few); /* no camera, and no room behind the prompt */
+    CHECK(r.n == 13 && r.n_left_out == 5 && r.n_failed == 0);
+    trace_free_inputs(&few);
+}
+
 int main(int argc, char **argv)
 {
     static char rows[N_FAULTS][256];
@@ -823,6 +866,7 @@ int main(int argc, char **argv)
     CHECK(!*none.first && !*narrow.first);
     for (int i = 0; i < N_FAULTS; i++)
         plant(&faults[i], rows[i], sizeof rows[i]);
+    structure();
     document(write ? argv[2] : PV_SOURCE_DIR "/docs/precision.md", rows, write);
     bent->vt = &pv_cpu_backend;
     trace_free_inputs(&in);
