@@ -212,6 +212,36 @@ is_json pivot.structure/1
 expect 2 '--structure is judged to the bit: no --against' "${verify[@]}" --structure --against cpu
 expect 2 '--views and --prompt-tokens are of made-up inputs' "${verify[@]}" --structure --trace d.safetensors --views 1
 
+# ---- the page ----
+
+cp d.safetensors '<i>&"d.safetensors'
+echo '{"schema": "pivot.gate/1", "bounds": {"step.layer1.attn": {"from_start": 0}}}' >nothing.json
+for how in "--against cpu --recipe bf16 --steps 2" "--against cpu:f32 --recipe bf16 --steps 1 --gate nothing.json" "--recipe bf16 --bound 1e-6"; do
+    # shellcheck disable=SC2086
+    "$pivot" "${verify[@]}" --trace '<i>&"d.safetensors' $how --html page.html >out 2>err
+    grep -q '<svg' page.html && grep -q '&lt;i&gt;&amp;&quot;d.safetensors' page.html && ! grep -qE '<i>|<script|http|url\(' page.html &&
+        grep -qF "$(tail -n 1 out | cut -d'(' -f1)" page.html
+    result "verify $how --html" $?
+    if command -v python3 >/dev/null; then
+        python3 - page.html <<'END' 2>err
+import html.parser, sys
+class Page(html.parser.HTMLParser):
+    open_tags = []
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "path", "rect", "circle"):
+            self.open_tags.append(tag)
+    def handle_endtag(self, tag):
+        if tag not in ("path", "rect", "circle") and self.open_tags.pop() != tag:
+            sys.exit("closed where it is not open: " + tag)
+Page().feed(open(sys.argv[1]).read())
+sys.exit(bool(Page.open_tags))
+END
+        result "its tags match" $?
+    fi
+done
+expect 1 'no/page.html' "${verify[@]}" --against cpu --steps 1 --html no/page.html
+expect 2 '--structure is judged to the bit' "${verify[@]}" --structure --html page.html
+
 # ---- gates ----
 
 against=("${verify[@]}" --against cpu:f32 --recipe bf16 --steps 2)

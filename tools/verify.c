@@ -2,6 +2,7 @@
  * implementation) and verify_against.c (one backend against another), the output in verify_report.c. */
 #include "expand.h"
 #include "verify_gate.h"
+#include "verify_html.h"
 #include "verify_report.h"
 #include "verify_structure.h"
 
@@ -14,7 +15,7 @@ typedef struct verify {
     cli_options common;
     /* as on the command line */
     verify_params p;
-    const char *against, *gate_file, *write_gate;
+    const char *against, *gate_file, *write_gate, *html;
     cli_list expand;
     bool structure;
     int views, tokens, steps, hold_mib;
@@ -59,10 +60,10 @@ static int check(verify *v)
 {
     int code = expand_parse(&v->common, &v->expand, &v->p.expand);
     if (code == CLI_GO && v->structure &&
-        (v->against || v->p.dump || v->gate_file || v->write_gate || v->hold_mib || v->p.bound > 0))
-        return cli_usage(
-            &v->common,
-            "--structure is judged to the bit: no --against, --dump, --hold, --bound or gate goes with it");
+        (v->against || v->p.dump || v->gate_file || v->write_gate || v->html || v->hold_mib ||
+         v->p.bound > 0))
+        return cli_usage(&v->common, "--structure is judged to the bit: no --against, --dump, --hold, "
+                                     "--bound, --html or gate goes with it");
     if (code == CLI_GO && v->structure && v->p.trace && (v->views || v->tokens))
         return cli_usage(&v->common,
                          "--views and --prompt-tokens are of made-up inputs; --trace brings its own");
@@ -120,6 +121,7 @@ static int parse(verify *v, int argc, char **argv)
         {"gate", "FILE", "bounds from a file (JSON, docs/ci.md) in place of all others, for what it names",
          CLI_TEXT, &v->gate_file, 0, 0},
         {"write-gate", "FILE", "write such a file: twice what was measured", CLI_TEXT, &v->write_gate, 0, 0},
+        {"html", "FILE", "the report as one page, drawn, that needs nothing else", CLI_TEXT, &v->html, 0, 0},
         {"dump", "FILE", "write what was computed here, in trace format", CLI_TEXT, &v->p.dump, 0, 0},
         {0}};
     const cli_command command = {
@@ -279,6 +281,8 @@ static int check_closeness(verify *v, pv_model *m, pv_backend *be, cli_progress_
                               .same_bytes = be->vt == &pv_cpu_backend};
     int code = CLI_OK;
     bool passed = !st && verify_passed(&subject, &r);
+    if (!st && v->html)
+        st = verify_html_write(v->html, &subject, &r);
     if (st)
         code = cli_fail(&v->common, st);
     else if (v->common.json)

@@ -48,7 +48,7 @@ typedef struct item { /* beside the entry of the same index */
     place at[SIDES];
     pv_stage stage;         /* PV_STAGE_COUNT: the steps in a row */
     int round, failed_step; /* -1: not looked at; within bounds so far */
-    double own_gate; /* a gate's bound on the own error; -1: none */
+    double own_gate;        /* a gate's bound on the own error; -1: none */
     int input; /* id, in the plan under test, of a constant or of what the host wrote; -1: it is none */
 } item;
 
@@ -464,10 +464,10 @@ static pv_status compare_item(against *a, int at, int step)
     }
     if (e->curve[VERIFY_SUM] && step >= 0)
         e->curve[VERIFY_SUM][step] = d.relative_l2;
-    bool ok = e->gated                     ? d.finite && d.relative_l2 <= e->bound
+    bool ok = e->gated                       ? d.finite && d.relative_l2 <= e->bound
               : a->report->exact || e->input ? d.same_bytes
-              : e->bound == 0              ? d.finite
-                                           : d.finite && d.relative_l2 <= e->bound;
+              : e->bound == 0                ? d.finite
+                                             : d.finite && d.relative_l2 <= e->bound;
     if (!ok && it->failed_step < 0)
         it->failed_step = step < 0 ? 0 : step;
     if (e->worst >= 0 && !worse(ok, d.relative_l2, e->ok, e->relative_l2))
@@ -508,10 +508,10 @@ static pv_status compare_local(against *a, int at, int step)
         if (!st)
             st = compare_region(a, ours, alone, &r, &d, &count);
         bool gated = a->items[i].own_gate >= 0, exact = a->report->exact && !gated;
-        double limit = gated ? a->items[i].own_gate : op.budget[out];
+        double limit = gated ? a->items[i].own_gate : verify_budget(op.plan->graph, n, op.out[out], count);
         if (!st && count)
-            judge_part(&e->local, e->curve[VERIFY_LOCAL], &d, exact ? d.same_bytes : d.finite && d.relative_l2 <= limit, limit,
-                       step);
+            judge_part(&e->local, e->curve[VERIFY_LOCAL], &d,
+                       exact ? d.same_bytes : d.finite && d.relative_l2 <= limit, limit, step);
     }
     verify_op_free(&op);
     return st;

@@ -120,8 +120,6 @@ pv_status verify_op_run(verify_op *op, pv_backend *cpu, const pv_weights *weight
     for (int k = 0; twin && k < twin->n_out; k++)
         op->out[k] = twin->out[k];
     pv_status st = pv_plan_create(cpu, &g, &params, &op->plan);
-    for (int k = 0; !st && k < n->n_out; k++)
-        op->budget[k] = verify_budget(op->plan->graph, n, op->out[k]);
     if (!st)
         st = pv_instance_create(op->plan, weights, &op->inst);
     if (!st)

@@ -14,7 +14,6 @@ typedef struct verify_op {
     pv_plan *plan; /* of this node alone; out: its outputs, in the node's order */
     pv_instance *inst;
     const pv_tensor *out[PV_MAX_OUT];
-    double budget[PV_MAX_OUT]; /* relative L2 that an honest kernel keeps, see verify_budget.c */
 } verify_op;
 
 /* Runs `n`, of a plan that stands as it stood when the node had run. x_t: the bytes of runner->x_t before the
@@ -24,8 +23,8 @@ pv_status verify_op_run(verify_op *op, pv_backend *cpu, const pv_weights *weight
                         const pv_node *n, int step, const void *x_t);
 void verify_op_free(verify_op *op);
 
-/* The budget of one output of `body`, the nodes that say the op, lowered for the CPU. `whole` is the op as
- * the backend has it. */
-double verify_budget(pv_graph *body, const pv_node *whole, const pv_tensor *out);
+/* Relative L2 that an honest kernel keeps, of `elements` of one output. `body`: the nodes that say the op,
+ * lowered for the CPU; `whole`: the op as the backend has it. See verify_budget.c. */
+double verify_budget(pv_graph *body, const pv_node *whole, const pv_tensor *out, int64_t elements);
 
 #endif
