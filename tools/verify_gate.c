@@ -107,39 +107,39 @@ const char *verify_gate_missing(const verify_gate *g, const verify_report *r)
 /* ---- writing ---- */
 
 /* Several tensors may have one name: the largest counts. */
-static void add_bound(cJSON *bounds, const char *name, const char *part, double measured, double smallest)
+static bool add_bound(cJSON *bounds, const char *name, const char *part, double measured, double smallest)
 {
     double bound = fmax(ROOM * measured, smallest);
     if (!isfinite(bound))
-        return;
+        return true;
     cJSON *b = cJSON_GetObjectItemCaseSensitive(bounds, name);
     if (!b)
         b = cJSON_AddObjectToObject(bounds, name);
     cJSON *v = cJSON_GetObjectItemCaseSensitive(b, part);
     if (!v)
-        cJSON_AddNumberToObject(b, part, bound);
-    else if (v->valuedouble < bound)
+        return cJSON_AddNumberToObject(b, part, bound);
+    if (v->valuedouble < bound)
         cJSON_SetNumberValue(v, bound);
+    return true;
 }
 
 pv_status verify_gate_write(const char *path, const char *recipe, const char *ref_recipe,
                             const verify_report *r)
 {
     cJSON *json = cJSON_CreateObject();
-    cJSON_AddStringToObject(json, "schema", SCHEMA);
-    cJSON_AddStringToObject(json, "recipe", recipe);
-    if (ref_recipe)
-        cJSON_AddStringToObject(json, "against_recipe", ref_recipe);
+    bool ok = cJSON_AddStringToObject(json, "schema", SCHEMA) &&
+              cJSON_AddStringToObject(json, "recipe", recipe) &&
+              (!ref_recipe || cJSON_AddStringToObject(json, "against_recipe", ref_recipe));
     cJSON *bounds = cJSON_AddObjectToObject(json, "bounds");
     for (int i = 0; i < r->n_entries; i++) {
         const verify_entry *e = &r->entries[i];
         if (e->local.there)
-            add_bound(bounds, e->name, parts[VERIFY_LOCAL], e->local.d.relative_l2, SMALLEST);
+            ok &= add_bound(bounds, e->name, parts[VERIFY_LOCAL], e->local.d.relative_l2, SMALLEST);
         if (e->state == VERIFY_COMPARED && !e->input)
-            add_bound(bounds, e->name, parts[VERIFY_SUM], e->absolute ? e->max_abs : e->relative_l2,
-                      SMALLEST);
+            ok &= add_bound(bounds, e->name, parts[VERIFY_SUM], e->absolute ? e->max_abs : e->relative_l2,
+                            SMALLEST);
     }
-    char *text = cJSON_Print(json);
+    char *text = ok ? cJSON_Print(json) : NULL;
     cJSON_Delete(json);
     pv_status st =
         text ? pv_file_write(path, text, strlen(text)) : pv_fail(PV_E_MEMORY, "%s: out of memory", path);

@@ -1,7 +1,8 @@
 /* against.c - one backend against another, tensor by tensor: a CPU whose plan is bent at one node is told
  * apart there, in whatever number of rounds; expanding takes a kernel that is not there out of the plan. */
-#include "tests/test.h"
+#include "tests/faults.h"
 #include "session/session.h"
+#include "tools/verify_structure.h"
 #include "tools/verify.h"
 
 static pv_backend *cpu, *bent;
@@ -180,8 +181,44 @@ static void steps_in_a_row(void)
     verify_free(&r);
 }
 
+static pv_status attempt(bool structure)
+{
+    against_params p = {
+        .in = &in, .recipe = "bf16", .ref_recipe = "bf16", .steps = 1, .hold_bytes = (size_t)1 << 30};
+    verify_report r = {0};
+    structure_report s;
+    pv_status st = structure ? verify_structure(model, bent, &in, "bf16", 0, 1, NULL, NULL, &s)
+                             : verify_against(model, bent, cpu, &p, NULL, NULL, &r);
+    verify_free(&r);
+    return st;
+}
+
+/* Many an allocation fails once, all over the run: a status, and nothing is kept. */
+static void without_memory(bool structure)
+{
+    const int64_t before = pv_alloc_live();
+    int failed = 0;
+    for (long k = 0; k < 1000000; k = k < 40 ? k + 1 : k + 71) {
+        fault_countdown = k;
+        pv_status st = attempt(structure);
+        bool met = fault_countdown < 0;
+        fault_countdown = -1;
+        if (!CHECK(st == (met ? PV_E_MEMORY : PV_OK)) || !CHECK(pv_alloc_live() == before)) {
+            printf("    allocation %ld: %s\n", k, pv_error_text());
+            break;
+        }
+        failed += met;
+        if (!met)
+            break;
+    }
+    printf("%d allocations failed\n", failed);
+    CHECK(failed > 40);
+}
+
 int main(void)
 {
+    const pv_allocator failing = {sizeof failing, NULL, fault_alloc, fault_release};
+    CHECK_OK(pv_set_allocator(&failing));
     CHECK_OK(pv_backend_open("cpu", &(pv_backend_params){.threads = 2}, &cpu));
     CHECK_OK(pv_backend_open("cpu", &(pv_backend_params){.threads = 2}, &bent));
     CHECK_OK(pv_model_load("synth:tiny", NULL, &model));
@@ -194,6 +231,9 @@ int main(void)
     vt.alloc = alloc_nan;
     only_what_is_valid();
     recipe_apart();
+    vt.alloc = pv_cpu_backend.alloc;
+    without_memory(false);
+    without_memory(true);
     vt.alloc = pv_cpu_backend.alloc;
     vt.record = bent_record;
     for (int big = 0; big < 2; big++) {
@@ -230,5 +270,6 @@ int main(void)
     pv_model_free(&model);
     pv_backend_close(&bent);
     pv_backend_close(&cpu);
+    CHECK_OK(pv_set_allocator(NULL));
     return test_done();
 }
