@@ -106,7 +106,8 @@ pv_status verify_ranking(const verify_report *r, const verify_entry ***out, int 
 
 bool verify_passed(const verify_subject *s, const verify_report *r)
 {
-    return !r->first_failed && !s->not_kept && r->n_compared > 0 && (s->against || r->production_equal || !s->same_bytes);
+    return !r->first_failed && !s->not_kept && r->n_compared > 0 &&
+           (s->against || r->production_equal || !s->same_bytes);
 }
 
 /* ---- text ---- */
@@ -140,7 +141,8 @@ void verify_verdict(const verify_subject *s, const verify_report *r, char *text,
                  r->n_failed, r->n_compared, e->name, e->op ? ", by " : "", e->op ? e->op : "", step, why,
                  (long long)(r->first_local ? e->local.d.worst : e->worst));
     } else if (s->not_kept) {
-        snprintf(text, size, "%d tensors compared; gate %s bounds '%s', which was not", r->n_compared, s->gate, s->not_kept);
+        snprintf(text, size, "%d tensors compared; gate %s bounds '%s', which was not", r->n_compared,
+                 s->gate, s->not_kept);
     } else if (s->against) {
         snprintf(text, size, "%d tensors compared, %d of them with equal bytes, all within bounds",
                  r->n_compared, r->n_same);
@@ -173,10 +175,19 @@ static void print_number(double v, bool there, int width)
         printf(" %*s", width, "-");
 }
 
-static void print_entry(const verify_report *r, const verify_entry *e, bool ops)
+static int name_width(const verify_report *r) /* of a column that holds them */
+{
+    int width = 34;
+    for (int i = 0; i < r->n_entries; i++)
+        if ((int)strlen(r->entries[i].name) > width)
+            width = (int)strlen(r->entries[i].name);
+    return width < 48 ? width : 48;
+}
+
+static void print_entry(const verify_report *r, const verify_entry *e, bool ops, int width)
 {
     bool own = e->local.there, sum = e->state == VERIFY_COMPARED;
-    printf("%-34s", e->name);
+    printf("%-*s", width, e->name);
     if (ops) {
         printf(" %-16s", e->op);
         print_number(e->local.d.relative_l2, own, 9);
@@ -205,7 +216,8 @@ static void print_entry(const verify_report *r, const verify_entry *e, bool ops)
 
 static void print_table(const verify_report *r, bool ops)
 {
-    printf("%-34s", "tensor");
+    int width = name_width(r);
+    printf("%-*s", width, "tensor");
     if (ops)
         printf(" %-16s %9s %9s | %11s%s", "op", "own error", "budget", "from start",
                r->has_recipe ? "    recipe" : "");
@@ -215,7 +227,7 @@ static void print_table(const verify_report *r, bool ops)
            "worst at", ops ? " step" : "");
     for (int i = 0; i < r->n_entries; i++)
         if (r->entries[i].state != VERIFY_NOT_COMPARED || r->entries[i].local.there)
-            print_entry(r, &r->entries[i], ops);
+            print_entry(r, &r->entries[i], ops, width);
     printf("\n");
 }
 

@@ -83,16 +83,21 @@ static void left_out(structure *s, const char *what, const char *why)
 
 /* ---- what lies in memory ---- */
 
+#define PIECE ((size_t)1 << 20) /* bytes written at once, or one row */
+
 static pv_status fill(structure *s, const pv_tensor *t, int64_t first, int64_t rows, float value)
 {
-    int64_t width = pv_width(t);
-    size_t row = pv_dtype_bytes(t->dtype, (size_t)width);
-    char *bytes = pv_alloc(row);
+    size_t row = pv_dtype_bytes(t->dtype, (size_t)pv_width(t)), each = pv_dtype_bytes(t->dtype, 1);
+    int64_t most = row < PIECE ? (int64_t)(PIECE / row) : 1;
+    most = most < rows ? most : rows;
+    char *bytes = pv_alloc(row * (size_t)most + 1);
     pv_status st = bytes ? PV_OK : PV_E_MEMORY;
-    for (int64_t i = 0; bytes && i < width; i++)
-        pv_from_f32(bytes + pv_dtype_bytes(t->dtype, (size_t)i), &value, t->dtype, 1);
-    for (int64_t i = 0; !st && i < rows; i++)
-        st = pv_instance_write(s->r->inst, t, row * (size_t)(first + i), bytes, row);
+    for (size_t at = 0; bytes && at < row * (size_t)most; at += each)
+        pv_from_f32(bytes + at, &value, t->dtype, 1);
+    for (int64_t i = 0, n; !st && i < rows; i += n) {
+        n = rows - i < most ? rows - i : most;
+        st = pv_instance_write(s->r->inst, t, row * (size_t)(first + i), bytes, row * (size_t)n);
+    }
     pv_free(bytes);
     return st;
 }
