@@ -104,7 +104,7 @@ double verify_budget(pv_graph *body, const pv_node *whole, const pv_tensor *out,
             mine *= SCORE;
         e += n->out[0] == out ? mine : rounded(mine, n->out[0]->dtype, (double)pv_elements(n->out[0]));
     }
-    if (v && out->usage != PV_STATE)
+    if (v && !out->base)
         e += ulp_of(v->dtype) / 2;
     return rounded(e, out->dtype, (double)elements);
 }
