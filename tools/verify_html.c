@@ -274,25 +274,17 @@ static double largest_own(const verify_report *r, int step)
 /* Against a backend: x after each step. Beside a trace: the velocities that it has. */
 static pv_status draw_steps(page *p, const verify_subject *s, const verify_report *r)
 {
-    const verify_entry *end = verify_steps_end(r);
     int n = r->steps;
-    for (int i = 0; i < r->n_entries; i++)
-        if (!s->against && r->entries[i].what.step >= n)
-            n = r->entries[i].what.step + 1;
-    if (n < 2 || n > TRACE_MAX_STEPS || (s->against && !end))
+    if (n < 2)
         return PV_OK;
     double *own = pv_alloc(sizeof *own * (size_t)n), *sum = pv_alloc(sizeof *sum * (size_t)n),
            *recipe = pv_alloc(sizeof *recipe * (size_t)n);
     axes a = {.low = 99, .high = -99, .n = n};
     bool ok = own && sum && recipe;
     for (int k = 0; ok && k < n; k++) {
-        own[k] = s->against ? largest_own(r, k) : NAN;
-        sum[k] = s->against ? end->curve[VERIFY_SUM][k] : NAN;
-        recipe[k] = r->has_recipe ? end->curve[VERIFY_RECIPE][k] : NAN;
-        for (int i = 0; !s->against && i < r->n_entries; i++)
-            if (r->entries[i].what.step == k && r->entries[i].state == VERIFY_COMPARED &&
-                !strcmp(r->entries[i].what.tensor, "step.v_t"))
-                sum[k] = r->entries[i].relative_l2;
+        own[k] = largest_own(r, k);
+        sum[k] = verify_after_step(r, k, VERIFY_SUM);
+        recipe[k] = verify_after_step(r, k, VERIFY_RECIPE);
         see(&a, own[k]);
         see(&a, sum[k]);
         see(&a, recipe[k]);
@@ -341,7 +333,7 @@ static void draw_histogram(page *p, const verify_report *r)
         int bin = 0;
         if (!l->there)
             continue;
-        double used = verify_used(l);
+        double used = verify_used(&r->entries[i]);
         if (!l->ok)
             bin = BINS - 1;
         else if (used > 0)
@@ -369,13 +361,13 @@ static void draw_histogram(page *p, const verify_report *r)
 
 static void put_row(page *p, const verify_report *r, const verify_entry *e)
 {
-    put(p, "<tr%s><td>", e->ok && (e->local.ok || !e->local.there) ? "" : " class=bad");
+    put(p, "<tr%s><td>", verify_entry_ok(e) ? "" : " class=bad");
     put_text(p, e->name);
     put(p, "</td><td>%s</td>", e->op ? e->op : "");
     put_error(p, e->local.d.relative_l2, e->local.there);
     put_error(p, e->local.there ? e->local.limit : e->bound, e->local.there || e->bound > 0);
-    if (e->local.there && isfinite(verify_used(&e->local)))
-        put(p, "<td class=n>%.1f %%</td>", 100 * verify_used(&e->local));
+    if (isfinite(verify_used(e)))
+        put(p, "<td class=n>%.1f %%</td>", 100 * verify_used(e));
     else
         put(p, "<td class=n>&ndash;</td>");
     bool sum = e->state == VERIFY_COMPARED;
@@ -387,7 +379,7 @@ static void put_row(page *p, const verify_report *r, const verify_entry *e)
                             : "<td class=n>&ndash;</td><td class=n>&ndash;</td>",
         e->centred_cosine, e->cosine);
     put_error(p, e->mean_abs, sum);
-    int step = e->local.there ? e->local.step : e->step;
+    int step = e->local.there ? e->local.step : e->op ? e->step : e->what.step;
     put(p, "<td class=n>%lld</td>", (long long)(e->local.there ? e->local.d.worst : e->worst));
     if (step >= 0)
         put(p, "<td class=n>%d</td></tr>\n", step);
@@ -412,30 +404,31 @@ static pv_status put_tables(page *p, const verify_subject *s, const verify_repor
     verify_group *g = NULL;
     int n = 0, n_groups = 0;
     pv_status st = verify_ranking(r, &worst, &n);
-    if (!st && s->against)
+    if (!st)
         st = verify_groups(r, &g, &n_groups);
     if (!st && n) {
-        put(p, "<h2>Nearest to their budgets</h2>\n");
+        put(p, "<h2>Nearest to their %s</h2>\n", s->against ? "budgets" : "bounds");
         begin_table(p);
         for (int i = 0; i < n && i < 15; i++)
             put_row(p, r, worst[i]);
         put(p, "</table></div>\n");
     }
     if (!st && n_groups) {
-        put(p, "<h2>Layers</h2>\n<div class=wide><table><tr><th>layer</th><th class=n>ops</th><th class=n>of "
-               "budget</th>"
-               "<th>nearest to its budget</th><th>op</th><th class=n>from start</th><th "
-               "class=n>recipe</th></tr>\n");
+        put(p,
+            "<h2>Layers</h2>\n<div class=wide><table><tr><th>layer</th><th class=n>%s</th><th class=n>of "
+            "%s</th>"
+            "<th>nearest to its %s</th><th>op</th><th class=n>%s</th><th class=n>recipe</th></tr>\n",
+            s->against ? "ops" : "tensors", s->against ? "budget" : "bound", s->against ? "budget" : "bound",
+            s->against ? "from start" : "relative L2");
         for (int i = 0; i < n_groups; i++) {
             const verify_entry *w = g[i].worst, *l = g[i].last;
             if (!w)
                 continue;
-            put(p, "<tr%s><td>", w->local.ok ? "" : " class=bad");
+            put(p, "<tr%s><td>", verify_entry_ok(w) ? "" : " class=bad");
             put_text(p, g[i].name);
-            put(p, "</td><td class=n>%d</td><td class=n>%.1f %%</td><td>", g[i].ops,
-                100 * verify_used(&w->local));
+            put(p, "</td><td class=n>%d</td><td class=n>%.1f %%</td><td>", g[i].judged, 100 * verify_used(w));
             put_text(p, w->name);
-            put(p, "</td><td>%s</td>", w->op);
+            put(p, "</td><td>%s</td>", w->op ? w->op : "");
             put_error(p, l ? l->relative_l2 : 0, l);
             put_error(p, l ? l->recipe.d.relative_l2 : 0, l && l->recipe.there);
             put(p, "</tr>\n");

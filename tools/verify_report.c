@@ -10,17 +10,29 @@
 
 /* ---- what follows from the entries ---- */
 
-double verify_used(const verify_part *p)
+bool verify_entry_ok(const verify_entry *e)
 {
-    return p->d.relative_l2 == 0 ? 0 : p->d.relative_l2 / p->limit;
+    return e->ok && (e->local.ok || !e->local.there);
+}
+
+static double share(double error, double limit)
+{
+    return error == 0 ? 0 : isnan(error) ? INFINITY : error / limit;
+}
+
+double verify_used(const verify_entry *e)
+{
+    if (e->local.there)
+        return share(e->local.d.relative_l2, e->local.limit);
+    if (e->state != VERIFY_COMPARED || e->op)
+        return NAN;
+    return share(e->absolute ? e->max_abs : e->relative_l2, e->bound);
 }
 
 double verify_used_in(const verify_entry *e, int step)
 {
-    if (!e->curve[VERIFY_LOCAL] || !e->local.there)
-        return NAN;
-    double off = e->curve[VERIFY_LOCAL][step];
-    return off == 0 ? 0 : off / e->local.limit;
+    const double *own = e->local.there ? e->curve[VERIFY_LOCAL] : NULL;
+    return own ? share(own[step], e->local.limit) : !e->op && e->what.step == step ? verify_used(e) : NAN;
 }
 
 const verify_entry *verify_worst_in(const verify_report *r, int step)
@@ -37,25 +49,33 @@ const verify_entry *verify_worst_in(const verify_report *r, int step)
     return worst;
 }
 
-const verify_entry *verify_steps_end(const verify_report *r)
+double verify_after_step(const verify_report *r, int step, int curve)
 {
-    for (int i = r->n_entries - 1; i >= 0; i--)
-        if (r->entries[i].curve[VERIFY_SUM] && r->entries[i].state == VERIFY_COMPARED)
-            return &r->entries[i];
-    return NULL;
+    for (int i = r->n_entries - 1; i >= 0; i--) {
+        const verify_entry *e = &r->entries[i];
+        if (e->state != VERIFY_COMPARED)
+            continue;
+        if (e->curve[curve]) /* the last tensor of a step: x */
+            return e->curve[curve][step];
+        if (!e->op && e->what.step == step && !strcmp(e->what.tensor, "step.v_t"))
+            return curve == VERIFY_SUM ? e->relative_l2 : NAN;
+    }
+    return NAN;
 }
 
-/* "step.layer3.attn/softmax" -> "step.layer3", "vision.post_ln" -> "vision". */
+/* "step.layer3.attn/softmax" and "step9.layer3.out" -> "step.layer3", "vision.post_ln" -> "vision". */
 static void group_name(const verify_entry *e, char *name, size_t size)
 {
     const char *dot = strchr(e->name, '.');
-    size_t n = dot ? (size_t)(dot - e->name) : strlen(e->name);
+    size_t stage = dot ? (size_t)(dot - e->name) : strlen(e->name), layer = 0;
     if (dot && !strncmp(dot, ".layer", 6))
-        n += 1 + strcspn(dot + 1, ".");
-    if (e->op && (!strcmp(e->op, "input") || !strcmp(e->op, "constant")))
+        layer = 1 + strcspn(dot + 1, ".");
+    if (dot && !strncmp(e->name, "step", 4))
+        stage = 4;
+    if (e->input) /* their names are of the stages that read them */
         snprintf(name, size, "inputs");
     else
-        snprintf(name, size, "%.*s", (int)(n < size ? n : size - 1), e->name);
+        snprintf(name, size, "%.*s%.*s", (int)stage, e->name, (int)layer, dot ? dot : "");
 }
 
 pv_status verify_groups(const verify_report *r, verify_group **out, int *n)
@@ -77,8 +97,8 @@ pv_status verify_groups(const verify_report *r, verify_group **out, int *n)
         }
         if (e->state == VERIFY_COMPARED)
             g->last = e;
-        g->ops += e->local.there;
-        if (e->local.there && (!g->worst || verify_used(&e->local) > verify_used(&g->worst->local)))
+        g->judged += !isnan(verify_used(e));
+        if (!isnan(verify_used(e)) && (!g->worst || verify_used(e) > verify_used(g->worst)))
             g->worst = e;
     }
     return PV_OK;
@@ -87,7 +107,7 @@ pv_status verify_groups(const verify_report *r, verify_group **out, int *n)
 static int by_use(const void *a, const void *b)
 {
     const verify_entry *x = *(const verify_entry *const *)a, *y = *(const verify_entry *const *)b;
-    double p = verify_used(&x->local), q = verify_used(&y->local);
+    double p = verify_used(x), q = verify_used(y);
     return p != q ? (p < q ? 1 : -1) : x < y ? -1 : x > y;
 }
 
@@ -98,7 +118,7 @@ pv_status verify_ranking(const verify_report *r, const verify_entry ***out, int 
     if (!*out)
         return PV_E_MEMORY;
     for (int i = 0; i < r->n_entries; i++)
-        if (r->entries[i].local.there && !isnan(verify_used(&r->entries[i].local)))
+        if (!isnan(verify_used(&r->entries[i])))
             (*out)[(*n)++] = &r->entries[i];
     qsort((void *)*out, (size_t)*n, sizeof **out, by_use);
     return PV_OK;
@@ -231,46 +251,55 @@ static void print_table(const verify_report *r, bool ops)
     printf("\n");
 }
 
-static void print_groups(const verify_report *r)
+/* "step.layer1.q (linear)"; a trace knows no ops. */
+static const char *named(const verify_entry *e, char *text, size_t size)
+{
+    snprintf(text, size, e && e->op ? "%s (%s)" : "%s", e ? e->name : "", e ? e->op : "");
+    return text;
+}
+
+static void print_groups(const verify_subject *s, const verify_report *r)
 {
     verify_group *g = NULL;
+    char worst[160];
     int n = 0;
     if (verify_groups(r, &g, &n))
         return; /* the tables above say all of it */
-    printf("%-16s %4s %9s  %-44s %11s%s\n", "layer", "ops", "of budget", "nearest to its budget",
-           "from start", r->has_recipe ? "    recipe" : "");
+    printf("%-16s %7s %9s  %-44s %11s%s\n", "layer", s->against ? "ops" : "tensors",
+           s->against ? "of budget" : "of bound",
+           s->against ? "nearest to its budget" : "nearest to its bound",
+           s->against ? "from start" : "relative L2", r->has_recipe ? "    recipe" : "");
     for (int i = 0; i < n; i++) {
-        if (!g[i].worst)
+        const verify_entry *w = g[i].worst, *l = g[i].last;
+        if (!w)
             continue;
-        char worst[64];
-        snprintf(worst, sizeof worst, "%s (%s)", g[i].worst->name, g[i].worst->op);
-        printf("%-16s %4d %8.1f%%  %-44s", g[i].name, g[i].ops, 100 * verify_used(&g[i].worst->local), worst);
-        print_number(g[i].last ? g[i].last->relative_l2 : 0, g[i].last, 11);
+        printf("%-16s %7d %8.1f%%  %-44s", g[i].name, g[i].judged, 100 * verify_used(w),
+               named(w, worst, sizeof worst));
+        print_number(l ? l->relative_l2 : 0, l && !l->absolute, 11);
         if (r->has_recipe)
-            print_number(g[i].last ? g[i].last->recipe.d.relative_l2 : 0,
-                         g[i].last && g[i].last->recipe.there, 9);
+            print_number(l ? l->recipe.d.relative_l2 : 0, l && l->recipe.there, 9);
         printf("\n");
     }
     printf("\n");
     pv_free(g);
 }
 
-static void print_steps(const verify_report *r)
+static void print_steps(const verify_subject *s, const verify_report *r)
 {
-    const verify_entry *end = verify_steps_end(r);
-    if (!end)
-        return;
-    printf("%-16s %4s %9s  %-44s %11s%s\n", "step", "", "of budget", "nearest to its budget", "from start",
-           r->has_recipe ? "    recipe" : "");
+    char worst[160];
+    printf("%-16s %7s %9s  %-44s %11s%s\n", "step", "", s->against ? "of budget" : "of bound",
+           s->against ? "nearest to its budget" : "nearest to its bound",
+           s->against ? "from start" : "its v_t", r->has_recipe ? "    recipe" : "");
     for (int k = 0; k < r->steps; k++) {
         const verify_entry *e = verify_worst_in(r, k);
-        char worst[64] = "";
-        if (e)
-            snprintf(worst, sizeof worst, "%s (%s)", e->name, e->op);
-        printf("%-16d %4s %8.1f%%  %-44s %11.2e", k, "", e ? 100 * verify_used_in(e, k) : 0, worst,
-               end->curve[VERIFY_SUM][k]);
+        double sum = verify_after_step(r, k, VERIFY_SUM), recipe = verify_after_step(r, k, VERIFY_RECIPE);
+        if (!e && isnan(sum))
+            continue;
+        printf("%-16d %7s %8.1f%%  %-44s", k, "", e ? 100 * verify_used_in(e, k) : 0,
+               named(e, worst, sizeof worst));
+        print_number(sum, !isnan(sum), 11);
         if (r->has_recipe)
-            print_number(end->curve[VERIFY_RECIPE][k], !isnan(end->curve[VERIFY_RECIPE][k]), 9);
+            print_number(recipe, !isnan(recipe), 9);
         printf("\n");
     }
     printf("\n");
@@ -298,10 +327,8 @@ void verify_print(const verify_subject *s, const verify_report *r)
     char verdict[512];
     print_head(s, r);
     print_table(r, s->against);
-    if (s->against) {
-        print_groups(r);
-        print_steps(r);
-    }
+    print_groups(s, r);
+    print_steps(s, r);
     print_not_compared(r);
     if (s->against)
         printf("%d ops on the inputs they had: %d beyond their budgets%s\n", r->n_local, r->n_local_failed,
@@ -418,7 +445,7 @@ static cJSON *json_entry(const verify_report *r, const verify_entry *e)
     add_part(o, "own", &e->local, e->curve[VERIFY_LOCAL], r->steps);
     add_part(o, "recipe", &e->recipe, e->curve[VERIFY_RECIPE], r->steps);
     if (e->state == VERIFY_COMPARED || e->local.there)
-        cJSON_AddBoolToObject(o, "ok", e->ok && (e->local.ok || !e->local.there));
+        cJSON_AddBoolToObject(o, "ok", verify_entry_ok(e));
     return o;
 }
 
@@ -434,8 +461,8 @@ static void json_groups(cJSON *json, const verify_report *r)
             continue;
         cJSON *o = cJSON_CreateObject();
         cJSON_AddStringToObject(o, "name", g[i].name);
-        cJSON_AddNumberToObject(o, "ops", g[i].ops);
-        add_number(o, "of_budget", verify_used(&g[i].worst->local));
+        cJSON_AddNumberToObject(o, "judged", g[i].judged);
+        add_number(o, "used", verify_used(g[i].worst));
         cJSON_AddStringToObject(o, "nearest", g[i].worst->name);
         if (g[i].last)
             add_number(o, "relative_l2", g[i].last->relative_l2);
@@ -451,8 +478,7 @@ cJSON *verify_json(const verify_subject *s, const verify_report *r)
     cJSON *list = cJSON_AddArrayToObject(json, "tensors");
     for (int i = 0; i < r->n_entries; i++)
         cJSON_AddItemToArray(list, json_entry(r, &r->entries[i]));
-    if (s->against)
-        json_groups(json, r);
+    json_groups(json, r);
     cJSON_AddNumberToObject(json, "compared", r->n_compared);
     cJSON_AddNumberToObject(json, "failed", r->n_failed);
     if (s->against) {

@@ -382,6 +382,7 @@ pv_status verify_trace(pv_model *model, pv_backend *be, const verify_params *par
         conclude(out);
     if (!st && params->dump)
         st = verify_write_dump(&v, params->dump);
+    out->steps = v.steps;
     out->views = v.in.views;
     out->prompt_tokens = v.in.n_valid;
     out->prefix_tokens = v.in.views * pv_image_tokens(v.c) + v.in.n_valid;
