@@ -95,7 +95,7 @@ pv_status verify_groups(const verify_report *r, verify_group **out, int *n)
             g = &(*out)[(*n)++];
             snprintf(g->name, sizeof g->name, "%s", name);
         }
-        if (e->state == VERIFY_COMPARED)
+        if (e->state == VERIFY_COMPARED && !e->absolute)
             g->last = e;
         g->judged += !isnan(verify_used(e));
         if (!isnan(verify_used(e)) && (!g->worst || verify_used(e) > verify_used(g->worst)))
@@ -275,7 +275,7 @@ static void print_groups(const verify_subject *s, const verify_report *r)
             continue;
         printf("%-16s %7d %8.1f%%  %-44s", g[i].name, g[i].judged, 100 * verify_used(w),
                named(w, worst, sizeof worst));
-        print_number(l ? l->relative_l2 : 0, l && !l->absolute, 11);
+        print_number(l ? l->relative_l2 : 0, l, 11);
         if (r->has_recipe)
             print_number(l ? l->recipe.d.relative_l2 : 0, l && l->recipe.there, 9);
         printf("\n");
@@ -287,14 +287,17 @@ static void print_groups(const verify_subject *s, const verify_report *r)
 static void print_steps(const verify_subject *s, const verify_report *r)
 {
     char worst[160];
-    printf("%-16s %7s %9s  %-44s %11s%s\n", "step", "", s->against ? "of budget" : "of bound",
-           s->against ? "nearest to its budget" : "nearest to its bound",
-           s->against ? "from start" : "its v_t", r->has_recipe ? "    recipe" : "");
+    bool begun = false;
     for (int k = 0; k < r->steps; k++) {
         const verify_entry *e = verify_worst_in(r, k);
         double sum = verify_after_step(r, k, VERIFY_SUM), recipe = verify_after_step(r, k, VERIFY_RECIPE);
         if (!e && isnan(sum))
             continue;
+        if (!begun)
+            printf("%-16s %7s %9s  %-44s %11s%s\n", "step", "", s->against ? "of budget" : "of bound",
+                   s->against ? "nearest to its budget" : "nearest to its bound",
+                   s->against ? "from start" : "its v_t", r->has_recipe ? "    recipe" : "");
+        begun = true;
         printf("%-16d %7s %8.1f%%  %-44s", k, "", e ? 100 * verify_used_in(e, k) : 0,
                named(e, worst, sizeof worst));
         print_number(sum, !isnan(sum), 11);
@@ -302,7 +305,8 @@ static void print_steps(const verify_subject *s, const verify_report *r)
             print_number(recipe, !isnan(recipe), 9);
         printf("\n");
     }
-    printf("\n");
+    if (begun)
+        printf("\n");
 }
 
 static void print_not_compared(const verify_report *r)
