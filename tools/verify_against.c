@@ -508,7 +508,9 @@ static pv_status compare_local(against *a, int at, int step)
         if (!st)
             st = compare_region(a, ours, alone, &r, &d, &count);
         bool gated = a->items[i].own_gate >= 0, exact = a->report->exact && !gated;
-        double limit = gated ? a->items[i].own_gate : verify_budget(op.plan->graph, n, op.out[out], count);
+        double limit = gated ? a->items[i].own_gate : verify_budget(op.plan->graph, op.out[out], count);
+        if (!st && limit < 0)
+            st = PV_E_MEMORY;
         if (!st && count)
             judge_part(&e->local, e->curve[VERIFY_LOCAL], &d,
                        exact ? d.same_bytes : d.finite && d.relative_l2 <= limit, limit, step);

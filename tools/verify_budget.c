@@ -8,24 +8,24 @@
  * and terms of one sign. Of two narrow operands a device may add TILE products at a time and cut off what is
  * below its last bit (tensor cores do): that errs to one side, u for each tile. What only copies must copy.
  *
- * A result in bf16 or f16. Two f32 results that are e apart (relatively) round to the same number but where a
+ * A result in bf16 or f16. Two results that are e apart (relatively) round to the same number but where a
  * border lies between them: in a share p = e / ulp of the elements, which are then a whole ulp apart. So the
- * tensor is ulp sqrt(p) apart, far less than one rounding more or less would make of it. Which ones flip is
- * luck: of n elements the share of the square that flips varies by sqrt(p / n) times the elements' own
- * spread, and a single one may hold many times its share. LUCK and LUMP leave room for thousands of such
- * draws.
+ * tensor is ulp sqrt(p) apart, far less than one rounding more or less would make of it; and never more than
+ * two roundings that have nothing to do with each other, ulp sqrt(1 / 6). Which ones flip is luck: of n
+ * elements the share of the square that flips varies by sqrt(p / n) times the elements' own spread, and a
+ * single one may hold many times its share. LUCK and LUMP leave room for thousands of such draws.
  *
- * A composite is the sum of its body's nodes. What a node's error does to those behind it is of the order of
- * 1 but for the scores of attention, which go through exp: an error of the score, absolute, is one of the
- * weight, relative; SCORE is the size of a large score. And a kernel of attention may round the weights to
- * the dtype of v before they meet it. */
+ * A composite is its body: errors go from node to node, those of several inputs as independent ones. What a
+ * node makes of its inputs' errors is of the order of them but for the scores of attention, which go through
+ * exp: an error of the score, absolute, is one of the weight, relative; SCORE is the size of a score. And a
+ * kernel of attention may round the weights to the dtype of v before they meet it. */
 #include "verify_local.h"
 
 #include <math.h>
 
 #define U     0x1p-24
 #define SLACK 2.0
-#define SCORE 16.0
+#define SCORE 4.0
 #define TILE  16
 #define LUCK  8.0
 #define LUMP  24.0
@@ -47,8 +47,8 @@ static double error_of(const pv_node *n)
         return sum_of(n, pv_width(x) / n->attr.attention.heads);
     case PV_OP_ATTENTION_VALUES:
         return sum_of(n, pv_width(x));
-    case PV_OP_SOFTMAX: /* s - max is off by its own rounding, and is an exponent */
-        return U * (SCORE + 4);
+    case PV_OP_SOFTMAX: /* s - max, up to some 16, is off by its own rounding, and is an exponent */
+        return U * 20;
     case PV_OP_RMS_NORM: /* terms of one sign, in lanes or by a tree: few of the errors remain */
     case PV_OP_LAYER_NORM:
         return U * (4 + sqrt((double)pv_width(x)) / 8);
@@ -73,38 +73,38 @@ static double ulp_of(pv_dtype dtype) /* the middle of what it is, relatively, wi
     return dtype == PV_BF16 ? 0x1.6ap-8 : dtype == PV_F16 ? 0x1.6ap-11 : 0;
 }
 
-/* What error e becomes when the tensor is rounded to its dtype. */
+/* What error e becomes when n elements are rounded to a dtype. */
 static double rounded(double e, pv_dtype dtype, double n)
 {
     double ulp = ulp_of(dtype);
     if (ulp == 0 || e == 0)
         return e;
-    double p = fmin(e / ulp, 1);
-    return ulp * sqrt(fmin(p + LUCK * sqrt(p / n) + LUMP / n, 1)) + e;
+    double p = e / ulp;
+    return sqrt(e * e + SLACK * ulp * ulp * fmin(p + LUCK * sqrt(p / n) + LUMP / n, 1.0 / 6));
 }
 
-double verify_budget(pv_graph *body, const pv_node *whole, const pv_tensor *out, int64_t elements)
+/* Of the node's result, with the errors of what it reads, by tensor id. */
+static double error_behind(const pv_node *n, const double *error, bool alone, double elements)
 {
-    double e = 0;
-    const pv_tensor *v = whole->op == PV_OP_ATTENTION      ? whole->in[2]
-                         : whole->op == PV_OP_EXPERT_BLOCK ? whole->in[13]
-                                                           : NULL;
-    bool *needed =
-        pv_arena_alloc(&body->arena, (size_t)body->n_tensors); /* by tensor id: what `out` is made of */
-    if (needed)
-        needed[out->id] = true;
-    for (int i = body->n_nodes - 1; i >= 0; i--) {
+    double mine = error_of(n), e2 = mine * mine;
+    for (int k = 0; k < n->n_in; k++)
+        e2 += error[n->in[k]->id] * error[n->in[k]->id];
+    if (n->op == PV_OP_ATTENTION_VALUES && !alone) /* the weights were nobody's tensor */
+        e2 += ulp_of(n->in[1]->dtype) / 2 * ulp_of(n->in[1]->dtype) / 2;
+    double e = sqrt(e2) * (n->op == PV_OP_ATTENTION_SCORES && !alone ? SCORE : 1);
+    return rounded(e, n->out[0]->dtype, elements);
+}
+
+double verify_budget(pv_graph *body, const pv_tensor *out, int64_t elements)
+{
+    double *error = pv_arena_alloc(&body->arena, sizeof *error * (size_t)body->n_tensors);
+    if (!error)
+        return -1;
+    for (int i = 0; i < body->n_nodes; i++) {
         const pv_node *n = body->nodes[i];
-        if (needed && !needed[n->out[0]->id])
-            continue;
-        for (int k = 0; needed && k < n->n_in; k++)
-            needed[n->in[k]->id] = true;
-        double mine = error_of(n);
-        if (n->op == PV_OP_ATTENTION_SCORES && n->out[0] != out)
-            mine *= SCORE;
-        e += n->out[0] == out ? mine : rounded(mine, n->out[0]->dtype, (double)pv_elements(n->out[0]));
+        const pv_tensor *t = n->out[0];
+        error[t->id] =
+            error_behind(n, error, body->n_nodes == 1, (double)(t == out ? elements : pv_elements(t)));
     }
-    if (v && !out->base)
-        e += ulp_of(v->dtype) / 2;
-    return rounded(e, out->dtype, (double)elements);
+    return error[out->id];
 }

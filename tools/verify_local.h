@@ -23,8 +23,8 @@ pv_status verify_op_run(verify_op *op, pv_backend *cpu, const pv_weights *weight
                         const pv_node *n, int step, const void *x_t);
 void verify_op_free(verify_op *op);
 
-/* Relative L2 that an honest kernel keeps, of `elements` of one output. `body`: the nodes that say the op,
- * lowered for the CPU; `whole`: the op as the backend has it. See verify_budget.c. */
-double verify_budget(pv_graph *body, const pv_node *whole, const pv_tensor *out, int64_t elements);
+/* Relative L2 that an honest kernel keeps, of `elements` of one output of `body`, the nodes that say its op,
+ * lowered for the CPU. See verify_budget.c. Negative: out of memory. */
+double verify_budget(pv_graph *body, const pv_tensor *out, int64_t elements);
 
 #endif
