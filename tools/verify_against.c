@@ -3,9 +3,9 @@
  *
  * What is compared is what the plan under test makes, op by op: the tensors of its own nodes, fused and
  * lowered as in `run`. The reference's plan makes tensors of the same names; where it makes none (both claim
- * other ops, or one recipe casts and the other does not) nothing is compared and the report says so. On the
- * CPU, which claims primitives alone, hardly anything has no counterpart. Tensors born in a body have a
- * running number in their name; these are told apart by their order instead.
+ * other ops, or one recipe casts and the other does not) the op is judged by itself alone, and the report
+ * says so. On the CPU, which claims primitives alone, hardly anything has no counterpart. Tensors born in a
+ * body have a running number in their name; these are told apart by their order instead.
  *
  * Activations of a full-size model are gigabytes, so they are looked at in rounds: each holds
  * (pv_plan_params.hold) as many of them as `hold_bytes` allows, with what their nodes read, runs the stages
