@@ -724,8 +724,8 @@ static pv_status open_sides(against *a, pv_backend *backend, pv_backend *referen
     a->side[BASE] = (side){.backend = reference, .recipe = "f32"};
     a->n_sides = cpu && strcmp(p->recipe, "f32") && !strcmp(p->recipe, p->ref_recipe) ? SIDES : BASE;
     a->report->has_recipe = a->n_sides > BASE;
-    a->cpu = reference;
-    pv_status st = cpu ? PV_OK : pv_backend_open("cpu", NULL, &a->opened);
+    a->cpu = cpu ? reference : backend;
+    pv_status st = a->cpu->vt == &pv_cpu_backend ? PV_OK : pv_backend_open("cpu", NULL, &a->opened);
     if (a->opened)
         a->cpu = a->opened;
     for (int s = a->n_sides - 1; !st && s >= 0; s--)
