@@ -54,6 +54,9 @@ if part tiny; then
         # shellcheck disable=SC2086
         try "against the CPU $more" "${against[@]}" $more
     done
+    for recipe in f32 bf16; do
+        LINES_OK=1 try "structure $recipe" ./pivot verify --backend cuda --model synth:tiny --structure --recipe $recipe
+    done
 fi
 if part full; then
     try "1,000 replays" ./test_cuda full

@@ -170,6 +170,8 @@ for how in '' '--steps 4' '--schedule linear' '--schedule lerobot --steps 7' '--
     "$pivot" run synth:tiny --image base_0_rgb=a.png --image right_wrist_0_rgb=a.png "${ids[@]}" $how --dump d.safetensors \
         >/dev/null 2>err
     works 'all within bounds' verify synth:tiny --trace d.safetensors "${horizon[@]}"
+    grep -qE '^(out|sched) +[12] +[0-9.]+%  (out|sched.*).actions' out
+    result "verify --trace sums up" $?
     works '"schema"' verify synth:tiny --trace d.safetensors "${horizon[@]}" --json
 done
 expect 1 'noise' verify synth:tiny --trace d.safetensors
@@ -204,10 +206,81 @@ works '"against"' "${verify[@]}" --against cpu --steps 2 --expand attention --js
 is_json pivot.verify/1
 grep -qE '"expanded":[[:space:]]*\["attention"\]' out && grep -qE '"passed":[[:space:]]*true' out && grep -qE '"same_bytes":[[:space:]]*true' out
 result "verify --against in JSON" $?
-expect 2 'expected a trace \(--trace FILE\) or a backend to compare with' "${verify[@]}"
+works '^13 checks, all hold$' "${verify[@]}" --structure --steps 2
+works '^9 checks, all hold; some left out$' "${verify[@]}" --structure --steps 2 --prompt-tokens 23 --views 1 --recipe bf16
+works 'all hold' "${verify[@]}" --structure --trace d.safetensors --expand all
+works '"passed":[[:space:]]*true' "${verify[@]}" --structure --steps 1 --json
+is_json pivot.structure/1
+expect 2 '--structure is judged to the bit: no --against' "${verify[@]}" --structure --against cpu
+expect 2 '--views and --prompt-tokens are of made-up inputs' "${verify[@]}" --structure --trace d.safetensors --views 1
+
+# ---- the page ----
+
+cp d.safetensors '<i>&"d.safetensors'
+echo '{"schema": "pivot.gate/1", "bounds": {"step.layer1.attn": {"from_start": 0}}}' >nothing.json
+for how in "--against cpu --recipe bf16 --steps 2" "--against cpu:f32 --recipe bf16 --steps 1 --gate nothing.json" "--recipe bf16 --bound 1e-6"; do
+    # shellcheck disable=SC2086
+    "$pivot" "${verify[@]}" --trace '<i>&"d.safetensors' $how --html page.html >out 2>err
+    grep -q '<svg' page.html && grep -q '&lt;i&gt;&amp;&quot;d.safetensors' page.html && ! grep -qE '<i>|<script|http|url\(' page.html &&
+        grep -qF "$(tail -n 1 out | cut -d'(' -f1)" page.html
+    result "verify $how --html" $?
+    if command -v python3 >/dev/null; then
+        python3 - page.html <<'END' 2>err
+import html.parser, sys
+class Page(html.parser.HTMLParser):
+    open_tags = []
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "path", "rect", "circle"):
+            self.open_tags.append(tag)
+    def handle_endtag(self, tag):
+        if tag not in ("path", "rect", "circle") and self.open_tags.pop() != tag:
+            sys.exit("closed where it is not open: " + tag)
+Page().feed(open(sys.argv[1]).read())
+sys.exit(bool(Page.open_tags))
+END
+        result "its tags match" $?
+    fi
+done
+expect 1 'no/page.html' "${verify[@]}" --against cpu --steps 1 --html no/page.html
+expect 2 '--structure is judged to the bit' "${verify[@]}" --structure --html page.html
+
+# ---- gates ----
+
+against=("${verify[@]}" --against cpu:f32 --recipe bf16 --steps 2)
+works 'all within bounds' "${against[@]}" --write-gate gate.json
+cp gate.json out
+is_json pivot.gate/1
+works 'all within bounds' "${against[@]}" --gate gate.json --bound 1e-12
+sed 's/\("from_start":[[:space:]]*\)0\.00[0-9]*/\10.0000003/' gate.json >tight.json
+"$pivot" "${against[@]}" --gate tight.json >out 2>err
+came=$?
+[ $came = 3 ] && tail -n 1 out | grep -qE 'out of bounds; first: vision.layer0.attn_norm, by layer_norm \(relative L2 .*, bound 3.00e-07, worst'
+result "a tighter gate names the first tensor beyond it (came $came)" $?
+echo '{"schema": "pivot.gate/1", "bounds": {"step.layer1.*": {"own": 0}, "*.attn/*": {"from_start": 0.5}}}' >own.json
+works 'all within bounds' "${against[@]}" --gate own.json
+echo '{"schema": "pivot.gate/1", "bounds": {"step.layer9.*": {"own": 0}}}' >none.json
+"$pivot" "${against[@]}" --gate none.json >out 2>err
+came=$?
+[ $came = 3 ] && tail -n 1 out | grep -qE "tensors compared; gate none.json bounds 'step.layer9.\*', which was not$"
+result "a gate on what is not compared is not kept (came $came)" $?
+expect 1 'gate.json: the gate is for recipe bf16, this run has f32' "${verify[@]}" --against cpu --gate gate.json
+expect 1 'gate.json: the gate is for against_recipe f32, this run has bf16' "${verify[@]}" --against cpu --recipe bf16 --gate gate.json
+for bad in '[]' '{"schema": "x"}' '{"schema": "pivot.gate/1"}' '{"schema": "pivot.gate/1", "bounds": {}}' '{"schema": "pivot.gate/1", "bounds": {"a": 1}}' \
+    '{"schema": "pivot.gate/1", "bounds": {"a": {}}}' '{"schema": "pivot.gate/1", "bounds": {"a": {"owm": 1}}}' \
+    '{"schema": "pivot.gate/1", "bounds": {"a": {"own": -1}}}' '{"schema": "pivot.gate/1", "recipe": 3, "bounds": {"a": {"own": 1}}}'; do
+    echo "$bad" >bad.json
+    expect 1 'bad.json: .*expected' "${verify[@]}" --against cpu --gate bad.json
+done
+works 'all within bounds' "${verify[@]}" --trace d.safetensors --recipe bf16 --bound 1 --write-gate trace.json
+works 'all within bounds' "${verify[@]}" --trace d.safetensors --recipe bf16 --gate trace.json
+
+expect 2 'expected a trace \(--trace FILE\), a backend to compare with \(--against cpu\) or --structure' "${verify[@]}"
 expect 2 "--against: expected BACKEND or BACKEND:RECIPE, came 'cpu:'" "${verify[@]}" --against cpu:
-expect 2 'recipe bf16 has no bounds of its own; give one' "${verify[@]}" --against cpu:f32 --recipe bf16
-expect 2 'recipe bf16 has no bounds of its own; give one' "${verify[@]}" --against cpu:bf16
+expect 2 'recipe bf16 has no bounds of its own; give one' "${verify[@]}" --trace d.safetensors --recipe bf16
+works 'ops on the inputs they had: 0 beyond their budgets$' "${verify[@]}" --against cpu:f32 --recipe bf16 --steps 2
+works '^step.layer2 +36 +0.0%' "${verify[@]}" --against cpu --recipe bf16 --steps 2
+grep -qE '^tensor +op +own error +budget \| +from start +recipe +max/spread +centred cos +cosine +max abs +mean abs +worst at +step$' out
+result "the recipe's error in a column of its own" $?
 expect 2 '--views, --prompt-tokens, --steps and --hold belong to --against' "${verify[@]}" --trace d.safetensors --steps 2
 expect 2 '--views and --prompt-tokens are of made-up inputs' "${verify[@]}" --against cpu --trace d.safetensors --views 1
 expect 2 '--dump is of a comparison with a trace' "${verify[@]}" --against cpu --dump x

@@ -19,6 +19,7 @@ void compare_add(compare *c, int64_t index, double ours, double ref)
         c->worst = index;
     }
     c->n++;
+    c->diff1 += d;
     c->diff2 += d * d;
     c->ours2 += ours * ours;
     c->ref2 += ref * ref;
@@ -27,19 +28,22 @@ void compare_add(compare *c, int64_t index, double ours, double ref)
     c->cross += ours * ref;
 }
 
-double compare_relative_l2(const compare *c)
+distance compare_end(const compare *c, bool same_bytes)
 {
-    return c->diff2 == 0 ? 0 : sqrt(c->diff2 / c->ref2);
-}
-
-double compare_max_spread(const compare *c)
-{
+    distance r = {.centred_cosine = 1,
+                  .cosine = 1,
+                  .max_abs = c->max_abs,
+                  .worst = c->worst,
+                  .finite = c->finite,
+                  .same_bytes = same_bytes};
+    if (c->diff2 == 0)
+        return r;
     double n = (double)c->n, variance = c->ref2 / n - c->ref1 / n * (c->ref1 / n);
-    return c->max_abs == 0 ? 0 : c->max_abs / sqrt(variance > 0 ? variance : 0);
-}
-
-double compare_centred_cosine(const compare *c)
-{
-    double n = (double)c->n, ours = c->ours2 - c->ours1 * c->ours1 / n, ref = c->ref2 - c->ref1 * c->ref1 / n;
-    return c->diff2 == 0 ? 1 : (c->cross - c->ours1 * c->ref1 / n) / sqrt(ours * ref);
+    double ours = c->ours2 - c->ours1 * c->ours1 / n, ref = c->ref2 - c->ref1 * c->ref1 / n;
+    r.relative_l2 = sqrt(c->diff2 / c->ref2);
+    r.max_spread = c->max_abs / sqrt(variance > 0 ? variance : 0);
+    r.mean_abs = c->diff1 / n;
+    r.cosine = c->cross / sqrt(c->ours2 * c->ref2);
+    r.centred_cosine = (c->cross - c->ours1 * c->ref1 / n) / sqrt(ours * ref);
+    return r;
 }

@@ -282,8 +282,8 @@ static void judge(const replay *r, const pv_recording *recording, const pv_infer
     o->bound = bound_of(r, recording, f);
     o->ok = o->same;
     if (!o->same && !r->bytes && o->bound > 0)
-        o->ok =
-            compare_relative_l2(&o->output[0]) <= o->bound && compare_relative_l2(&o->output[1]) <= o->bound;
+        o->ok = compare_end(&o->output[0], false).relative_l2 <= o->bound &&
+                compare_end(&o->output[1], false).relative_l2 <= o->bound;
 }
 
 static pv_status run(replay *r, pv_recording *recording, double *exact, float *rounded, double *robot,
@@ -353,7 +353,8 @@ static void print_outcome(const outcome *o)
                               : "no bound (--bound X)");
         for (int i = 0; i < N_OUTPUTS; i++)
             printf("%s %s relative L2 %.2e, max/spread %.2e", i ? ";" : ":", output_name[i],
-                   compare_relative_l2(&o->output[i]), compare_max_spread(&o->output[i]));
+                   compare_end(&o->output[i], false).relative_l2,
+                   compare_end(&o->output[i], false).max_spread);
         if (o->bound > 0)
             printf("; bound %.2e", o->bound);
     }
@@ -376,8 +377,8 @@ static void add_json(cJSON *files, const outcome *o)
         cJSON_AddNumberToObject(j, "bound", o->bound);
     for (int i = 0; i < N_OUTPUTS; i++) {
         cJSON *c = cJSON_AddObjectToObject(j, output_name[i]);
-        cJSON_AddNumberToObject(c, "relative_l2", compare_relative_l2(&o->output[i]));
-        cJSON_AddNumberToObject(c, "max_spread", compare_max_spread(&o->output[i]));
+        cJSON_AddNumberToObject(c, "relative_l2", compare_end(&o->output[i], false).relative_l2);
+        cJSON_AddNumberToObject(c, "max_spread", compare_end(&o->output[i], false).max_spread);
         cJSON_AddNumberToObject(c, "max_abs", o->output[i].max_abs);
     }
     cJSON *d = cJSON_AddObjectToObject(j, "differs");

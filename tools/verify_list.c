@@ -108,6 +108,7 @@ pv_status verify_list(verification *v)
         e->absolute = e->what.kind == TRACE_TIME || e->what.kind == TRACE_PAD_MASK ||
                       (e->what.kind == TRACE_SCHEDULE && e->what.part == TRACE_TIMESTEPS);
         e->bound = e->absolute ? 0x1p-23 : v->params->bound > 0 ? v->params->bound : verify_bound(v->c, &e->what);
+        e->gated = verify_gate_bound(v->params->gate, e->name, VERIFY_SUM, &e->bound);
     }
     return count_steps(v);
 }

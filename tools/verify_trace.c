@@ -72,12 +72,14 @@ static pv_status compare_entry(verification *v, verify_entry *e, const float *ou
         double off = fabs(sqrt(sum) / (double)l2[0] - 1);
         e->relative_l2 = off; /* the larger of both counts */
     }
-    double rel = compare_relative_l2(&c);
-    e->relative_l2 = rel > e->relative_l2 || isnan(rel) ? rel : e->relative_l2;
-    e->max_abs = c.max_abs;
-    e->max_spread = compare_max_spread(&c);
-    e->centred_cosine = compare_centred_cosine(&c);
-    e->worst = c.worst;
+    distance d = compare_end(&c, false);
+    e->relative_l2 = d.relative_l2 > e->relative_l2 || isnan(d.relative_l2) ? d.relative_l2 : e->relative_l2;
+    e->max_abs = d.max_abs;
+    e->mean_abs = d.mean_abs;
+    e->max_spread = d.max_spread;
+    e->centred_cosine = d.centred_cosine;
+    e->cosine = d.cosine;
+    e->worst = d.worst;
     double judged = e->absolute ? e->max_abs : e->relative_l2;
     e->ok = c.finite && c.n > 0 && judged <= e->bound;
     if (c.n == 0) {
@@ -380,6 +382,7 @@ pv_status verify_trace(pv_model *model, pv_backend *be, const verify_params *par
         conclude(out);
     if (!st && params->dump)
         st = verify_write_dump(&v, params->dump);
+    out->steps = v.steps;
     out->views = v.in.views;
     out->prompt_tokens = v.in.n_valid;
     out->prefix_tokens = v.in.views * pv_image_tokens(v.c) + v.in.n_valid;
@@ -399,8 +402,11 @@ pv_status verify_trace(pv_model *model, pv_backend *be, const verify_params *par
 
 void verify_free(verify_report *r)
 {
-    for (int i = 0; i < r->n_entries; i++)
+    for (int i = 0; i < r->n_entries; i++) {
         pv_free(r->entries[i].kept);
+        for (int c = 0; c < VERIFY_CURVES; c++)
+            pv_free(r->entries[i].curve[c]);
+    }
     pv_free(r->entries);
     *r = (verify_report){0};
 }
