@@ -97,8 +97,8 @@ typedef struct pv_backend pv_backend; /* an opened device */
 
 typedef struct pv_backend_params {
     size_t size;
-    const char *device; /* index, name (Vulkan: or part of one) or UUID as pv_devices tells; NULL: the first (Vulkan: the first
-                         * that is not software, which is used only when it is named) */
+    const char *device; /* index, name or UUID as pv_devices tells, or a part of a name that belongs to no other; NULL: the first
+                         * that is not software, which is used only when it is named */
     int threads;        /* CPU: worker threads, 0: one for each core this process may use */
     int sms;            /* CUDA: run on so many multiprocessors alone, rounded up to what the device can set apart (Hopper: to
                          * a multiple of 8), as if there were no more; 0: all. PV_E_UNAVAILABLE where that cannot be had */
@@ -123,9 +123,11 @@ typedef struct pv_device_info {
     uint64_t memory_bytes;  /* in all */
     bool unified;           /* the device's memory is the host's */
     int sms;                /* multiprocessors that are run on; 0: a device without such */
-    char driver[32];        /* version; empty: none, or not known. This and what follows: of pv_backend_device alone */
+    char driver[32];        /* version; empty: none, or not known */
     int clock_mhz, memory_clock_mhz, power_limit_watts; /* as they are now; 0: not known */
     char unknown[128];      /* which of them and why; empty: all are known, or the device has none to tell */
+    bool software;          /* a GPU's interface on a processor (llvmpipe): used only when it is named */
+    char supports[1280];    /* what decides which kernels it can run: lines "name: value\n" */
 } pv_device_info;
 
 PV_API pv_status pv_backend_device(const pv_backend *backend, pv_device_info *out);

@@ -40,7 +40,7 @@ static void chosen_by_name(void)
     int n = 16, software = -1, hardware = 0;
     CHECK_OK(pv_devices("vulkan", info, &n));
     for (int i = 0; i < n && i < 16; i++) {
-        if (strstr(info[i].library, "software"))
+        if (info[i].software)
             software = i;
         else
             hardware++;

@@ -6,7 +6,7 @@
 #define _GNU_SOURCE
 #include "base/log.h"
 #include "base/memory.h"
-#include "vk.h"
+#include "features.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
@@ -110,6 +110,12 @@ static PFN_vkGetInstanceProcAddr loader(void)
     return get;
 }
 
+PFN_vkVoidFunction vk_instance_function(const vk_instance *inst, const char *name)
+{
+    PFN_vkGetInstanceProcAddr get = loader();
+    return get ? get(inst->handle, name) : NULL;
+}
+
 static VKAPI_ATTR VkBool32 VKAPI_CALL heard(VkDebugUtilsMessageSeverityFlagBitsEXT severity,
                                             VkDebugUtilsMessageTypeFlagsEXT types,
                                             const VkDebugUtilsMessengerCallbackDataEXT *data, void *user)
@@ -205,7 +211,6 @@ typedef struct found {
     pv_device_info info;
     size_t most_bytes;
     uint32_t version;
-    bool software, unified;
 } found;
 
 static void look_at(const vk_instance *inst, VkPhysicalDevice handle, found *f)
@@ -219,15 +224,15 @@ static void look_at(const vk_instance *inst, VkPhysicalDevice handle, found *f)
     inst->fn.GetPhysicalDeviceMemoryProperties(handle, &memory);
     VkPhysicalDeviceType type = p.properties.deviceType;
     *f = (found){.handle = handle, .limits = p.properties.limits, .version = p.properties.apiVersion};
-    f->software = type == VK_PHYSICAL_DEVICE_TYPE_CPU;
-    f->unified = f->software || type == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU;
+    bool software = type == VK_PHYSICAL_DEVICE_TYPE_CPU;
     f->most_bytes = sizes.maxMemoryAllocationSize < SIZE_MAX ? (size_t)sizes.maxMemoryAllocationSize : SIZE_MAX;
     pv_device_info *i = &f->info;
-    *i = (pv_device_info){.size = sizeof *i, .backend = "vulkan", .unified = f->unified};
+    *i = (pv_device_info){.size = sizeof *i, .backend = "vulkan", .software = software};
+    i->unified = software || type == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU;
     snprintf(i->name, sizeof i->name, "%s", p.properties.deviceName);
     snprintf(i->driver, sizeof i->driver, "%s", driver.driverInfo);
     snprintf(i->library, sizeof i->library, "Vulkan %u.%u, %s%s", VK_API_VERSION_MAJOR(f->version),
-             VK_API_VERSION_MINOR(f->version), driver.driverName, f->software ? ", a software device" : "");
+             VK_API_VERSION_MINOR(f->version), driver.driverName, software ? ", a software device" : "");
     snprintf(i->unknown, sizeof i->unknown, "clocks and power: Vulkan does not tell them");
     for (int k = 0; k < (int)VK_UUID_SIZE; k++)
         snprintf(i->uuid + strlen(i->uuid), sizeof i->uuid - strlen(i->uuid), "%s%02x",
@@ -235,6 +240,7 @@ static void look_at(const vk_instance *inst, VkPhysicalDevice handle, found *f)
     for (uint32_t k = 0; k < memory.memoryHeapCount; k++)
         if (memory.memoryHeaps[k].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT)
             i->memory_bytes += memory.memoryHeaps[k].size;
+    vk_features_tell(inst, handle, i->supports, sizeof i->supports);
 }
 
 /* Up to MOST_DEVICES of them. */
@@ -269,30 +275,17 @@ pv_status vk_devices(pv_device_info *out, int *n)
     return st;
 }
 
-static bool is_named(const found *f, int index, const char *wanted)
-{
-    char number[16];
-    snprintf(number, sizeof number, "%d", index);
-    return !strcmp(wanted, number) || !strcasecmp(wanted, f->info.uuid) ||
-           (strlen(wanted) > 2 && strcasestr(f->info.name, wanted));
-}
-
 static pv_status choose(const found *f, int n, const char *wanted, const found **out)
 {
-    char list[1024] = "";
-    for (int i = 0; i < n; i++) {
-        if (wanted ? is_named(&f[i], i, wanted) : !f[i].software) {
-            *out = &f[i];
-            return PV_OK;
-        }
-        snprintf(list + strlen(list), sizeof list - strlen(list), "%s%d: %s", i ? "; " : "", i, f[i].info.name);
-    }
+    pv_device_info info[MOST_DEVICES];
+    int index = -1;
+    for (int i = 0; i < n; i++)
+        info[i] = f[i].info;
     if (!n)
         return pv_fail(PV_E_UNAVAILABLE, "Vulkan is installed and has no device here");
-    if (wanted)
-        return pv_fail(PV_E_UNAVAILABLE, "device '%.64s': Vulkan has here %s", wanted, list);
-    return pv_fail(PV_E_UNAVAILABLE, "Vulkan has nothing but software here (%s), which is used only when it is named as the device",
-                   list);
+    pv_status st = pv_choose_device(info, n, wanted, &index);
+    *out = st ? NULL : &f[index];
+    return st;
 }
 
 static pv_status check_limits(const found *f)

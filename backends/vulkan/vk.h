@@ -106,6 +106,7 @@ typedef struct vk_device {
 
 pv_status vk_instance_open(vk_instance *out);
 void vk_instance_close(vk_instance *inst);
+PFN_vkVoidFunction vk_instance_function(const vk_instance *inst, const char *name); /* NULL: it has none */
 pv_status vk_devices(pv_device_info *out, int *n);
 pv_status vk_open(const pv_backend_params *params, pv_backend **out);
 void vk_close(pv_backend *be);

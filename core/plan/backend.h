@@ -65,6 +65,11 @@ struct pv_backend { /* a backend's own struct begins with this */
     const pv_backend_vt *vt;
 };
 
+/* choose.c: which of a backend's n devices `wanted` names: by index, name or UUID, else by a part of a name, of three letters at
+ * least, when all names that have it are equal; the first of several. NULL: the first that is not software.
+ * PV_E_UNAVAILABLE: none; the words list them. */
+pv_status pv_choose_device(const pv_device_info *info, int n, const char *wanted, int *index);
+
 extern const pv_backend_vt pv_cpu_backend;
 extern const pv_backend_vt pv_vulkan_backend; /* in builds with PV_HAVE_VULKAN */
 
