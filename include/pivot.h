@@ -102,8 +102,8 @@ typedef struct pv_backend_params {
     int threads;        /* CPU: worker threads, 0: one for each core this process may use */
     int sms;            /* CUDA: run on so many multiprocessors alone, rounded up to what the device can set apart (Hopper: to
                          * a multiple of 8), as if there were no more; 0: all. PV_E_UNAVAILABLE where that cannot be had */
-    const char *cache;  /* folder for what is chosen by trying and worth keeping (CUDA: algorithms of products). "": none; NULL:
-                         * $PIVOT_CACHE, where that is set, else $XDG_CACHE_HOME/pivot, else ~/.cache/pivot, else none */
+    const char *cache;  /* folder for what takes time to make and is worth keeping (CUDA: algorithms of products; Vulkan: pipelines).
+                         * "": none; NULL: $PIVOT_CACHE, where that is set, else $XDG_CACHE_HOME/pivot, else ~/.cache/pivot, else none */
 } pv_backend_params;
 
 /* name: "cpu", "cuda", "vulkan". PV_E_UNAVAILABLE: no such backend, its file or driver is not installed, or no such device on this

@@ -207,7 +207,8 @@ void vk_instance_close(vk_instance *inst)
 
 typedef struct found {
     VkPhysicalDevice handle;
-    VkPhysicalDeviceLimits limits;
+    VkPhysicalDeviceProperties properties;
+    char key[VK_KEY];
     pv_device_info info;
     size_t most_bytes;
     uint32_t version;
@@ -223,7 +224,7 @@ static void look_at(const vk_instance *inst, VkPhysicalDevice handle, found *f)
     inst->fn.GetPhysicalDeviceProperties2(handle, &p);
     inst->fn.GetPhysicalDeviceMemoryProperties(handle, &memory);
     VkPhysicalDeviceType type = p.properties.deviceType;
-    *f = (found){.handle = handle, .limits = p.properties.limits, .version = p.properties.apiVersion};
+    *f = (found){.handle = handle, .properties = p.properties, .version = p.properties.apiVersion};
     bool software = type == VK_PHYSICAL_DEVICE_TYPE_CPU;
     f->most_bytes = sizes.maxMemoryAllocationSize < SIZE_MAX ? (size_t)sizes.maxMemoryAllocationSize : SIZE_MAX;
     pv_device_info *i = &f->info;
@@ -240,6 +241,7 @@ static void look_at(const vk_instance *inst, VkPhysicalDevice handle, found *f)
     for (uint32_t k = 0; k < memory.memoryHeapCount; k++)
         if (memory.memoryHeaps[k].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT)
             i->memory_bytes += memory.memoryHeaps[k].size;
+    vk_key(&p.properties, &ids, f->key);
     vk_features_tell(inst, handle, i->supports, sizeof i->supports);
 }
 
@@ -290,7 +292,7 @@ static pv_status choose(const found *f, int n, const char *wanted, const found *
 
 static pv_status check_limits(const found *f)
 {
-    const VkPhysicalDeviceLimits *l = &f->limits;
+    const VkPhysicalDeviceLimits *l = &f->properties.limits;
     if (f->version < LEAST_VERSION)
         return pv_fail(PV_E_UNAVAILABLE, "%s: its driver has Vulkan %u.%u; 1.2 is needed", f->info.name,
                        VK_API_VERSION_MAJOR(f->version), VK_API_VERSION_MINOR(f->version));
@@ -368,7 +370,10 @@ pv_status vk_open(const pv_backend_params *p, pv_backend **out)
     if (!st) {
         d->fn = d->instance.fn;
         d->physical = chosen->handle;
-        d->limits = chosen->limits;
+        d->properties = chosen->properties;
+        d->limits = chosen->properties.limits;
+        memcpy(d->key, chosen->key, sizeof d->key);
+        snprintf(d->folder, sizeof d->folder, "%s", p->cache ? p->cache : "");
         d->most_bytes = chosen->most_bytes;
         d->info = chosen->info;
         d->fn.GetPhysicalDeviceMemoryProperties(d->physical, &d->memory);

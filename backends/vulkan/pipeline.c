@@ -24,9 +24,8 @@ pv_status vk_pipelines_begin(vk_device *d)
                                          .pPushConstantRanges = &push};
     if (!st)
         st = VK_CHECK(d, CreatePipelineLayout, d->handle, &layout, NULL, &d->layout);
-    VkPipelineCacheCreateInfo cache = {.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO};
     if (!st)
-        st = VK_CHECK(d, CreatePipelineCache, d->handle, &cache, NULL, &d->cache);
+        st = vk_cache_open(d);
     for (int i = 0; !st && i < VK_SHADERS; i++) {
         VkShaderModuleCreateInfo module = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
                                            .codeSize = vk_shaders[i].bytes,

@@ -253,6 +253,8 @@ pv_status vk_record(pv_backend *be, const pv_program *prog, const pv_buffers *bu
         vk_discard(r);
     else
         *out = r;
+    if (!st)
+        vk_cache_save(d);
     return st;
 }
 

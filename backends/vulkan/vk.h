@@ -16,6 +16,7 @@
 #include "shaders/push.h"
 
 #define VK_BINDINGS  6 /* in0, in1, in2, rows of in0, rows of in1, out */
+#define VK_KEY       256
 #define VK_CONSTANTS 8 /* of types.glsl, and COUNTED of linear.comp */
 
 enum { VK_LINEAR, VK_ATTENTION, VK_NORM, VK_ROPE, VK_ELEMENTWISE, VK_LAYOUT, VK_EMBED, VK_SHADERS };
@@ -38,7 +39,7 @@ extern const vk_shader vk_shaders[VK_SHADERS]; /* made at build time */
     X(CmdResetQueryPool) X(CmdWriteTimestamp) X(CmdCopyQueryPoolResults) X(CreateQueryPool) X(DestroyQueryPool) \
     X(CreateDescriptorSetLayout) X(DestroyDescriptorSetLayout) X(CreateDescriptorPool) X(DestroyDescriptorPool) \
     X(AllocateDescriptorSets) X(UpdateDescriptorSets) X(CreatePipelineLayout) X(DestroyPipelineLayout) \
-    X(CreatePipelineCache) X(DestroyPipelineCache) X(CreateShaderModule) X(DestroyShaderModule) X(CreateComputePipelines) \
+    X(CreatePipelineCache) X(GetPipelineCacheData) X(DestroyPipelineCache) X(CreateShaderModule) X(DestroyShaderModule) X(CreateComputePipelines) \
     X(DestroyPipeline)
 
 typedef struct vk_functions {
@@ -76,6 +77,8 @@ typedef struct vk_device {
     pv_device_info info;
     VkPhysicalDevice physical;
     VkPhysicalDeviceLimits limits;
+    VkPhysicalDeviceProperties properties;
+    char key[VK_KEY], folder[1024]; /* cache.c: of what is kept, and where; an empty folder: nowhere */
     VkPhysicalDeviceMemoryProperties memory;
     size_t most_bytes; /* of one allocation */
     bool timestamps;
@@ -94,6 +97,8 @@ typedef struct vk_device {
     VkDescriptorSetLayout set_layout;
     VkPipelineLayout layout;
     VkPipelineCache cache;
+    size_t cache_bytes; /* with which it began, from an earlier process */
+    int n_kept;         /* of `pipelines`, those that the file has */
     VkShaderModule module[VK_SHADERS];
     vk_pipeline *pipelines;
     int n_pipelines;
@@ -136,6 +141,12 @@ pv_status vk_pipelines_begin(vk_device *d);
 void vk_pipelines_end(vk_device *d);
 /* Made once for each shader and constants. */
 pv_status vk_pipeline_get(vk_device *d, int shader, const uint32_t constant[VK_CONSTANTS], VkPipeline *out);
+
+/* ---- cache.c ---- */
+
+void vk_key(const VkPhysicalDeviceProperties *p, const VkPhysicalDeviceIDProperties *ids, char out[VK_KEY]);
+pv_status vk_cache_open(vk_device *d); /* makes d->cache */
+void vk_cache_save(vk_device *d);      /* if there are pipelines that the file has not */
 
 /* ---- kernels.c ---- */
 
