@@ -45,7 +45,7 @@ static bool has_our_header(const vk_device *d, const void *bytes, size_t n)
         return false;
     memcpy(&h, bytes, sizeof h);
     return h.headerSize >= sizeof h && h.headerSize <= n &&
-           h.headerVersion == VK_PIPELINE_CACHE_HEADER_VERSION_ONE && h.vendorID == d->properties.vendorID &&
+           h.headerVersion == VK_PIPELINE_CACHE_HEADER_VERSION_ONE &&
            h.vendorID == d->properties.vendorID && h.deviceID == d->properties.deviceID &&
            !memcmp(h.pipelineCacheUUID, d->properties.pipelineCacheUUID, VK_UUID_SIZE);
 }
