@@ -127,7 +127,8 @@ typedef struct pv_device_info {
     int clock_mhz, memory_clock_mhz, power_limit_watts; /* as they are now; 0: not known */
     char unknown[128];      /* which of them and why; empty: all are known, or the device has none to tell */
     bool software;          /* a GPU's interface on a processor (llvmpipe): used only when it is named */
-    char supports[1280];    /* what decides which kernels it can run: lines "name: value\n" */
+    char supports[1536];    /* what decides which kernels it can run: lines "name: value\n" */
+    char identity[256];     /* device, driver and the kernels of this build in one text: what is kept about it, is kept under that */
 } pv_device_info;
 
 PV_API pv_status pv_backend_device(const pv_backend *backend, pv_device_info *out);

@@ -6,6 +6,7 @@ pivot=$1
 dir=$(mktemp -d)
 trap 'mountpoint -q "$dir/full" && umount "$dir/full"; rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
+export PIVOT_CACHE=$dir/kept
 passed=0 failed=0
 
 result() { # name, status

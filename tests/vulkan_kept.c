@@ -125,8 +125,8 @@ static void never_trusted(void)
     CHECK(files(PIPELINES, path) == 1);
     char *all = pv_kept_read(path, (size_t)1 << 24, &n, &wrong);
     vk_device *d = opened(folder);
-    char key[VK_KEY], *own = pv_kept_load(folder, PIPELINES, d->key, (size_t)1 << 24, &m);
-    snprintf(key, sizeof key, "%s", d->key);
+    char key[256], *own = pv_kept_load(folder, PIPELINES, d->info.identity, (size_t)1 << 24, &m);
+    snprintf(key, sizeof key, "%s", d->info.identity);
     put_away(d);
     if (!CHECK(all && own && m >= sizeof(VkPipelineCacheHeaderVersionOne)))
         return;

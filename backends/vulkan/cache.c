@@ -13,11 +13,14 @@
 #define KIND "vulkan-pipelines"
 #define MOST ((size_t)64 << 20)
 
-static uint64_t shaders_sum(void)
+/* Of the shaders and of the names of variants. */
+static uint64_t kernels_sum(void)
 {
-    uint64_t h = 14695981039346656037u; /* FNV-1a, a shader's sum at a time */
+    uint64_t h = 14695981039346656037u; /* FNV-1a, a sum at a time */
     for (int i = 0; i < VK_SHADERS; i++)
         h = (h ^ pv_kept_sum(vk_shaders[i].words, vk_shaders[i].bytes)) * 1099511628211u;
+    for (int i = 0; i < vk_n_variants; i++)
+        h = (h ^ pv_kept_sum(vk_variants[i].name, strlen(vk_variants[i].name))) * 1099511628211u;
     return h;
 }
 
@@ -27,15 +30,15 @@ static void hex(char *out, const uint8_t *uuid)
         snprintf(out + 2 * i, 3, "%02x", uuid[i]);
 }
 
-void vk_key(const VkPhysicalDeviceProperties *p, const VkPhysicalDeviceIDProperties *ids, char out[VK_KEY])
+void vk_key(const VkPhysicalDeviceProperties *p, const VkPhysicalDeviceIDProperties *ids, char out[256])
 {
     char device[33], driver[33], cache[33];
     hex(device, ids->deviceUUID);
     hex(driver, ids->driverUUID);
     hex(cache, p->pipelineCacheUUID);
-    snprintf(out, VK_KEY, "device %s (%04x:%04x, Vulkan %x), driver %s %x, its pipelines %s, shaders %016llx",
+    snprintf(out, 256, "device %s (%04x:%04x, Vulkan %x), driver %s %x, its pipelines %s, kernels %016llx",
              device, p->vendorID, p->deviceID, p->apiVersion, driver, p->driverVersion, cache,
-             (unsigned long long)shaders_sum());
+             (unsigned long long)kernels_sum());
 }
 
 static bool has_our_header(const vk_device *d, const void *bytes, size_t n)
@@ -53,7 +56,7 @@ static bool has_our_header(const vk_device *d, const void *bytes, size_t n)
 pv_status vk_cache_open(vk_device *d)
 {
     size_t n = 0;
-    void *bytes = pv_kept_load(d->folder, KIND, d->key, MOST, &n);
+    void *bytes = pv_kept_load(d->folder, KIND, d->info.identity, MOST, &n);
     if (bytes && !has_our_header(d, bytes, n)) {
         pv_log(PV_LOG_WARN, "%s: pipelines were kept that are not of this driver; they are made anew",
                d->info.name);
@@ -78,7 +81,7 @@ void vk_cache_save(vk_device *d)
         return;
     void *bytes = pv_alloc(n);
     if (bytes && !d->fn.GetPipelineCacheData(d->handle, d->cache, &n, bytes) && has_our_header(d, bytes, n)) {
-        pv_kept_save(d->folder, KIND, d->key, bytes, n);
+        pv_kept_save(d->folder, KIND, d->info.identity, bytes, n);
         d->n_kept = d->n_pipelines;
     }
     pv_free(bytes);

@@ -208,7 +208,6 @@ void vk_instance_close(vk_instance *inst)
 typedef struct found {
     VkPhysicalDevice handle;
     VkPhysicalDeviceProperties properties;
-    char key[VK_KEY];
     pv_device_info info;
     size_t most_bytes;
     uint32_t version;
@@ -241,7 +240,7 @@ static void look_at(const vk_instance *inst, VkPhysicalDevice handle, found *f)
     for (uint32_t k = 0; k < memory.memoryHeapCount; k++)
         if (memory.memoryHeaps[k].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT)
             i->memory_bytes += memory.memoryHeaps[k].size;
-    vk_key(&p.properties, &ids, f->key);
+    vk_key(&p.properties, &ids, i->identity);
     vk_features_tell(inst, handle, i->supports, sizeof i->supports);
 }
 
@@ -372,8 +371,10 @@ pv_status vk_open(const pv_backend_params *p, pv_backend **out)
         d->physical = chosen->handle;
         d->properties = chosen->properties;
         d->limits = chosen->properties.limits;
-        memcpy(d->key, chosen->key, sizeof d->key);
         snprintf(d->folder, sizeof d->folder, "%s", p->cache ? p->cache : "");
+        d->n_variants = vk_n_variants < VK_MOST_VARIANTS ? vk_n_variants : VK_MOST_VARIANTS;
+        for (int i = 0; i < d->n_variants; i++)
+            d->variants[i] = (pv_variant){.name = vk_variants[i].name, .op = vk_variants[i].op};
         d->most_bytes = chosen->most_bytes;
         d->info = chosen->info;
         d->fn.GetPhysicalDeviceMemoryProperties(d->physical, &d->memory);
@@ -411,6 +412,13 @@ pv_status vk_describe(pv_backend *be, pv_device_info *out)
 {
     *out = ((vk_device *)be)->info;
     return PV_OK;
+}
+
+pv_variant *vk_variants_of(pv_backend *be, int *n)
+{
+    vk_device *d = (vk_device *)be;
+    *n = d->n_variants;
+    return d->variants;
 }
 
 pv_status vk_wait_fence(vk_device *d, VkFence fence)

@@ -8,13 +8,6 @@
 #define TILE      32
 #define MOST_GRID 65535 /* groups in a dimension that every device takes */
 
-typedef struct kernel {
-    void (*fill)(const pv_node *n, vk_call *c);
-    int shader;
-    uint32_t op;    /* of the shader's family */
-    unsigned whole; /* bits 1 << input: whole numbers; all others hold fractions */
-} kernel;
-
 enum { IN0, IN1, IN2, ROWS0, ROWS1, OUT };
 
 static uint32_t elements(const pv_tensor *t)
@@ -232,37 +225,36 @@ static void patchify(const pv_node *n, vk_call *c)
 
 /* ---- the table ---- */
 
-static const kernel kernels[PV_OP_COUNT] = {
-    [PV_OP_LINEAR] = {linear, VK_LINEAR, 0, 0},
-    [PV_OP_ATTENTION_SCORES] = {scores, VK_LINEAR, 0, 1u << 2},
-    [PV_OP_ATTENTION_VALUES] = {values, VK_LINEAR, 0, 1u << 2},
-    [PV_OP_SOFTMAX] = {row_by_row, VK_ATTENTION, 0, 1u << 1},
-    [PV_OP_RMS_NORM] = {norm, VK_NORM, 0, 0},
-    [PV_OP_LAYER_NORM] = {norm, VK_NORM, 1, 0},
-    [PV_OP_ADA_RMS_NORM] = {norm, VK_NORM, 2, 0},
-    [PV_OP_ROPE] = {rope, VK_ROPE, 0, 1u << 2},
-    [PV_OP_ADD] = {each, VK_ELEMENTWISE, 0, 0},
-    [PV_OP_MUL] = {each, VK_ELEMENTWISE, 1, 0},
-    [PV_OP_SCALE] = {scale, VK_ELEMENTWISE, 2, 0},
-    [PV_OP_GELU] = {each, VK_ELEMENTWISE, 3, 0},
-    [PV_OP_SILU] = {each, VK_ELEMENTWISE, 4, 0},
-    [PV_OP_AXPY] = {each, VK_ELEMENTWISE, 5, 0},
-    [PV_OP_GEGLU] = {each, VK_ELEMENTWISE, 6, 0},
-    [PV_OP_GATED_RESIDUAL] = {each, VK_ELEMENTWISE, 7, 0},
-    [PV_OP_CAST] = {each, VK_LAYOUT, 0, 0},
-    [PV_OP_SLICE] = {slice, VK_LAYOUT, 1, 0},
-    [PV_OP_CONCAT] = {concat, VK_LAYOUT, 2, 1u << 2},
-    [PV_OP_ROW] = {pick_row, VK_LAYOUT, 3, 1u << 1},
-    [PV_OP_STORE] = {store, VK_LAYOUT, 4, 0},
-    [PV_OP_PATCHIFY] = {patchify, VK_EMBED, 0, 1u << 0},
+/* A row is a variant: one way to do an op. Of several for one op the first that is on and accepts the node does it, so they stand from the
+ * fastest to the plainest, which accepts all. A new one is a row above those that it is to be used before, with a name of its own,
+ * "OP.what"; the self-test (core/plan/selftest.h) then tries it in the cases of its op, switches it off where it is wrong, and
+ * `pivot devices` tells. Nothing else has to know. */
+static const vk_variant variants[] = {
+    {"linear", PV_OP_LINEAR, linear, VK_LINEAR, 0, 0},
+    {"attention_scores", PV_OP_ATTENTION_SCORES, scores, VK_LINEAR, 0, 1u << 2},
+    {"attention_values", PV_OP_ATTENTION_VALUES, values, VK_LINEAR, 0, 1u << 2},
+    {"softmax", PV_OP_SOFTMAX, row_by_row, VK_ATTENTION, 0, 1u << 1},
+    {"rms_norm", PV_OP_RMS_NORM, norm, VK_NORM, 0, 0},
+    {"layer_norm", PV_OP_LAYER_NORM, norm, VK_NORM, 1, 0},
+    {"ada_rms_norm", PV_OP_ADA_RMS_NORM, norm, VK_NORM, 2, 0},
+    {"rope", PV_OP_ROPE, rope, VK_ROPE, 0, 1u << 2},
+    {"add", PV_OP_ADD, each, VK_ELEMENTWISE, 0, 0},
+    {"mul", PV_OP_MUL, each, VK_ELEMENTWISE, 1, 0},
+    {"scale", PV_OP_SCALE, scale, VK_ELEMENTWISE, 2, 0},
+    {"gelu", PV_OP_GELU, each, VK_ELEMENTWISE, 3, 0},
+    {"silu", PV_OP_SILU, each, VK_ELEMENTWISE, 4, 0},
+    {"axpy", PV_OP_AXPY, each, VK_ELEMENTWISE, 5, 0},
+    {"geglu", PV_OP_GEGLU, each, VK_ELEMENTWISE, 6, 0},
+    {"gated_residual", PV_OP_GATED_RESIDUAL, each, VK_ELEMENTWISE, 7, 0},
+    {"cast", PV_OP_CAST, each, VK_LAYOUT, 0, 0},
+    {"slice", PV_OP_SLICE, slice, VK_LAYOUT, 1, 0},
+    {"concat", PV_OP_CONCAT, concat, VK_LAYOUT, 2, 1u << 2},
+    {"row", PV_OP_ROW, pick_row, VK_LAYOUT, 3, 1u << 1},
+    {"store", PV_OP_STORE, store, VK_LAYOUT, 4, 0},
+    {"patchify", PV_OP_PATCHIFY, patchify, VK_EMBED, 0, 1u << 0},
 };
-
-void vk_call_make(const pv_node *n, vk_call *c)
-{
-    const kernel *k = &kernels[n->op];
-    *c = (vk_call){.shader = k->shader, .constant = {k->op}};
-    k->fill(n, c);
-}
+const vk_variant *vk_variants = variants;
+int vk_n_variants = (int)(sizeof variants / sizeof *variants);
 
 static bool is_float(const pv_tensor *t)
 {
@@ -275,18 +267,36 @@ static bool fits(const vk_device *d, const pv_tensor *t)
     return pv_tensor_bytes(t) <= d->limits.maxStorageBufferRange && pv_elements(t) <= INT32_MAX;
 }
 
-bool vk_claims(const pv_backend *be, const pv_node *n)
+static bool takes(const vk_device *d, const vk_variant *v, const pv_node *n)
 {
-    const vk_device *d = (const vk_device *)be;
-    const kernel *k = &kernels[n->op];
-    bool ok = k->fill != NULL;
+    bool ok = v->op == n->op;
     for (int i = 0; ok && i < n->n_in; i++)
-        ok = is_float(n->in[i]) == !(k->whole >> i & 1) && fits(d, n->in[i]);
+        ok = is_float(n->in[i]) == !(v->whole >> i & 1) && fits(d, n->in[i]);
     for (int i = 0; ok && i < n->n_out; i++)
         ok = is_float(n->out[i]) && fits(d, n->out[i]);
-    if (!ok)
+    if (!ok || (v->accepts && !v->accepts(d, n)))
         return false;
-    vk_call c;
-    vk_call_make(n, &c);
+    vk_call c = {.shader = v->shader, .constant = {v->shader_op}};
+    v->fill(n, &c);
     return c.grid[0] <= MOST_GRID && c.grid[1] <= MOST_GRID && c.grid[2] <= MOST_GRID;
+}
+
+static const vk_variant *find(const vk_device *d, const pv_node *n)
+{
+    for (int i = 0; i < d->n_variants; i++)
+        if (!d->variants[i].off && takes(d, &vk_variants[i], n))
+            return &vk_variants[i];
+    return NULL;
+}
+
+bool vk_claims(const pv_backend *be, const pv_node *n)
+{
+    return find((const vk_device *)be, n) != NULL;
+}
+
+void vk_call_make(const vk_device *d, const pv_node *n, vk_call *c)
+{
+    const vk_variant *v = find(d, n);
+    *c = (vk_call){.shader = v->shader, .constant = {v->shader_op}};
+    v->fill(n, c);
 }

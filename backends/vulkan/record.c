@@ -93,7 +93,7 @@ static pv_status add_node(pv_recording *r, VkCommandBuffer cb, const pv_node *n)
     vk_call c;
     VkPipeline pipeline = VK_NULL_HANDLE;
     VkDescriptorSet set = VK_NULL_HANDLE;
-    vk_call_make(n, &c);
+    vk_call_make(d, n, &c);
     pv_status st = vk_pipeline_get(d, c.shader, c.constant, &pipeline);
     if (!st)
         st = bind_call(r, &c, &set);

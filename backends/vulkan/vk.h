@@ -16,7 +16,7 @@
 #include "shaders/push.h"
 
 #define VK_BINDINGS  6 /* in0, in1, in2, rows of in0, rows of in1, out */
-#define VK_KEY       256
+#define VK_MOST_VARIANTS 128
 #define VK_CONSTANTS 8 /* of types.glsl, and COUNTED of linear.comp */
 
 enum { VK_LINEAR, VK_ATTENTION, VK_NORM, VK_ROPE, VK_ELEMENTWISE, VK_LAYOUT, VK_EMBED, VK_SHADERS };
@@ -64,6 +64,8 @@ struct pv_buffer {
     char *host; /* mapped as long as it lives; NULL: the host cannot see it */
 };
 
+typedef struct vk_variant vk_variant;
+
 typedef struct vk_pipeline {
     int shader;
     uint32_t constant[VK_CONSTANTS];
@@ -75,10 +77,12 @@ typedef struct vk_device {
     vk_instance instance;
     vk_functions fn; /* of `instance`; what everything calls */
     pv_device_info info;
+    pv_variant variants[VK_MOST_VARIANTS]; /* of vk_variants, in their order */
+    int n_variants;
     VkPhysicalDevice physical;
     VkPhysicalDeviceLimits limits;
     VkPhysicalDeviceProperties properties;
-    char key[VK_KEY], folder[1024]; /* cache.c: of what is kept, and where; an empty folder: nowhere */
+    char folder[1024]; /* of what is kept (cache.c); empty: nowhere */
     VkPhysicalDeviceMemoryProperties memory;
     size_t most_bytes; /* of one allocation */
     bool timestamps;
@@ -116,6 +120,7 @@ pv_status vk_devices(pv_device_info *out, int *n);
 pv_status vk_open(const pv_backend_params *params, pv_backend **out);
 void vk_close(pv_backend *be);
 pv_status vk_describe(pv_backend *be, pv_device_info *out);
+pv_variant *vk_variants_of(pv_backend *be, int *n);
 
 /* The status of a result of `what`; a lost device is remembered. VK_CHECK(d, call): by the call's own name. */
 pv_status vk_check(vk_device *d, VkResult r, const char *what);
@@ -144,7 +149,8 @@ pv_status vk_pipeline_get(vk_device *d, int shader, const uint32_t constant[VK_C
 
 /* ---- cache.c ---- */
 
-void vk_key(const VkPhysicalDeviceProperties *p, const VkPhysicalDeviceIDProperties *ids, char out[VK_KEY]);
+/* pv_device_info.identity: what is kept is kept under it. */
+void vk_key(const VkPhysicalDeviceProperties *p, const VkPhysicalDeviceIDProperties *ids, char out[256]);
 pv_status vk_cache_open(vk_device *d); /* makes d->cache */
 void vk_cache_save(vk_device *d);      /* if there are pipelines that the file has not */
 
@@ -158,8 +164,21 @@ typedef struct vk_call {
     const pv_tensor *bind[VK_BINDINGS]; /* NULL: not read; something is bound all the same */
 } vk_call;
 
+/* One way to do an op. */
+struct vk_variant {
+    const char *name;
+    pv_op op;
+    void (*fill)(const pv_node *n, vk_call *c);
+    int shader;
+    uint32_t shader_op; /* of the shader's family */
+    unsigned whole;     /* bits 1 << input: whole numbers; all others hold fractions */
+    bool (*accepts)(const vk_device *d, const pv_node *n); /* NULL: every node whose tensors fit */
+};
+extern const vk_variant *vk_variants; /* the table in kernels.c; a test may put another in its place */
+extern int vk_n_variants;
+
 bool vk_claims(const pv_backend *be, const pv_node *n);
-void vk_call_make(const pv_node *n, vk_call *out); /* of a claimed node */
+void vk_call_make(const vk_device *d, const pv_node *n, vk_call *out); /* of a claimed node */
 
 /* ---- record.c ---- */
 

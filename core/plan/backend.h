@@ -37,6 +37,13 @@ typedef struct pv_run_timing {
     double *node_ms; /* optional, [n_nodes]: added up over the run */
 } pv_run_timing;
 
+/* One way in which a backend does an op. Where it has several, they stand from the fastest to the plainest. */
+typedef struct pv_variant {
+    const char *name; /* "linear.matrix" */
+    pv_op op;
+    bool off; /* `claims` and `record` pass it over; set by the self-test, before anything is planned */
+} pv_variant;
+
 typedef struct pv_backend_vt {
     const char *name;
     pv_status (*devices)(pv_device_info *out, int *n); /* as pv_devices */
@@ -54,6 +61,9 @@ typedef struct pv_backend_vt {
     void *(*map)(pv_backend *be, pv_buffer *buf);
 
     bool (*claims)(const pv_backend *be, const pv_node *node);
+    /* Optional: the ways that it has on this device, *n of them, its own and living as long as it. With it each of them is held
+     * against the CPU when a device is used first (selftest.h); pv_device_info.identity must be told then. */
+    pv_variant *(*variants)(pv_backend *be, int *n);
 
     pv_status (*record)(pv_backend *be, const pv_program *prog, const pv_buffers *bufs, pv_recording **out);
     pv_status (*submit)(pv_recording *rec, const pv_run *run);          /* allocates nothing */

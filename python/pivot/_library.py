@@ -62,7 +62,8 @@ class pv_device_info(Sized):
         ("power_limit_watts", c_int),
         ("unknown", c_char * 128),
         ("software", c_bool),
-        ("supports", c_char * 1280),
+        ("supports", c_char * 1536),
+        ("identity", c_char * 256),
     ]
 
 

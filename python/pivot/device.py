@@ -33,6 +33,7 @@ class Device:
     unknown: str  #: which of them are not known and why
     software: bool  #: a GPU's interface on a processor: used only when it is named
     supports: str  #: what decides which kernels it can run: lines "name: value"
+    identity: str  #: device, driver and the kernels of this build in one text
 
 
 def from_c(info: c.pv_device_info) -> Device:
