@@ -360,6 +360,7 @@ static bool heard(void)
 int main(void)
 {
     setenv("VK_INSTANCE_LAYERS", LAYER, 1);
+    setenv("VK_LAYER_ENABLES", "VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT", 1); /* are there barriers enough? */
     pv_set_log(count, NULL, PV_LOG_WARN);
     pv_backend *be = NULL;
     if (pv_backend_open("vulkan", &(pv_backend_params){.device = SOFTWARE}, &be)) {

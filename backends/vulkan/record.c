@@ -1,9 +1,9 @@
 /* record.c - a program as command buffers: one a stage, and for denoising two more for each step.
  *
- * Nodes stand in order with a full barrier between them, and a timestamp behind each. Denoising is one step's command buffer,
- * submitted again and again: the small one before it sets the step, the small one behind it keeps the step's timestamps. A run
- * is one submission; it allocates nothing here. Where the queue has no timestamps of 64 bits, the run as a whole is timed by the
- * host's clock and stages and nodes are not. */
+ * Nodes stand in order, with barriers where bytes ask for them (barriers.c), and a timestamp behind each; of nodes that run at the same
+ * time it tells when all before it were done. Denoising is one step's command buffer, submitted again and again: the small one
+ * before it sets the step, the small one behind it keeps the step's timestamps. A run is one submission; it allocates nothing here. Where
+ * the queue has no timestamps of 64 bits, the run as a whole is timed by the host's clock and stages and nodes are not. */
 #include "base/clock.h"
 #include "base/memory.h"
 #include "vk.h"
@@ -25,6 +25,7 @@ struct pv_recording {
     VkCommandBuffer *before, *behind;       /* of each step */
     VkCommandBuffer *all;                   /* of one submission; and all that were allocated lie behind one another in `pool` */
     VkCommandPool pool;
+    bool *barrier; /* before node i, while its stage is recorded */
     pv_run run; /* submitted last */
     double begun_ms;
 };
@@ -43,6 +44,7 @@ void vk_discard(pv_recording *r)
     pv_free(r->before);
     pv_free(r->behind);
     pv_free(r->all);
+    pv_free(r->barrier);
     pv_free(r);
 }
 
@@ -104,7 +106,6 @@ static pv_status add_node(pv_recording *r, VkCommandBuffer cb, const pv_node *n)
     d->fn.CmdPushConstants(cb, d->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof c.push, &c.push);
     if (c.grid[0] && c.grid[1] && c.grid[2])
         d->fn.CmdDispatch(cb, c.grid[0], c.grid[1], c.grid[2]);
-    everything_before(d, cb, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT);
     return PV_OK;
 }
 
@@ -155,6 +156,7 @@ static pv_status record_stage(pv_recording *r, pv_stage s)
     const pv_graph *g = r->prog->graph;
     uint32_t query = r->first_query[s];
     VkCommandBuffer cb = VK_NULL_HANDLE;
+    vk_barriers(r->prog, s, r->barrier);
     pv_status st = begin(r, &cb);
     if (!st && d->timestamps)
         d->fn.CmdResetQueryPool(cb, r->queries, query, (uint32_t)r->nodes[s] + 1);
@@ -163,6 +165,8 @@ static pv_status record_stage(pv_recording *r, pv_stage s)
     for (int i = 0; !st && i < g->n_nodes; i++) {
         if (g->nodes[i]->stage != s)
             continue;
+        if (r->barrier[i])
+            everything_before(d, cb, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT);
         st = add_node(r, cb, g->nodes[i]);
         stamp(r, cb, query++);
     }
@@ -243,7 +247,8 @@ pv_status vk_record(pv_backend *be, const pv_program *prog, const pv_buffers *bu
     r->before = pv_alloc_zero(sizeof *r->before * (steps + 1));
     r->behind = pv_alloc_zero(sizeof *r->behind * (steps + 1));
     r->all = pv_alloc_zero(sizeof *r->all * (3 * steps + PV_STAGE_COUNT));
-    st = r->before && r->behind && r->all ? make_pools(r) : PV_E_MEMORY;
+    r->barrier = pv_alloc(sizeof *r->barrier * (size_t)(prog->graph->n_nodes + 1));
+    st = r->before && r->behind && r->all && r->barrier ? make_pools(r) : PV_E_MEMORY;
     for (int s = 0; !st && s < PV_STAGE_COUNT; s++)
         if (r->nodes[s])
             st = record_stage(r, (pv_stage)s);

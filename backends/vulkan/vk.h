@@ -180,6 +180,11 @@ extern int vk_n_variants;
 bool vk_claims(const pv_backend *be, const pv_node *n);
 void vk_call_make(const vk_device *d, const pv_node *n, vk_call *out); /* of a claimed node */
 
+/* ---- barriers.c ---- */
+
+/* before[i] (for each node of the program): node i of stage s needs a barrier before it. How many do. */
+int vk_barriers(const pv_program *prog, pv_stage s, bool *before);
+
 /* ---- record.c ---- */
 
 pv_status vk_record(pv_backend *be, const pv_program *prog, const pv_buffers *bufs, pv_recording **out);
