@@ -109,7 +109,8 @@ typedef struct pv_backend_params {
 /* name: "cpu", "cuda", "vulkan". PV_E_UNAVAILABLE: no such backend, its file or driver is not installed, or no such device on this
  * machine. The CPU backend runs its own threads and sets OpenBLAS to one thread a call; results do not depend on the
  * number of threads. The CUDA backend is libpivot-cuda.so, opened when it is asked for: looked for beside the program or
- * library that holds this code, in ../lib from there, and where the loader looks. */
+ * library that holds this code, in ../lib from there, and where the loader looks. The Vulkan backend tests its kernels beside the CPU
+ * the first time a device, driver and build meet, which takes seconds, and keeps the outcome in `cache`. */
 PV_API pv_status pv_backend_open(const char *name, const pv_backend_params *params, pv_backend **out);
 PV_API void pv_backend_close(pv_backend **backend); /* after the sessions that use it */
 PV_API const char *pv_backend_name(const pv_backend *backend);

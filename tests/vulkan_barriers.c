@@ -7,7 +7,7 @@
 static pv_backend *device(void)
 {
     pv_backend *be = NULL;
-    return pv_backend_open("vulkan", &(pv_backend_params){.device = "llvmpipe", .cache = ""}, &be) ? NULL
+    return pv_backend_open("vulkan", &(pv_backend_params){.device = "llvmpipe"}, &be) ? NULL
                                                                                                    : be;
 }
 

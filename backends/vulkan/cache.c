@@ -13,7 +13,7 @@
 #define KIND "vulkan-pipelines"
 #define MOST ((size_t)64 << 20)
 
-/* Of the shaders and of the names of variants. */
+/* Of the shaders and of the names of variants; PV_VULKAN_SOURCES (CMakeLists.txt) is the sum of what feeds them. */
 static uint64_t kernels_sum(void)
 {
     uint64_t h = 14695981039346656037u; /* FNV-1a, a sum at a time */
@@ -36,7 +36,7 @@ void vk_key(const VkPhysicalDeviceProperties *p, const VkPhysicalDeviceIDPropert
     hex(device, ids->deviceUUID);
     hex(driver, ids->driverUUID);
     hex(cache, p->pipelineCacheUUID);
-    snprintf(out, 256, "device %s (%04x:%04x, Vulkan %x), driver %s %x, its pipelines %s, kernels %016llx",
+    snprintf(out, 256, "device %s (%04x:%04x, Vulkan %x), driver %s %x, its pipelines %s, kernels %016llx " PV_VULKAN_SOURCES,
              device, p->vendorID, p->deviceID, p->apiVersion, driver, p->driverVersion, cache,
              (unsigned long long)kernels_sum());
 }
