@@ -201,7 +201,8 @@ static pv_status prepare(pv_backend *be, const pv_selftest_case *c, const types 
     w->rows = rows;
     for (int i = 0; n && i < n->n_in + n->n_out; i++) /* there is no more space */
         if (pv_elements(i < n->n_in ? n->in[i] : n->out[i - n->n_in]) > PV_CASE_ELEMENTS)
-            pv_graph_fail(g, PV_E_SHAPE, "self-test: a case of %s has more than %d elements", pv_ops[c->op].name, PV_CASE_ELEMENTS);
+            pv_graph_fail(g, PV_E_SHAPE, "self-test: a case of %s has more than %d elements",
+                          pv_ops[c->op].name, PV_CASE_ELEMENTS);
     if (n && !g->status && claimed && !be->vt->claims(be, n)) {
         pv_graph_destroy(&g);
         return PV_OK;
@@ -512,33 +513,41 @@ pv_status pv_selftest(pv_backend **be, const pv_backend_params *params)
     return st;
 }
 
+/* Appends "NAME WORDS" to a list of them. */
+static void enlist(char *list, size_t size, const char *line, int name, const char *words, int n)
+{
+    size_t used = strlen(list);
+    snprintf(list + used, size - used, n ? "%s%.*s (%.*s)" : "%s%.*s", *list ? ", " : "", name, line, n,
+             words);
+}
+
 void pv_selftest_tell(pv_device_info *info, const char *cache)
 {
-    char *text = *info->identity ? pv_alloc(TEXT) : NULL, off[400] = "", untested[200] = "";
-    int n = 0;
+    char *text = *info->identity ? pv_alloc(TEXT) : NULL, off[400] = "", untested[300] = "";
+    int n = 0, known_of = 0;
     if (!text)
         return;
     recall(info->identity, cache, text);
-    for (const char *line = text; *line; n++) {
+    for (const char *line = text; *line; known_of++) {
         size_t length = strcspn(line, "\n"), name = strcspn(line, "\t\n");
         const char *words = line + name + (line[name] == '\t');
-        int rest = (int)(line + length - words);
-        if (rest == (int)strlen(UNTESTED) && !strncmp(words, UNTESTED, (size_t)rest))
-            snprintf(untested + strlen(untested), sizeof untested - strlen(untested), "%s%.*s",
-                     *untested ? ", " : "", (int)name, line);
-        else if (strncmp(words, OK, (size_t)rest))
-            snprintf(off + strlen(off), sizeof off - strlen(off), "%s%.*s (%.*s)", *off ? ", " : "",
-                     (int)name, line, rest, words);
+        size_t rest = (size_t)(line + length - words);
+        if (rest == strlen(UNTESTED) && !strncmp(words, UNTESTED, rest))
+            enlist(untested, sizeof untested, line, (int)name, "", 0);
+        else if (rest != strlen(OK) || strncmp(words, OK, rest))
+            enlist(off, sizeof off, line, (int)name, words, (int)rest);
+        n += rest == strlen(OK) && !strncmp(words, OK, rest);
         line += length + (line[length] == '\n');
     }
-    size_t used = strlen(info->supports), room = sizeof info->supports - used;
-    char *to = info->supports + used;
-    int need = !n     ? snprintf(to, room, "self-test: not run yet; it runs when the device is opened\n")
-               : *off ? snprintf(to, room, "self-test: %d ways to do an op tried\nswitched off: %s\n", n, off)
-                      : snprintf(to, room, "self-test: %d ways to do an op tried, all right\n", n);
-    if (need >= 0 && (size_t)need < room && *untested)
-        need += snprintf(to + need, room - (size_t)need, "untested: %s\n", untested);
-    if (need < 0 || (size_t)need >= room)
-        *to = 0;
+    char lines[900];
+    if (!known_of)
+        snprintf(lines, sizeof lines, "self-test: not run yet; it runs when the device is opened\n");
+    else
+        snprintf(lines, sizeof lines, "self-test: %d ways to do an op are right%s%s%s%s%s\n", n,
+                 *off ? "" : ", none is wrong", *off ? "\nswitched off: " : "", off,
+                 *untested ? "\nnot tested, as no case fits: " : "", untested);
+    size_t used = strlen(info->supports);
+    if (strlen(lines) < sizeof info->supports - used)
+        memcpy(info->supports + used, lines, strlen(lines) + 1);
     pv_free(text);
 }

@@ -5,7 +5,7 @@
  * A variant with a wrong result, or that cannot be run, is switched off: the next one of its op is used, or
  * the op's body; where there is neither, plans that need the op are refused with its name. Nothing runs on
  * another device. What came of it is kept in the cache's folder and in the process, under
- * pv_device_info.identity. A variant that no case reaches is told as untested, and used. */
+ * pv_device_info.identity. A variant that no case reaches is told as not tested, and used. */
 #ifndef PV_PLAN_SELFTEST_H
 #define PV_PLAN_SELFTEST_H
 

@@ -1,5 +1,5 @@
 /* selftest_cases.c - small inputs for every op that a device may have variants of: sizes that tiles divide and sizes that they do not,
- * counted rows and keys among them. Add a case where a variant takes shapes that none of these has: it is told as untested else. */
+ * counted rows and keys among them. Add a case where a variant takes shapes that none of these has: it is told as not tested else. */
 #include "selftest.h"
 
 #define X(...)      {PV_CASE_X, {__VA_ARGS__}}
