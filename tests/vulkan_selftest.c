@@ -22,7 +22,7 @@ static int warnings, messages;
 static void hear(void *user, pv_log_level level, const char *text)
 {
     (void)user;
-    if (level <= PV_LOG_WARN) {
+    if (level >= PV_LOG_WARN) {
         snprintf(said, sizeof said, "%s", text);
         warnings++;
     }

@@ -1,6 +1,7 @@
 /* selftest.c - see selftest.h. What came of it is text, a line a variant: "NAME<tab>ok", "NAME<tab>untested"
  * or "NAME<tab>why it is off". */
 #include "selftest.h"
+#include "base/clock.h"
 #include "base/kept.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -458,10 +459,13 @@ static pv_status test_all(pv_backend *be, char text[TEXT], int *tested)
             st = PV_E_MEMORY;
         if (!st && !t.cpu)
             st = pv_backend_open("cpu", &(pv_backend_params){.threads = 1, .cache = ""}, &t.cpu);
+        double begun = pv_now_ms();
         if (!st)
             st = test_variant(&t, v, n, i);
         if (st)
             break;
+        pv_log(PV_LOG_INFO, "self-test: %s (%s), %d cases in %.0f ms", v[i].name, be->vt->name, t.cases,
+               pv_now_ms() - begun);
         (*tested)++;
         for (char *p = t.words; *p; p++)
             if (*p == '\n' || *p == '\t')

@@ -41,7 +41,6 @@ const pv_selftest_case pv_selftest_cases[] = {
     {PV_OP_ATTENTION, .attr.attention = {2, 1, 1, 0, 0.0625f}, .in = {X(20, 512), KEYS(40, 256), KEYS(40, 256), LEN}, .len = 33,
      .sharp = true},
     {PV_OP_ATTENTION, .attr.attention = {2, 2, 2, 0, 0.1f}, .in = {X(34, 144), KEYS(34, 144), KEYS(34, 144)}, .len = 34, .sharp = true},
-    {PV_OP_ATTENTION, .attr.attention = {2, 2, 1, 0, 0.1f}, .in = {X(64, 96), KEYS(64, 96), KEYS(64, 96)}, .len = 64, .sharp = true},
 
     {PV_OP_RMS_NORM, EPS, .in = {X(20, 96), F(96)}, .rows = 13},
     {PV_OP_RMS_NORM, EPS, .in = {X(3, 1024)}},

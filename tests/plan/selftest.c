@@ -53,7 +53,7 @@ static pv_variant *list(pv_backend *be, int *n)
 static void hear(void *user, pv_log_level level, const char *text)
 {
     (void)user;
-    said += level <= PV_LOG_WARN;
+    said += level >= PV_LOG_WARN;
     printf("    %s\n", text);
 }
 
