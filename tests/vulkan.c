@@ -59,7 +59,7 @@ static void chosen_by_name(void)
     snprintf(number, sizeof number, "%d", software);
     const char *const names[] = {number, info[software].name, info[software].uuid, SOFTWARE};
     for (int i = 0; i < 4; i++) {
-        pv_device_info opened;
+        pv_device_info opened = {0};
         if (CHECK_OK(pv_backend_open("vulkan", &(pv_backend_params){.device = names[i]}, &be))) {
             CHECK_OK(pv_backend_device(be, &opened));
             CHECK(!strcmp(opened.uuid, info[software].uuid) && opened.memory_bytes > 0 && opened.unified);

@@ -110,6 +110,12 @@ static PFN_vkGetInstanceProcAddr loader(void)
     return get;
 }
 
+PFN_vkVoidFunction vk_instance_function(const vk_instance *inst, const char *name)
+{
+    PFN_vkGetInstanceProcAddr get = loader();
+    return get ? get(inst->handle, name) : NULL;
+}
+
 static VKAPI_ATTR VkBool32 VKAPI_CALL heard(VkDebugUtilsMessageSeverityFlagBitsEXT severity,
                                             VkDebugUtilsMessageTypeFlagsEXT types,
                                             const VkDebugUtilsMessengerCallbackDataEXT *data, void *user)
@@ -332,7 +338,14 @@ static pv_status make_device(vk_device *d)
                                      .queueFamilyIndex = d->family,
                                      .queueCount = 1,
                                      .pQueuePriorities = &priority};
-    VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO, .queueCreateInfoCount = 1, .pQueueCreateInfos = &queue};
+    vk_extras extras;
+    vk_matrix_find(d, &extras);
+    VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
+                               .pNext = extras.chain,
+                               .queueCreateInfoCount = 1,
+                               .pQueueCreateInfos = &queue,
+                               .enabledExtensionCount = extras.n,
+                               .ppEnabledExtensionNames = extras.extension};
     pv_status st = VK_CHECK(d, CreateDevice, d->physical, &info, NULL, &d->handle);
     if (st)
         return st;

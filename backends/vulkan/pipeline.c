@@ -28,6 +28,8 @@ pv_status vk_pipelines_begin(vk_device *d)
     if (!st)
         st = VK_CHECK(d, CreatePipelineCache, d->handle, &cache, NULL, &d->cache);
     for (int i = 0; !st && i < VK_SHADERS; i++) {
+        if ((i == VK_DENSE_BF16 && !d->bf16.m) || (i == VK_DENSE_F16 && !d->f16.m))
+            continue; /* it may not even be told of them */
         VkShaderModuleCreateInfo module = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
                                            .codeSize = vk_shaders[i].bytes,
                                            .pCode = vk_shaders[i].words};

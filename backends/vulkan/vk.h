@@ -1,9 +1,10 @@
 /* vk.h - what the parts of the Vulkan backend share.
  *
- * Vulkan 1.2 and compute, nothing optional: storage buffers bound by descriptors with offset and range, 32-bit words in them,
- * push constants of at most 128 bytes, no word on the size of subgroups. A tensor is bound whole, so one that is larger than the device's
- * maxStorageBufferRange (128 MiB at least) is not claimed. The functions stand in the device's own table, where a test can put
- * another in place of one. Every VkResult goes through vk_check, which makes a status with words of it. */
+ * Vulkan 1.2 and compute: storage buffers bound by descriptors with offset and range, 32-bit words in them, push constants of at
+ * most 128 bytes, no word on the size of subgroups. Beyond that cooperative matrices alone are used, where the device lists a
+ * shape (matrix.c). No binding is larger than the device's maxStorageBufferRange (128 MiB at least): a larger weight is bound and
+ * multiplied in pieces, another tensor as large is not claimed. The functions stand in the device's own table, where a
+ * test can put another in place of one. Every VkResult goes through vk_check, which makes a status with words of it. */
 #ifndef PV_VK_H
 #define PV_VK_H
 
@@ -15,10 +16,16 @@
 #include "plan/backend.h"
 #include "shaders/push.h"
 
-#define VK_BINDINGS  6 /* in0, in1, in2, rows of in0, rows of in1, out */
-#define VK_CONSTANTS 8 /* of types.glsl, and COUNTED of linear.comp */
+#define VK_CONSTANTS 19 /* of types.glsl and what includes it; each shader says what they are */
+#define VK_CALLS     8  /* dispatches of a node, at most */
+#define VK_TILES     4096 /* of a dispatch in parts: counters */
 
-enum { VK_LINEAR, VK_ATTENTION, VK_NORM, VK_ROPE, VK_ELEMENTWISE, VK_LAYOUT, VK_EMBED, VK_SHADERS };
+enum { VK_IN0, VK_IN1, VK_IN2, VK_ROWS0, VK_ROWS1, VK_OUT, VK_IN3, VK_IN4, VK_PART, VK_BINDINGS };
+
+enum {
+    VK_LINEAR, VK_DENSE, VK_ATTENTION, VK_NORM, VK_ROPE, VK_ELEMENTWISE, VK_LAYOUT, VK_EMBED,
+    VK_DENSE_BF16, VK_DENSE_F16, VK_SHADERS
+};
 
 typedef struct vk_shader {
     const char *name;
@@ -63,6 +70,17 @@ struct pv_buffer {
     char *host; /* mapped as long as it lives; NULL: the host cannot see it */
 };
 
+/* A cooperative matrix of a subgroup that the device lists: m x k by k x n, added up in f32. m 0: it has none. */
+typedef struct vk_matrix {
+    uint32_t m, n, k;
+} vk_matrix;
+
+/* How a group makes a part of a product by matrices: subgroups across its rows and columns, matrices of each, matrices along k
+ * in shared memory at once, stages (dense_matrix.comp), parts of k; parts 0: as many as fill the device. */
+typedef struct vk_tile {
+    uint32_t across_m, across_n, fm, fn, depth, stages, parts;
+} vk_tile;
+
 typedef struct vk_pipeline {
     int shader;
     uint32_t constant[VK_CONSTANTS];
@@ -79,6 +97,9 @@ typedef struct vk_device {
     VkPhysicalDeviceMemoryProperties memory;
     size_t most_bytes; /* of one allocation */
     bool timestamps;
+    vk_matrix bf16, f16;
+    uint32_t subgroup;   /* threads of one, where matrices are used */
+    const vk_tile *tile; /* for measurements and tests: for every product by matrices; NULL: chosen */
     VkDevice handle;
     uint32_t family;
 
@@ -106,6 +127,7 @@ typedef struct vk_device {
 
 pv_status vk_instance_open(vk_instance *out);
 void vk_instance_close(vk_instance *inst);
+PFN_vkVoidFunction vk_instance_function(const vk_instance *inst, const char *name); /* NULL: it has none */
 pv_status vk_devices(pv_device_info *out, int *n);
 pv_status vk_open(const pv_backend_params *params, pv_backend **out);
 void vk_close(pv_backend *be);
@@ -117,6 +139,24 @@ pv_status vk_check(vk_device *d, VkResult r, const char *what);
 pv_status vk_usable(const vk_device *d); /* refuses when it is lost */
 pv_status vk_wait_fence(vk_device *d, VkFence fence);
 pv_status vk_submit(vk_device *d, uint32_t n, const VkCommandBuffer *buffers, VkFence fence); /* takes the lock */
+
+/* ---- matrix.c ---- */
+
+/* What a device is opened with beyond Vulkan 1.2: names of extensions, and structs that switch features on. */
+typedef struct vk_extras {
+    const char *extension[2];
+    uint32_t n;
+    void *chain; /* NULL: nothing */
+    struct {
+        VkStructureType type;
+        void *next;
+        VkBool32 on[3];
+    } matrix, bfloat16;
+    VkPhysicalDeviceVulkan12Features v12;
+} vk_extras;
+
+/* Finds the matrices of d->physical, for d->bf16 and d->f16, and what d must be opened with to have them. */
+void vk_matrix_find(vk_device *d, vk_extras *out);
 
 /* ---- memory.c ---- */
 
@@ -138,16 +178,28 @@ pv_status vk_pipeline_get(vk_device *d, int shader, const uint32_t constant[VK_C
 
 /* ---- kernels.c ---- */
 
-/* A node as a dispatch. */
+/* A dispatch. */
 typedef struct vk_call {
     int shader;
     uint32_t constant[VK_CONSTANTS], grid[3];
     vk_push push;
     const pv_tensor *bind[VK_BINDINGS]; /* NULL: not read; something is bound all the same */
+    size_t at[VK_BINDINGS], bytes[VK_BINDINGS]; /* of the tensor, what is bound; bytes 0: all of it */
+    uint32_t part_words; /* of the memory for parts (VK_PART), up to here; 0: none */
 } vk_call;
 
 bool vk_claims(const pv_backend *be, const pv_node *n);
-void vk_call_make(const pv_node *n, vk_call *out); /* of a claimed node */
+/* The dispatches of a claimed node, which may run at once; how many. Those of two nodes may not where both have part_words:
+ * they use the same memory. Its first VK_CALLS VK_TILES words are counters, 0 at first and after each dispatch. */
+int vk_calls_make(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]);
+
+/* What the files of ops share: an empty call, and a tensor bound to it with its dtype and row count. */
+void vk_call_begin(vk_call *c, int shader, uint32_t op);
+void vk_bind(vk_call *c, int i, const pv_tensor *t);
+
+/* ---- linear.c ---- */
+
+int vk_linear(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]); /* the linears; 0: it cannot */
 
 /* ---- record.c ---- */
 
