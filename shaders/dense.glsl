@@ -7,9 +7,8 @@
  * ldc wide: w, b and the second weight are bound from there on, the others whole.
  *
  * gl_WorkGroupID.x: rows / BM (neighbours share a weight, which so comes from memory once), y: columns / BN (OP 4: BN / 2, half
- * of a group's columns are of each weight), z: which of `from` parts of k. With more than one part, each group leaves its sums
- * in `part`, behind a counter for each tile; the last one of a tile adds them in order of k, so the order never depends on
- * who was last. Counters are 0 before and after. */
+ * of a group's columns are of each weight), z: which part of k (parts.glsl). */
+#include "parts.glsl"
 
 layout(constant_id = 9) const uint BM = 64;
 layout(constant_id = 10) const uint BN = 64;
@@ -21,41 +20,13 @@ layout(std430, binding = 1) readonly buffer in1_fours { uvec4 in1_4[]; };
 layout(std430, binding = 6) readonly buffer in3_words { uint in3[]; };
 layout(std430, binding = 6) readonly buffer in3_fours { uvec4 in3_4[]; };
 layout(std430, binding = 7) readonly buffer in4_words { uint in4[]; };
-layout(std430, binding = 8) coherent buffer part_words { uint part[]; };
-
 const bool PAIR = OP == 4u;
-
-shared uint arrived;
 
 /* The part of k that this group adds up: [x, y). */
 uvec2 part_of_k()
 {
     uint chunks = (push.k + BK - 1u) / BK, each_one = (chunks + push.from - 1u) / push.from * BK;
     return min(uvec2(gl_WorkGroupID.z, gl_WorkGroupID.z + 1u) * each_one, uvec2(push.k));
-}
-
-uint tile_index() { return gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x; }
-
-/* Word of `part` for sum i of `count` of this thread in part z of the tile. */
-uint part_at(uint z, uint count, uint i)
-{
-    return push.b_first + ((tile_index() * push.from + z) * count + i) * THREADS + gl_LocalInvocationID.x;
-}
-
-/* Whether this group is the last of its tile; what the others left in `part` can then be read. */
-bool is_last()
-{
-    memoryBarrierBuffer();
-    barrier();
-    if (gl_LocalInvocationID.x == 0u) {
-        arrived = atomicAdd(part[push.b_sequence + tile_index()], 1u);
-        if (arrived + 1u == push.from)
-            part[push.b_sequence + tile_index()] = 0u;
-    }
-    memoryBarrierBuffer();
-    memoryBarrierShared();
-    barrier();
-    return arrived + 1u == push.from;
 }
 
 float geglu_of(float gate, float up) { return gelu_of(rounded(BETWEEN, gate)) * rounded(BETWEEN, up); }

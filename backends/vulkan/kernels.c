@@ -1,6 +1,6 @@
 /* kernels.c - nodes as dispatches: one table says which shader does an op, and one function an operand layout
  * fills in what it is told. What the numbers mean stands at the head of each shader. The linears are in
- * linear.c. */
+ * linear.c, the whole attention in attention.c. */
 #include "vk.h"
 
 #include <string.h>
@@ -281,6 +281,7 @@ static const kernel kernels[PV_OP_COUNT] = {
     [PV_OP_LINEAR_GELU] = {.calls = vk_linear},
     [PV_OP_LINEAR_GEGLU] = {.calls = vk_linear},
     [PV_OP_LINEAR_GATED] = {.calls = vk_linear},
+    [PV_OP_ATTENTION] = {.calls = vk_attention, .whole = 1u << 3},
     [PV_OP_ATTENTION_SCORES] = {scores, VK_LINEAR, 0, 1u << 2},
     [PV_OP_ATTENTION_VALUES] = {values, VK_LINEAR, 0, 1u << 2},
     [PV_OP_SOFTMAX] = {row_by_row, VK_ATTENTION, 0, 1u << 1},

@@ -23,8 +23,8 @@
 enum { VK_IN0, VK_IN1, VK_IN2, VK_ROWS0, VK_ROWS1, VK_OUT, VK_IN3, VK_IN4, VK_PART, VK_BINDINGS };
 
 enum {
-    VK_LINEAR, VK_DENSE, VK_ATTENTION, VK_NORM, VK_ROPE, VK_ELEMENTWISE, VK_LAYOUT, VK_EMBED,
-    VK_DENSE_BF16, VK_DENSE_F16, VK_SHADERS
+    VK_LINEAR, VK_DENSE, VK_ATTENTION, VK_FLASH, VK_NORM, VK_ROPE, VK_ELEMENTWISE, VK_LAYOUT, VK_EMBED,
+    VK_DENSE_BF16, VK_DENSE_F16, VK_FLASH_BF16, VK_FLASH_F16, VK_SHADERS
 };
 
 typedef struct vk_shader {
@@ -99,6 +99,7 @@ typedef struct vk_device {
     bool timestamps;
     vk_matrix bf16, f16;
     uint32_t subgroup;   /* threads of one, where matrices are used */
+    bool shuffle;        /* and may they look at each other's numbers? */
     const vk_tile *tile; /* for measurements and tests: for every product by matrices; NULL: chosen */
     VkDevice handle;
     uint32_t family;
@@ -144,7 +145,7 @@ pv_status vk_submit(vk_device *d, uint32_t n, const VkCommandBuffer *buffers, Vk
 
 /* What a device is opened with beyond Vulkan 1.2: names of extensions, and structs that switch features on. */
 typedef struct vk_extras {
-    const char *extension[2];
+    const char *extension[3];
     uint32_t n;
     void *chain; /* NULL: nothing */
     struct {
@@ -152,6 +153,7 @@ typedef struct vk_extras {
         void *next;
         VkBool32 on[3];
     } matrix, bfloat16;
+    VkPhysicalDeviceSubgroupSizeControlFeaturesEXT full;
     VkPhysicalDeviceVulkan12Features v12;
 } vk_extras;
 
@@ -200,6 +202,10 @@ void vk_bind(vk_call *c, int i, const pv_tensor *t);
 /* ---- linear.c ---- */
 
 int vk_linear(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]); /* the linears; 0: it cannot */
+
+/* ---- attention.c ---- */
+
+int vk_attention(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]); /* the whole; 0: it cannot */
 
 /* ---- record.c ---- */
 

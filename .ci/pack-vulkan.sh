@@ -1,0 +1,31 @@
+#!/bin/bash
+# Packs what a GPU machine with a Vulkan driver needs into device-vulkan/: programs built here, the libraries it may lack, test
+# data, and a script that runs it all. The machine needs Vulkan's loader and a driver, no compiler.
+#   .ci/pack-vulkan.sh           BUILD: the build folder (default build-vulkan)
+# Then, over there: device-vulkan/run.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+build=${BUILD:-build-vulkan}
+out=device-vulkan
+
+cmake -S . -B "$build" -DPV_CUDA=OFF -DPV_VULKAN=ON -DPV_TESTS=ON -DPV_TOOLS=ON
+cmake --build "$build" -j "$(nproc)" --target pivot_cli test_ops test_vulkan_products
+
+rm -rf "$out"
+mkdir -p "$out/lib" "$out/data"
+cp "$build/pivot" "$build/tests/test_ops" "$build/tests/test_vulkan_products" "$out"
+cp .ci/vulkan-device-run.sh "$out/run.sh"
+cp tests/data/{A,B,D,F}.json tests/data/{A,B,D,F,tiny_f32,tiny_bf16}.safetensors "$out/data"
+
+# Not the C and C++ libraries, which every system has; nor OpenBLAS, where the machine has one.
+for program in "$out/pivot" "$out/test_ops"; do
+    ldd "$program" | awk '$2 == "=>" && $3 ~ /^\// { print $3 }'
+done | sort -u | grep -vE '/(libc|libm|libdl|librt|libpthread|libstdc\+\+|libgcc_s)\.so' |
+    { [ "${BLAS:-system}" = pack ] && cat || grep -vE '/lib(openblas|gfortran|quadmath)\.so'; } |
+    xargs -r cp -L -t "$out/lib"
+strip "$out"/pivot "$out"/test_* "$out"/lib/*.so*
+
+git log -1 --format='%H %cs' >"$out/version"
+du -sh "$out"
+limit=$((60 << 20))
+[ "$(du -sb "$out" | cut -f1)" -lt $limit ] || { echo "$out/ is larger than $limit bytes"; exit 1; }
