@@ -126,6 +126,68 @@ static void compare(vk_device *d, const way *ways, int n, const shape *s, pv_dty
     free(w);
 }
 
+/* ---- weights larger than a binding ---- */
+
+/* residual + x w^T + b, where a binding holds `limit` bytes; `calls` dispatches. Bytes of the result, NULL:
+ * no kernel. */
+static float *bounded(vk_device *d, uint32_t limit, int m, int n, int k, int *calls)
+{
+    const uint32_t before = d->limits.maxStorageBufferRange;
+    pv_graph *g = pv_graph_create();
+    pv_plan *plan = NULL;
+    pv_instance *inst = NULL;
+    pv_tensor *in[4] = {pv_state(g, "x", PV_F32, m, k), pv_state(g, "w", PV_BF16, n, k),
+                        pv_state(g, "r", PV_F32, m, n), pv_input(g, "b", PV_F32, 1, (int64_t[]){n}, NULL)};
+    pv_node *node = pv_node_add(g, "y", PV_OP_LINEAR_ADD, 4, in, NULL);
+    pv_tensor *out = node->out[0];
+    out->output = true;
+    d->limits.maxStorageBufferRange = limit;
+    pv_status st = pv_plan_create(&d->base, &g, &(pv_plan_params){.steps = 1}, &plan);
+    vk_call c[VK_CALLS];
+    *calls = st ? 0 : vk_calls_make(d, plan->graph->nodes[0], c);
+    for (int i = 0; i < *calls; i++)
+        for (int b = 0; b < VK_BINDINGS; b++)
+            CHECK(!c[i].bind[b] || (c[i].bytes[b] ? c[i].bytes[b] : pv_tensor_bytes(c[i].bind[b])) <= limit);
+    if (!st)
+        st = pv_instance_create(plan, NULL, &inst);
+    d->limits.maxStorageBufferRange = before;
+    for (int i = 0; !st && i < 4; i++) {
+        size_t bytes = pv_tensor_bytes(in[i]);
+        void *numbers_in = calloc(1, bytes);
+        for (size_t e = 0; e < bytes / pv_dtype_bytes(in[i]->dtype, 1); e++) {
+            float v = (float)((e * 7919 + (size_t)i) % 255) / 64.0f - 2;
+            pv_from_f32((char *)numbers_in + pv_dtype_bytes(in[i]->dtype, e), &v, in[i]->dtype, 1);
+        }
+        st = pv_instance_write(inst, in[i], 0, numbers_in, bytes);
+        free(numbers_in);
+    }
+    if (!st)
+        st = pv_instance_run(inst, (pv_run){.stages = 1u << PV_STAGE_VISION}, NULL);
+    float *result = st ? NULL : malloc(pv_tensor_bytes(out));
+    if (!st)
+        CHECK_OK(pv_instance_read(inst, out, 0, result, pv_tensor_bytes(out)));
+    CHECK(!st || st == PV_E_NO_KERNEL);
+    pv_instance_destroy(&inst);
+    pv_plan_destroy(&plan);
+    return result;
+}
+
+static void pieces(vk_device *d)
+{
+    int calls;
+    float *want = bounded(d, 1u << 27, 5, 700, 72, &calls);
+    CHECK(want && calls == 1);
+    float *got = bounded(d, 40000, 5, 700, 72, &calls); /* 256 rows fill 36864 bytes */
+    CHECK(got && calls == 3 && !memcmp(got, want, sizeof *got * 5 * 700));
+    free(got);
+    free(want);
+    want = bounded(d, 40000, 200, 16, 72, &calls); /* x itself is larger */
+    CHECK(!want && calls == 0);
+    CHECK_TEXT("linear");
+    want = bounded(d, 40000, 2, 256 * (VK_CALLS + 1), 72, &calls); /* too many of them */
+    CHECK(!want && calls == 0);
+}
+
 /* across rows and columns, matrices of a subgroup, along k, stages, parts of k */
 static const way large[] = {
     {"chosen", {0}, false},
@@ -175,11 +237,10 @@ int main(int argc, char **argv)
     pv_backend_device(be, &info);
     printf("%s: bf16 %ux%ux%u, f16 %ux%ux%u, subgroups of %u\n", info.name, d->bf16.m, d->bf16.n, d->bf16.k,
            d->f16.m, d->f16.n, d->f16.k, d->subgroup);
-    if (!d->bf16.m && !d->f16.m) {
-        printf("not tested here: no matrices\n");
-        pv_backend_close(&be);
-        return 77;
-    }
+    if (!benching)
+        pieces(d);
+    if (!d->bf16.m && !d->f16.m)
+        printf("not tested here: matrices\n");
     if (benching) {
         static const shape many[] = {{968, 16384, 2048, 4},
                                      {968, 2048, 16384, 4},

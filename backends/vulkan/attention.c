@@ -4,8 +4,9 @@
 #include "vk.h"
 
 #define MOST_HEAD 256 /* what shared memory and registers hold */
-#define FILL      128 /* groups: fewer leave multiprocessors of a large GPU idle, so the keys are cut into parts \
-                       */
+#define FILL                                                                                                 \
+    128 /* groups: fewer leave multiprocessors of a large GPU idle, so the keys are cut into parts           \
+         */
 #define SUBGROUPS 4
 #define ACROSS    2 /* matrices along the lines of a group */
 
@@ -62,6 +63,8 @@ static bool by_matrices(const vk_device *d, vk_call *c, uint32_t head, uint32_t 
         return true;
     parts = over(tiles, over(tiles, parts));
     uint32_t sums = ACROSS * over(over(head, x->n), SUBGROUPS) * SUBGROUPS * x->m * x->n + 2 * c->constant[8];
+    if (VK_CALLS * VK_TILES + (uint64_t)groups * parts * sums > d->limits.maxStorageBufferRange / 4)
+        return true;
     c->push.from = c->grid[2] = parts;
     c->push.b_first = VK_CALLS * VK_TILES;
     c->part_words = c->push.b_first + groups * parts * sums;

@@ -78,7 +78,8 @@ static void bind_from(vk_call *c, int i, const pv_tensor *t, size_t first, size_
 }
 
 /* How the parts of k are made, as many as there are groups for. */
-static void cut(vk_call *c, uint32_t parts, uint32_t depth, uint32_t sums, uint32_t *words)
+static void cut(const vk_device *d, vk_call *c, uint32_t parts, uint32_t depth, uint32_t sums,
+                uint32_t *words)
 {
     uint32_t tiles = c->grid[0] * c->grid[1], chunks = over(c->push.k, depth);
     if (!parts)
@@ -88,6 +89,8 @@ static void cut(vk_call *c, uint32_t parts, uint32_t depth, uint32_t sums, uint3
     if (parts < 1 || tiles > VK_TILES)
         parts = 1;
     parts = over(chunks, over(chunks, parts)); /* none of them empty */
+    if (*words + (uint64_t)tiles * parts * sums > d->limits.maxStorageBufferRange / 4)
+        parts = 1;
     c->push.from = c->grid[2] = parts ? parts : 1;
     if (c->push.from == 1)
         return;
@@ -108,7 +111,7 @@ static void by_threads(const vk_device *d, vk_call *c, const product *p, uint32_
     c->constant[13] = c->push.k % 8 == 0;
     c->grid[0] = over(c->push.m, bm);
     c->grid[1] = over(c->push.n, p->w2 ? bn / 2 : bn);
-    cut(c, 0, bk, bm * bn, words);
+    cut(d, c, 0, bk, bm * bn, words);
 }
 
 static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32_t *words)
@@ -128,7 +131,7 @@ static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32
         c->constant[9 + i] = constant[i];
     c->grid[0] = over(c->push.m, bm);
     c->grid[1] = over(c->push.n, p->w2 ? bn / 2 : bn);
-    cut(c, t->parts, bk, bm * bn, words);
+    cut(d, c, t->parts, bk, bm * bn, words);
     return true;
 }
 
