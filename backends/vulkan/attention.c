@@ -71,7 +71,7 @@ static bool by_matrices(const vk_device *d, vk_call *c, uint32_t head, uint32_t 
     return true;
 }
 
-int vk_attention(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
+static int attention(const vk_device *d, const pv_node *n, bool matrices, vk_call *out)
 {
     const pv_attention_attr *a = &n->attr.attention;
     const pv_tensor *q = n->in[0], *k = n->in[1];
@@ -98,10 +98,20 @@ int vk_attention(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
     c->push.from = 1;
     c->grid[1] = (uint32_t)(a->batch * a->kv_heads);
     c->grid[2] = 1;
-    if (by_matrices(d, c, head, c->push.m * group))
-        return 1;
+    if (matrices)
+        return by_matrices(d, c, head, c->push.m * group);
     c->constant[9] = head;
     c->constant[10] = 16;
     c->grid[0] = over(c->push.m * group, 8);
     return 1;
+}
+
+int vk_attention_matrices(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
+{
+    return attention(d, n, true, out);
+}
+
+int vk_attention(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
+{
+    return attention(d, n, false, out);
 }

@@ -11,13 +11,16 @@
 #define TILE        32
 #define MOST_GRID   65535 /* groups in a dimension that every device takes */
 
+/* One way to do an op. */
 typedef struct kernel {
+    const char *name;
+    pv_op op;
     void (*fill)(const pv_node *n, vk_call *c);
     int shader;
-    uint32_t op;    /* of the shader's family */
-    unsigned whole; /* bits 1 << input: whole numbers; all others hold fractions */
-    int (*calls)(const vk_device *d, const pv_node *n,
-                 vk_call *c); /* in place of fill, shader, op: any number of dispatches */
+    uint32_t shader_op; /* of the shader's family */
+    unsigned whole;     /* bits 1 << input: whole numbers; all others hold fractions */
+    /* In place of fill, shader and shader_op: any number of dispatches, 0 where it cannot. */
+    int (*calls)(const vk_device *d, const pv_node *n, vk_call *c);
 } kernel;
 
 static uint32_t elements(const pv_tensor *t)
@@ -274,50 +277,46 @@ static void patchify(const pv_node *n, vk_call *c)
 
 /* ---- the table ---- */
 
-static const kernel kernels[PV_OP_COUNT] = {
-    [PV_OP_LINEAR] = {.calls = vk_linear},
-    [PV_OP_LINEAR_GROUP] = {.calls = vk_linear},
-    [PV_OP_LINEAR_ADD] = {.calls = vk_linear},
-    [PV_OP_LINEAR_GELU] = {.calls = vk_linear},
-    [PV_OP_LINEAR_GEGLU] = {.calls = vk_linear},
-    [PV_OP_LINEAR_GATED] = {.calls = vk_linear},
-    [PV_OP_ATTENTION] = {.calls = vk_attention, .whole = 1u << 3},
-    [PV_OP_ATTENTION_SCORES] = {scores, VK_LINEAR, 0, 1u << 2},
-    [PV_OP_ATTENTION_VALUES] = {values, VK_LINEAR, 0, 1u << 2},
-    [PV_OP_SOFTMAX] = {row_by_row, VK_ATTENTION, 0, 1u << 1},
-    [PV_OP_RMS_NORM] = {norm, VK_NORM, 0, 0},
-    [PV_OP_LAYER_NORM] = {norm, VK_NORM, 1, 0},
-    [PV_OP_ADA_RMS_NORM] = {norm, VK_NORM, 2, 0},
-    [PV_OP_ROPE] = {.calls = rope, .whole = 1u << 2},
-    [PV_OP_ROPE_STORE] = {.calls = rope_store, .whole = 1u << 2},
-    [PV_OP_ROPE_CACHE] = {.calls = rope_cache, .whole = 1u << 4},
-    [PV_OP_ADD] = {each, VK_ELEMENTWISE, 0, 0},
-    [PV_OP_MUL] = {each, VK_ELEMENTWISE, 1, 0},
-    [PV_OP_SCALE] = {scale, VK_ELEMENTWISE, 2, 0},
-    [PV_OP_GELU] = {each, VK_ELEMENTWISE, 3, 0},
-    [PV_OP_SILU] = {each, VK_ELEMENTWISE, 4, 0},
-    [PV_OP_AXPY] = {each, VK_ELEMENTWISE, 5, 0},
-    [PV_OP_GEGLU] = {each, VK_ELEMENTWISE, 6, 0},
-    [PV_OP_GATED_RESIDUAL] = {each, VK_ELEMENTWISE, 7, 0},
-    [PV_OP_CAST] = {each, VK_LAYOUT, 0, 0},
-    [PV_OP_SLICE] = {slice, VK_LAYOUT, 1, 0},
-    [PV_OP_CONCAT] = {concat, VK_LAYOUT, 2, 1u << 2},
-    [PV_OP_ROW] = {pick_row, VK_LAYOUT, 3, 1u << 1},
-    [PV_OP_STORE] = {.calls = store},
-    [PV_OP_PATCHIFY] = {patchify, VK_EMBED, 0, 1u << 0},
+/* Of several ways to do an op the first that accepts a node does it. */
+static const kernel kernels[] = {
+    {"linear.matrices", PV_OP_LINEAR, .calls = vk_linear_matrices},
+    {"linear", PV_OP_LINEAR, .calls = vk_linear},
+    {"linear_group.matrices", PV_OP_LINEAR_GROUP, .calls = vk_linear_matrices},
+    {"linear_group", PV_OP_LINEAR_GROUP, .calls = vk_linear},
+    {"linear_add.matrices", PV_OP_LINEAR_ADD, .calls = vk_linear_matrices},
+    {"linear_add", PV_OP_LINEAR_ADD, .calls = vk_linear},
+    {"linear_gelu.matrices", PV_OP_LINEAR_GELU, .calls = vk_linear_matrices},
+    {"linear_gelu", PV_OP_LINEAR_GELU, .calls = vk_linear},
+    {"linear_geglu.matrices", PV_OP_LINEAR_GEGLU, .calls = vk_linear_matrices},
+    {"linear_geglu", PV_OP_LINEAR_GEGLU, .calls = vk_linear},
+    {"linear_gated.matrices", PV_OP_LINEAR_GATED, .calls = vk_linear_matrices},
+    {"linear_gated", PV_OP_LINEAR_GATED, .calls = vk_linear},
+    {"attention.matrices", PV_OP_ATTENTION, .calls = vk_attention_matrices, .whole = 1u << 3},
+    {"attention", PV_OP_ATTENTION, .calls = vk_attention, .whole = 1u << 3},
+    {"attention_scores", PV_OP_ATTENTION_SCORES, scores, VK_LINEAR, 0, 1u << 2},
+    {"attention_values", PV_OP_ATTENTION_VALUES, values, VK_LINEAR, 0, 1u << 2},
+    {"softmax", PV_OP_SOFTMAX, row_by_row, VK_ATTENTION, 0, 1u << 1},
+    {"rms_norm", PV_OP_RMS_NORM, norm, VK_NORM, 0, 0},
+    {"layer_norm", PV_OP_LAYER_NORM, norm, VK_NORM, 1, 0},
+    {"ada_rms_norm", PV_OP_ADA_RMS_NORM, norm, VK_NORM, 2, 0},
+    {"rope", PV_OP_ROPE, .calls = rope, .whole = 1u << 2},
+    {"rope_store", PV_OP_ROPE_STORE, .calls = rope_store, .whole = 1u << 2},
+    {"rope_cache", PV_OP_ROPE_CACHE, .calls = rope_cache, .whole = 1u << 4},
+    {"add", PV_OP_ADD, each, VK_ELEMENTWISE, 0, 0},
+    {"mul", PV_OP_MUL, each, VK_ELEMENTWISE, 1, 0},
+    {"scale", PV_OP_SCALE, scale, VK_ELEMENTWISE, 2, 0},
+    {"gelu", PV_OP_GELU, each, VK_ELEMENTWISE, 3, 0},
+    {"silu", PV_OP_SILU, each, VK_ELEMENTWISE, 4, 0},
+    {"axpy", PV_OP_AXPY, each, VK_ELEMENTWISE, 5, 0},
+    {"geglu", PV_OP_GEGLU, each, VK_ELEMENTWISE, 6, 0},
+    {"gated_residual", PV_OP_GATED_RESIDUAL, each, VK_ELEMENTWISE, 7, 0},
+    {"cast", PV_OP_CAST, each, VK_LAYOUT, 0, 0},
+    {"slice", PV_OP_SLICE, slice, VK_LAYOUT, 1, 0},
+    {"concat", PV_OP_CONCAT, concat, VK_LAYOUT, 2, 1u << 2},
+    {"row", PV_OP_ROW, pick_row, VK_LAYOUT, 3, 1u << 1},
+    {"store", PV_OP_STORE, .calls = store},
+    {"patchify", PV_OP_PATCHIFY, patchify, VK_EMBED, 0, 1u << 0},
 };
-
-int vk_calls_make(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
-{
-    const kernel *k = &kernels[n->op];
-    if (k->calls)
-        return k->calls(d, n, out);
-    vk_call_begin(out, k->shader, k->op);
-    k->fill(n, out);
-    if (out->constant[8] > d->limits.maxComputeWorkGroupInvocations)
-        out->constant[8] = THREADS;
-    return 1;
-}
 
 static bool is_float(const pv_tensor *t)
 {
@@ -334,20 +333,40 @@ static bool fits(const vk_device *d, const vk_call *c)
     return ok && c->grid[0] <= MOST_GRID && c->grid[1] <= MOST_GRID && c->grid[2] <= MOST_GRID;
 }
 
-bool vk_claims(const pv_backend *be, const pv_node *n)
+/* The dispatches of a node by `k`; 0: it cannot. */
+static int calls_of(const vk_device *d, const kernel *k, const pv_node *n, vk_call *out)
 {
-    const vk_device *d = (const vk_device *)be;
-    const kernel *k = &kernels[n->op];
-    bool ok = k->fill || k->calls;
+    bool ok = k->op == n->op;
     for (int i = 0; ok && i < n->n_in; i++) /* elements are counted in 32 bits */
         ok = is_float(n->in[i]) == !(k->whole >> i & 1) && pv_elements(n->in[i]) <= INT32_MAX;
     for (int i = 0; ok && i < n->n_out; i++)
         ok = is_float(n->out[i]) && pv_elements(n->out[i]) <= INT32_MAX;
     if (!ok)
-        return false;
-    vk_call c[VK_CALLS];
-    int calls = vk_calls_make(d, n, c);
+        return 0;
+    int calls = 1;
+    if (k->calls) {
+        calls = k->calls(d, n, out);
+    } else {
+        vk_call_begin(out, k->shader, k->shader_op);
+        k->fill(n, out);
+        if (out->constant[8] > d->limits.maxComputeWorkGroupInvocations)
+            out->constant[8] = THREADS;
+    }
     for (int i = 0; ok && i < calls; i++)
-        ok = fits(d, &c[i]);
-    return ok && calls > 0;
+        ok = fits(d, &out[i]);
+    return ok ? calls : 0;
+}
+
+int vk_calls_make(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
+{
+    int calls = 0;
+    for (size_t i = 0; !calls && i < sizeof kernels / sizeof *kernels; i++)
+        calls = calls_of(d, &kernels[i], n, out);
+    return calls;
+}
+
+bool vk_claims(const pv_backend *be, const pv_node *n)
+{
+    vk_call c[VK_CALLS];
+    return vk_calls_make((const vk_device *)be, n, c) > 0;
 }

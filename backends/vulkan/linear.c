@@ -135,8 +135,9 @@ static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32
     return true;
 }
 
-/* Appends the dispatches of a product: one, or one for each piece of its weight. False: too many. */
-static bool append(const vk_device *d, const product *p, vk_call *out, int *n, uint32_t *words)
+/* Appends the dispatches of a product: one, or one for each piece of its weight. False: it cannot, or too
+ * many. */
+static bool append(const vk_device *d, const product *p, bool matrices, vk_call *out, int *n, uint32_t *words)
 {
     const size_t k = (size_t)p->w->dim[1], width = (size_t)p->w->dim[0], row = pv_dtype_bytes(p->w->dtype, k);
     size_t most = row ? d->limits.maxStorageBufferRange / row / 256 * 256
@@ -169,13 +170,15 @@ static bool append(const vk_device *d, const product *p, vk_call *out, int *n, u
         c->push.ldc = (uint32_t)width;
         c->push.first = (uint32_t)first;
         c->push.b_sequence = (uint32_t)(*n - 1) * VK_TILES; /* its counters */
-        if (!by_matrices(d, c, p, words))
+        if (!matrices)
             by_threads(d, c, p, words);
+        else if (!by_matrices(d, c, p, words))
+            return false;
     }
     return true;
 }
 
-int vk_linear(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
+static int linear(const vk_device *d, const pv_node *n, bool matrices, vk_call *out)
 {
     uint32_t words = VK_CALLS * VK_TILES;
     int calls = 0, products = n->op == PV_OP_LINEAR_GROUP ? n->attr.group.n : 1;
@@ -205,8 +208,18 @@ int vk_linear(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
         p.bias = bias < n->n_in ? n->in[bias] : NULL;
         bool ok = (!p.residual || p.residual->dtype == PV_F32) && (!p.mod || p.mod->dtype == PV_F32) &&
                   (!p.w2 || p.w2->dtype == p.w->dtype) && (p.x->rows == n->out[i]->rows);
-        if (!ok || !append(d, &p, out, &calls, &words))
+        if (!ok || !append(d, &p, matrices, out, &calls, &words))
             return 0;
     }
     return calls;
+}
+
+int vk_linear_matrices(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
+{
+    return linear(d, n, true, out);
+}
+
+int vk_linear(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
+{
+    return linear(d, n, false, out);
 }

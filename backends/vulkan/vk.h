@@ -201,11 +201,15 @@ void vk_bind(vk_call *c, int i, const pv_tensor *t);
 
 /* ---- linear.c ---- */
 
-int vk_linear(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]); /* the linears; 0: it cannot */
+/* The linears, by cooperative matrices and by f32 arithmetic; 0: it cannot. */
+int vk_linear_matrices(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]);
+int vk_linear(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]);
 
 /* ---- attention.c ---- */
 
-int vk_attention(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]); /* the whole; 0: it cannot */
+/* The whole attention, likewise. */
+int vk_attention_matrices(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]);
+int vk_attention(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]);
 
 /* ---- record.c ---- */
 
