@@ -3,10 +3,10 @@
 # or bf16 (before 16). Beside each stands a hash of all it is made of: source, includes, arguments.
 #   tools/shaders.sh             makes those anew whose hash differs, with GLSLANG (default: glslang in PATH); --all: all of them
 #   tools/shaders.sh --check     compares hashes alone; 1: some differ, and the words say which
-#   tools/shaders.sh --tools DIR fetches a new glslang (Debian sid) into DIR, and makes them with it: unpacked there beside the C library
-#                                it needs and started with it, nothing is installed. Needs apt, which is asked for sid in place
-#                                of its own suites
+#   tools/shaders.sh --tools DIR fetches a new glslang (Debian sid, tools/side.sh) into DIR, and makes them with it
 set -euo pipefail
+[ "${1:-}" != --tools ] || [ $# = 2 ] || { echo "--tools DIR" >&2; exit 2; }
+[ "${1:-}" != --tools ] || set -- --tools "$(realpath -m -- "$2")"
 cd "$(dirname "$0")/../shaders"
 arguments=(-V --target-env vulkan1.2 -g0)
 
@@ -25,30 +25,6 @@ hash_of() { # source, arguments...
 }
 
 kept_hash() { sed -nE 's,^/\* ([0-9a-f]{64}) .*,\1,p' "prebuilt/$1.spv.h" 2>/dev/null || true; }
-
-fetch() { # folder: apt with a state of its own, and its own sources with another suite
-    local state list
-    state=$(mktemp -d)
-    mkdir -p "$state/lists/partial" "$state/cache/archives/partial" "$state/parts" "$1"
-    touch "$state/status"
-    for list in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
-        [ -f "$list" ] || continue
-        if [[ $list == *.sources ]]; then
-            awk 'BEGIN { RS = ""; ORS = "\n\n" } /Suites:[^\n]*-security/ { next } { gsub(/Suites:[^\n]*/, "Suites: sid"); print }' "$list"
-        else
-            awk '$1 == "deb" && $3 !~ /-/ { $3 = "sid"; print }' "$list"
-        fi >"$state/parts/${list##*/}"
-    done
-    [ ! -f "$state/parts/sources.list" ] || mv "$state/parts/sources.list" "$state/parts/main.list"
-    local apt=(apt-get -o "Dir::State::Lists=$state/lists" -o "Dir::State::status=$state/status" -o "Dir::Cache=$state/cache"
-        -o Dir::Etc::SourceList=/dev/null -o "Dir::Etc::SourceParts=$state/parts" -o APT::Sandbox::User=root)
-    "${apt[@]}" -q update
-    "${apt[@]}" -q install -y --download-only --no-install-recommends -o Debug::NoLocking=1 glslang-tools
-    for list in "$state"/cache/archives/*.deb; do
-        dpkg -x "$list" "$1"
-    done
-    rm -rf "$state"
-}
 
 make_with() { # compiler...; each of the table whose hash differs
     local name source hash more text
@@ -82,10 +58,8 @@ case ${1:-} in
     exit $stale
     ;;
 --tools)
-    [ $# = 2 ] || { echo "--tools DIR" >&2; exit 2; }
-    fetch "$2"
-    lib=$(dirname "$(find "$2" -name 'ld-linux-*.so.*' | head -n 1)")
-    make_with "$lib"/ld-linux-*.so.* --library-path "$lib" "$2/usr/bin/glslang"
+    ../tools/side.sh fetch sid "$2" glslang-tools >&2
+    make_with ../tools/side.sh run "$2" usr/bin/glslang
     ;;
 --all | '')
     all=${1:-}
