@@ -23,6 +23,13 @@ for program in "$out/pivot" "$out/test_ops"; do
 done | sort -u | grep -vE '/(libc|libm|libdl|librt|libpthread|libstdc\+\+|libgcc_s)\.so' |
     { [ "${BLAS:-system}" = pack ] && cat || grep -vE '/lib(openblas|gfortran|quadmath)\.so'; } |
     xargs -r cp -L -t "$out/lib"
+# The loader, and what the driver's library wants of X even without a display: not on every machine with a GPU.
+for name in libvulkan.so.1 libX11.so.6 libXext.so.6; do
+    file=$(ldconfig -p | awk -v name=$name '$1 == name { print $NF; exit }')
+    [ -n "$file" ] || { echo "$name is not installed here (libvulkan1, libx11-6, libxext6)"; exit 1; }
+    { echo "$file"; ldd "$file" | awk '$2 == "=>" && $3 ~ /^\// { print $3 }'; } | grep -vE '/(libc|libm|libdl|libpthread|librt)\.so' |
+        xargs -r cp -L -t "$out/lib"
+done
 strip "$out"/pivot "$out"/test_* "$out"/lib/*.so*
 
 git log -1 --format='%H %cs' >"$out/version"
