@@ -22,6 +22,7 @@ struct pv_recording {
     size_t times_at[PV_STAGE_COUNT];        /* index of the first */
     uint32_t first_query[PV_STAGE_COUNT];
     int nodes[PV_STAGE_COUNT];
+    VkCommandBuffer fetch;                  /* inputs from the host; NULL: the device reads them there */
     VkCommandBuffer stage[PV_STAGE_COUNT];  /* NULL: nothing to do */
     VkCommandBuffer *before, *behind;       /* of each step */
     VkCommandBuffer *all;                   /* of one submission; and all that were allocated lie behind one another in `pool` */
@@ -226,6 +227,18 @@ static pv_status record_step(pv_recording *r, int step)
     return end(r, r->behind[step]);
 }
 
+static pv_status record_fetch(pv_recording *r)
+{
+    const pv_buffer *io = r->bufs->buffer[PV_IO];
+    if (!io || !io->from)
+        return PV_OK;
+    pv_status st = begin(r, &r->fetch);
+    if (st)
+        return st;
+    r->d->fn.CmdCopyBuffer(r->fetch, io->from->handle, io->handle, 1, &(VkBufferCopy){0, 0, io->bytes});
+    return end(r, r->fetch);
+}
+
 static pv_status make_pools(pv_recording *r)
 {
     vk_device *d = r->d;
@@ -276,8 +289,10 @@ pv_status vk_record(pv_backend *be, const pv_program *prog, const pv_buffers *bu
     size_t steps = (size_t)prog->steps;
     r->before = pv_alloc_zero(sizeof *r->before * (steps + 1));
     r->behind = pv_alloc_zero(sizeof *r->behind * (steps + 1));
-    r->all = pv_alloc_zero(sizeof *r->all * (3 * steps + PV_STAGE_COUNT));
+    r->all = pv_alloc_zero(sizeof *r->all * (3 * steps + PV_STAGE_COUNT + 1));
     st = r->before && r->behind && r->all ? make_pools(r) : PV_E_MEMORY;
+    if (!st)
+        st = record_fetch(r);
     for (int s = 0; !st && s < PV_STAGE_COUNT; s++)
         if (r->nodes[s])
             st = record_stage(r, (pv_stage)s);
@@ -295,6 +310,8 @@ pv_status vk_record(pv_backend *be, const pv_program *prog, const pv_buffers *bu
 pv_status vk_run(pv_recording *r, const pv_run *run)
 {
     uint32_t n = 0;
+    if (r->fetch)
+        r->all[n++] = r->fetch;
     for (int s = 0; s < PV_STAGE_COUNT; s++) {
         if (!(run->stages >> s & 1) || !r->stage[s])
             continue;

@@ -68,6 +68,7 @@ struct pv_buffer {
     VkBuffer handle;
     VkDeviceMemory memory;
     char *host; /* mapped as long as it lives; NULL: the host cannot see it */
+    pv_buffer *from; /* inputs of a device with memory of its own: what `host` shows, fetched at the beginning of a run */
 };
 
 /* A cooperative matrix of a subgroup that the device lists: m x k by k x n, added up in f32. m 0: it has none. */
