@@ -23,10 +23,11 @@ for program in "$out/pivot" "$out/test_ops"; do
 done | sort -u | grep -vE '/(libc|libm|libdl|librt|libpthread|libstdc\+\+|libgcc_s)\.so' |
     { [ "${BLAS:-system}" = pack ] && cat || grep -vE '/lib(openblas|gfortran|quadmath)\.so'; } |
     xargs -r cp -L -t "$out/lib"
-# The loader, and what the driver's library wants of X even without a display: not on every machine with a GPU.
-for name in libvulkan.so.1 libX11.so.6 libXext.so.6; do
+# The loader, and what drivers want of X, EGL and the like even without a display: not on every machine with a GPU.
+for name in libvulkan.so.1 libX11.so.6 libXext.so.6 libX11-xcb.so.1 libxcb-glx.so.0 libxcb-dri3.so.0 libGLdispatch.so.0 libEGL.so.1 libGLX.so.0 \
+    libgbm.so.1 libdrm.so.2 libwayland-client.so.0 libwayland-server.so.0; do
     file=$(ldconfig -p | awk -v name=$name '$1 == name { print $NF; exit }')
-    [ -n "$file" ] || { echo "$name is not installed here (libvulkan1, libx11-6, libxext6)"; exit 1; }
+    [ -n "$file" ] || { echo "$name is not installed here"; exit 1; }
     { echo "$file"; ldd "$file" | awk '$2 == "=>" && $3 ~ /^\// { print $3 }'; } | grep -vE '/(libc|libm|libdl|libpthread|librt)\.so' |
         xargs -r cp -L -t "$out/lib"
 done
