@@ -29,10 +29,21 @@ static touch touched(const pv_tensor *t, bool writes)
     return (touch){t->usage, from, to, writes};
 }
 
+static bool has_parts(const vk_device *d, const pv_node *n)
+{
+    vk_call c[VK_CALLS];
+    bool has = false;
+    for (int i = vk_calls_make(d, n, c) - 1; i >= 0; i--)
+        has |= c[i].part_words > 0;
+    return has;
+}
+
 /* What the node touches; false: more than there is room for. */
-static bool touches_of(const pv_node *n, touches *out)
+static bool touches_of(const vk_device *d, const pv_node *n, touches *out)
 {
     out->n = 0;
+    if (has_parts(d, n))
+        out->some[out->n++] = (touch){PV_USAGE_COUNT, 0, 1, true};
     for (int i = 0; i < n->n_in + n->n_out; i++) {
         bool writes = i >= n->n_in;
         const pv_tensor *t = writes ? n->out[i - n->n_in] : n->in[i], *both[] = {t, t->rows};
@@ -56,7 +67,7 @@ static bool meet(const touches *a, const touches *b)
     return false;
 }
 
-int vk_barriers(const pv_program *prog, pv_stage s, bool *before)
+int vk_barriers(const vk_device *d, const pv_program *prog, pv_stage s, bool *before)
 {
     const pv_graph *g = prog->graph;
     touches since = {.n = 0}, now;
@@ -66,7 +77,7 @@ int vk_barriers(const pv_program *prog, pv_stage s, bool *before)
         before[i] = false;
         if (g->nodes[i]->stage != s)
             continue;
-        bool all = touches_of(g->nodes[i], &now);
+        bool all = touches_of(d, g->nodes[i], &now);
         before[i] = full || !all || meet(&since, &now) || since.n + now.n > MOST;
         n += before[i];
         if (before[i])

@@ -326,7 +326,14 @@ static pv_status make_device(vk_device *d)
                                      .queueFamilyIndex = d->family,
                                      .queueCount = 1,
                                      .pQueuePriorities = &priority};
-    VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO, .queueCreateInfoCount = 1, .pQueueCreateInfos = &queue};
+    vk_extras extras;
+    vk_matrix_find(d, &extras);
+    VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
+                               .pNext = extras.chain,
+                               .queueCreateInfoCount = 1,
+                               .pQueueCreateInfos = &queue,
+                               .enabledExtensionCount = extras.n,
+                               .ppEnabledExtensionNames = extras.extension};
     pv_status st = VK_CHECK(d, CreateDevice, d->physical, &info, NULL, &d->handle);
     if (st)
         return st;
