@@ -98,19 +98,20 @@ typedef struct pv_backend pv_backend; /* an opened device */
 
 typedef struct pv_backend_params {
     size_t size;
-    const char *device; /* index, name (Vulkan: or part of one) or UUID as pv_devices tells; NULL: the first (Vulkan: the first
-                         * that is not software, which is used only when it is named) */
+    const char *device; /* index, name or UUID as pv_devices tells, or a part of a name that belongs to no other; NULL: the first
+                         * that is not software, which is used only when it is named */
     int threads;        /* CPU: worker threads, 0: one for each core this process may use */
     int sms;            /* CUDA: run on so many multiprocessors alone, rounded up to what the device can set apart (Hopper: to
                          * a multiple of 8), as if there were no more; 0: all. PV_E_UNAVAILABLE where that cannot be had */
-    const char *cache;  /* folder for what is chosen by trying and worth keeping (CUDA: algorithms of products). "": none; NULL:
-                         * $PIVOT_CACHE, where that is set, else $XDG_CACHE_HOME/pivot, else ~/.cache/pivot, else none */
+    const char *cache;  /* folder for what takes time to make and is worth keeping (CUDA: algorithms of products; Vulkan: pipelines).
+                         * "": none; NULL: $PIVOT_CACHE, where that is set, else $XDG_CACHE_HOME/pivot, else ~/.cache/pivot, else none */
 } pv_backend_params;
 
 /* name: "cpu", "cuda", "vulkan". PV_E_UNAVAILABLE: no such backend, its file or driver is not installed, or no such device on this
  * machine. The CPU backend runs its own threads and sets OpenBLAS to one thread a call; results do not depend on the
  * number of threads. The CUDA backend is libpivot-cuda.so, opened when it is asked for: looked for beside the program or
- * library that holds this code, in ../lib from there, and where the loader looks. */
+ * library that holds this code, in ../lib from there, and where the loader looks. The Vulkan backend tests its kernels beside the CPU
+ * the first time a device, driver and build meet, which takes seconds, and keeps the outcome in `cache`. */
 PV_API pv_status pv_backend_open(const char *name, const pv_backend_params *params, pv_backend **out);
 PV_API void pv_backend_close(pv_backend **backend); /* after the sessions that use it */
 PV_API const char *pv_backend_name(const pv_backend *backend);
@@ -124,9 +125,12 @@ typedef struct pv_device_info {
     uint64_t memory_bytes;  /* in all */
     bool unified;           /* the device's memory is the host's */
     int sms;                /* multiprocessors that are run on; 0: a device without such */
-    char driver[32];        /* version; empty: none, or not known. This and what follows: of pv_backend_device alone */
+    char driver[32];        /* version; empty: none, or not known */
     int clock_mhz, memory_clock_mhz, power_limit_watts; /* as they are now; 0: not known */
     char unknown[128];      /* which of them and why; empty: all are known, or the device has none to tell */
+    bool software;          /* a GPU's interface on a processor (llvmpipe): used only when it is named */
+    char supports[1536];    /* what decides which kernels it can run: lines "name: value\n" */
+    char identity[256];     /* device, driver and the kernels of this build in one text: what is kept about it, is kept under that */
 } pv_device_info;
 
 PV_API pv_status pv_backend_device(const pv_backend *backend, pv_device_info *out);

@@ -21,6 +21,9 @@ void main()
     for (uint i = t; i < len; i += THREADS)
         sum += exp_of(get0(at + i) - top);
     float scale = 1.0 / sum_of_group(sum);
-    for (uint i = t; i < len; i += THREADS)
-        put(at + i, exp_of(get0(at + i) - top) * scale);
+    for (uint i = 2u * t; i < len; i += 2u * THREADS) {
+        bool second = i + 1u < len;
+        float next = second ? exp_of(get0(at + i + 1u) - top) * scale : 0.0;
+        put_two(at + i, exp_of(get0(at + i) - top) * scale, true, next, second);
+    }
 }

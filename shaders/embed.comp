@@ -1,5 +1,5 @@
 /* embed.comp - patchify: u8 pictures [., m, n, k] (height, width, channels) -> rows [., k patch patch] in the order of the patch
- * convolution's weight (channel, row, column); patch: first. One thread an element of the result. A pixel v becomes v / 255 * 2 - 1,
+ * convolution's weight (channel, row, column); patch: first. One thread two elements of the result. A pixel v becomes v / 255 * 2 - 1,
  * each step rounded to f32 as openpi does: the quotient is made of whole numbers, since a device need not divide exactly. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
@@ -18,11 +18,8 @@ float two_hundred_fifty_fifths(uint v)
     return uintBitsToFloat((127u - e << 23) + (m - 0x800000u));
 }
 
-void main()
+float result(uint e)
 {
-    uint e = thread_index();
-    if (e >= push.total)
-        return;
     uint patch_size = push.first, area = patch_size * patch_size, across = push.n / patch_size, down = push.m / patch_size;
     uint row = e / push.width, column = e % push.width;
     uint channel = column / area, y = column % area / patch_size, x = column % patch_size;
@@ -30,5 +27,17 @@ void main()
     uint py = place / across * patch_size + y, px = place % across * patch_size + x;
     uint from = ((picture * push.m + py) * push.n + px) * push.k + channel;
     uint v = in0[from >> 2] >> (from & 3u) * 8u & 0xffu;
-    put(e, two_hundred_fifty_fifths(v) * 2.0 - 1.0);
+    return two_hundred_fifty_fifths(v) * 2.0 - 1.0;
+}
+
+void main()
+{
+    uint e = 2u * thread_index();
+    bool first = e < push.total, second = e + 1u < push.total;
+    float v = 0.0, next = 0.0;
+    if (first)
+        v = result(e);
+    if (second)
+        next = result(e + 1u);
+    put_two(e, v, first, next, second);
 }

@@ -8,6 +8,17 @@
 #include "types.glsl"
 #include "reduce.glsl"
 
+float result(float x, uint i, uint mod_at)
+{
+    if (OP == 0u && (HAS & 2u) != 0u)
+        x = x * get1(i);
+    else if (OP == 1u)
+        x = x * get1(i) + get2(i);
+    else if (OP == 2u)
+        x = x + x * get1(mod_at + i) + get1(mod_at + push.width + i);
+    return x;
+}
+
 void main()
 {
     uint row = group_index(), t = gl_LocalInvocationID.x, at = row * push.width;
@@ -26,14 +37,10 @@ void main()
     }
     float r = 1.0 / sqrt(sum_of_group(sum) / float(push.width) + push.number);
     uint mod_at = OP == 2u ? row * 3u * push.width % push.n1 : 0u;
-    for (uint i = t; i < push.width; i += THREADS) {
-        float x = (get0(at + i) - mean) * r;
-        if (OP == 0u && (HAS & 2u) != 0u)
-            x = x * get1(i);
-        else if (OP == 1u)
-            x = x * get1(i) + get2(i);
-        else if (OP == 2u)
-            x = x + x * get1(mod_at + i) + get1(mod_at + push.width + i);
-        put(at + i, x);
+    for (uint i = 2u * t; i < push.width; i += 2u * THREADS) {
+        bool second = i + 1u < push.width;
+        float v = result((get0(at + i) - mean) * r, i, mod_at);
+        float next = second ? result((get0(at + i + 1u) - mean) * r, i + 1u, mod_at) : 0.0;
+        put_two(at + i, v, true, next, second);
     }
 }

@@ -1,11 +1,12 @@
 /* types.glsl - what all shaders share: bindings, dtypes, counts.
  *
  * Every tensor is bound as an array of 32-bit words, whatever its dtype: no extension for 16-bit storage is needed.
- * A 16-bit number is widened in registers, exactly; one is stored by two atomics that touch its half of the word alone, so that
- * neighbours may be stored by others at the same time. Conversions are done on bits: they lose no denormal and round
- * to nearest even, on every device. Dtypes are specialisation constants; branches on them cost nothing. */
+ * A 16-bit number is widened in registers, exactly. Two that share a word are stored at once where one thread has both; one
+ * alone by two atomics that touch its half of the word, so that its neighbour may be stored by others at the same time.
+ * Conversions are done on bits: they lose no denormal and round to nearest even, on every device. Dtypes are specialisation
+ * constants; branches on them cost nothing. */
 
-layout(local_size_x = 64) in;
+layout(local_size_x_id = 8) in;
 
 layout(constant_id = 0) const uint OP = 0;   /* which op of the family */
 layout(constant_id = 1) const uint D0 = 0;   /* dtypes: pv_dtype */
@@ -14,6 +15,7 @@ layout(constant_id = 3) const uint D2 = 0;
 layout(constant_id = 4) const uint DOUT = 0;
 layout(constant_id = 5) const uint ROWS = 0; /* bit 0: rows of the first input are counted; bit 1: of the second */
 layout(constant_id = 6) const uint HAS = 0;  /* bits 1 << i: optional input i is there */
+                                             /* 7: of linear.comp; 8: threads of a group; 9 and more: of dense.glsl */
 
 #define F32  0u
 #define BF16 1u
@@ -26,7 +28,7 @@ layout(std430, binding = 3) readonly buffer rows0_words { int rows0[]; };
 layout(std430, binding = 4) readonly buffer rows1_words { int rows1[]; };
 layout(std430, binding = 5) buffer out_words { uint outw[]; };
 
-#define THREADS 64u
+#define THREADS gl_WorkGroupSize.x
 
 /* ---- numbers ---- */
 
@@ -101,6 +103,27 @@ void put_bits(uint i, uint b)
 }
 
 void put(uint i, float v) { put_bits(i, floatBitsToUint(v)); }
+
+uint narrow(uint dtype, float v)
+{
+    return dtype == BF16 ? bf16_bits_narrow(floatBitsToUint(v)) : f16_bits_narrow(floatBitsToUint(v));
+}
+
+/* v as a number of that dtype. */
+float rounded(uint dtype, float v) { return dtype == F32 ? v : uintBitsToFloat(wide(dtype, narrow(dtype, v), 0u)); }
+
+/* Elements i and i + 1, each where it is wanted. */
+void put_two(uint i, float v, bool first, float next, bool second)
+{
+    if (DOUT != F32 && (i & 1u) == 0u && first && second) {
+        outw[i >> 1] = narrow(DOUT, v) | narrow(DOUT, next) << 16;
+        return;
+    }
+    if (first)
+        put(i, v);
+    if (second)
+        put(i + 1u, next);
+}
 
 /* ---- counts ---- */
 

@@ -6,6 +6,7 @@ pivot=$1
 dir=$(mktemp -d)
 trap 'mountpoint -q "$dir/full" && umount "$dir/full"; rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
+export PIVOT_CACHE=$dir/kept
 passed=0 failed=0
 
 result() { # name, status
@@ -176,6 +177,42 @@ for how in '' '--steps 4' '--schedule linear' '--schedule lerobot --steps 7' '--
 done
 expect 1 'noise' verify synth:tiny --trace d.safetensors
 
+# ---- devices ----
+
+works '^cpu$' devices --backend cpu
+grep -qE '^  0: .+' out && grep -qE '^    memory +.*, the host' out && grep -qE '^    vector instructions +' out && [ "$(wc -l <out)" -gt 4 ]
+result "the CPU is told" $?
+works '^(cuda|vulkan)' devices
+grep -qE '^cuda(: not available: .+)?$' out && grep -qE '^vulkan(: not available: .+)?$' out
+result "every backend is told" $?
+works '"cores":[[:space:]]*[0-9]+' devices --backend cpu --json
+is_json pivot.devices/1
+works '"available"' devices --json
+is_json pivot.devices/1
+expect 4 "backend 'abacus' is unknown" devices --backend abacus
+expect 4 "backend 'abacus' is unknown" devices --backend abacus --json
+expect 2 "unexpected argument 'cpu'" devices cpu
+expect 4 "device '7': there are 0 \(" "${run[@]}" "${ids[@]}" --device 7
+works '^actions' "${run[@]}" "${ids[@]}" --device 0
+if "$pivot" devices --backend vulkan --json >out 2>err; then
+    is_json pivot.devices/1
+    for line in 'subgroup size": *[0-9]+,' 'largest storage range": *[0-9]+,' '16-bit storage": *(true|false),' \
+        'float16": *(true|false),' 'bfloat16": *(true|false),' 'cooperative matrix": *("|false)' '"Vulkan": *"1\.[0-9]+\.[0-9]+"' \
+        '"driver": *"[^"]+"' '"uuid": *"[0-9a-f-]{36}"'; do
+        grep -qE "$(sed 's/: \*/:[[:space:]]*/' <<<"$line")" out
+        result "pivot devices tells $line" $?
+    done
+    if grep -qE '"software":[[:space:]]*true' out && ! grep -qE '"software":[[:space:]]*false' out; then # nothing but software
+        for command in "run ${run[*]:1} ${ids[*]}" "bench synth:tiny --runs 1" "verify synth:tiny --against cpu" "inspect synth:tiny --plan"; do
+            # shellcheck disable=SC2086 # words
+            expect 4 'vulkan has nothing but software here \(.*llvmpipe.*used only when it is named' $command --backend vulkan
+        done
+        expect 4 'vulkan has nothing but software here' verify synth:tiny --against vulkan
+        works '^actions' "${run[@]}" "${ids[@]}" --backend vulkan --device llvmpipe
+        works 'all within bounds' verify synth:tiny --against vulkan --against-device 0 --views 1 --prompt-tokens 4 --steps 1
+    fi
+fi
+
 # ---- one backend against another ----
 
 verify=(verify synth:tiny)
@@ -281,7 +318,7 @@ works 'ops on the inputs they had: 0 beyond their budgets$' "${verify[@]}" --aga
 works '^step.layer2 +36 +0.0%' "${verify[@]}" --against cpu --recipe bf16 --steps 2
 grep -qE '^tensor +op +own error +budget \| +from start +recipe +max/spread +centred cos +cosine +max abs +mean abs +worst at +step$' out
 result "the recipe's error in a column of its own" $?
-expect 2 '--views, --prompt-tokens, --steps and --hold belong to --against' "${verify[@]}" --trace d.safetensors --steps 2
+expect 2 '--views, --prompt-tokens, --steps, --hold and --against-device belong to --against' "${verify[@]}" --trace d.safetensors --steps 2
 expect 2 '--views and --prompt-tokens are of made-up inputs' "${verify[@]}" --against cpu --trace d.safetensors --views 1
 expect 2 '--dump is of a comparison with a trace' "${verify[@]}" --against cpu --dump x
 expect 1 '--views: the model has 3 cameras, came 4' "${verify[@]}" --against cpu --views 4

@@ -297,7 +297,14 @@ static void machines(void)
     fake.error = cudaErrorUnknown;
     healthy("1");
     CHECK(fake.failed);
-    fake.fail_at = 1;
+    fake.always = true;
+    fake.only = "cudaGetDeviceProperties";
+    fake.error = cudaErrorUnknown;
+    pv_device_info info[FAKE_DEVICES];
+    n = FAKE_DEVICES;
+    memset(info, 0, sizeof info);
+    CHECK_OK(pv_devices("cuda", info, &n));
+    CHECK(n == FAKE_DEVICES && !strcmp(info[1].name, "does not answer") && strstr(info[1].unknown, "cudaGetDeviceProperties"));
     no_way(PV_E_UNAVAILABLE, "device 0: cudaGetDeviceProperties");
 }
 

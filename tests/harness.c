@@ -27,7 +27,7 @@ void harness_begin(int argc, char **argv)
         for (int threads = 1; threads <= (cpu ? 3 : 1); threads++) {
             struct device *d = &devices[n_devices];
             snprintf(d->name, sizeof d->name, cpu ? "%s, threads %d" : "%s", pv_backend_list(i), threads);
-            pv_backend_params params = {.threads = threads, .cache = ""}, software = {.device = "llvmpipe", .cache = ""};
+            pv_backend_params params = {.threads = threads, .cache = ""}, software = {.device = "llvmpipe"};
             bool vulkan = !strcmp(pv_backend_list(i), "vulkan");
             d->software = pv_backend_open(pv_backend_list(i), &params, &d->be) != PV_OK;
             if (d->software && (!vulkan || pv_backend_open("vulkan", &software, &d->be)))

@@ -279,7 +279,7 @@ static void fill(table *t, const cli_command *cmd, cli_options *c, asked *a)
     };
     const cli_option device[] = {
         {"backend", "NAME", cmd->recorded ? "what computes (default: as recorded)" : "what computes (default: cpu)", CLI_TEXT, &c->backend},
-        {"device", "X", "its device, by index, name or UUID (default: the first)", CLI_TEXT, &c->device},
+        {"device", "X", "its device, by index, name or UUID, as pivot devices tells them\n(default: the first that is not software)", CLI_TEXT, &c->device},
         {"recipe", "NAME",
          cmd->recorded ? "which tensor has which dtype: f32, bf16 (default: as recorded)"
                        : "which tensor has which dtype: f32 (default), bf16", CLI_TEXT, &c->recipe},

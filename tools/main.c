@@ -12,6 +12,7 @@
     X(verify, "this implementation against a trace of openpi or another backend, tensor by tensor")          \
     X(bench, "time and memory of an inference, by stage and by op")                                          \
     X(inspect, "what a checkpoint holds, its graph, its plan, its memory")                                   \
+    X(devices, "every backend's devices, and what each supports")                                            \
     X(synth, "a checkpoint folder with made-up weights, to try everything without a download")
 
 #define X(name, text) int name##_main(int argc, char **argv);

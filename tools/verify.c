@@ -15,7 +15,7 @@ typedef struct verify {
     cli_options common;
     /* as on the command line */
     verify_params p;
-    const char *against, *gate_file, *write_gate, *html;
+    const char *against, *ref_device, *gate_file, *write_gate, *html;
     cli_list expand;
     bool structure;
     int views, tokens, steps, hold_mib;
@@ -75,8 +75,8 @@ static int check(verify *v)
             "expected a trace (--trace FILE), a backend to compare with (--against cpu) or --structure");
     if (code == CLI_GO && v->against)
         code = parse_against(v);
-    else if (code == CLI_GO && (v->views || v->tokens || v->steps || v->hold_mib))
-        code = cli_usage(&v->common, "--views, --prompt-tokens, --steps and --hold belong to --against");
+    else if (code == CLI_GO && (v->views || v->tokens || v->steps || v->hold_mib || v->ref_device))
+        code = cli_usage(&v->common, "--views, --prompt-tokens, --steps, --hold and --against-device belong to --against");
     if (code != CLI_GO)
         return code;
     v->p.recipe = v->common.recipe;
@@ -97,6 +97,8 @@ static int parse(verify *v, int argc, char **argv)
          "another backend, cpu say, in place of a trace: both run the same inputs,\n"
          "and each op is judged by itself; RECIPE is its own (default: the same)",
          CLI_TEXT, &v->against, 0, 0},
+        {"against-device", "X", "the device of B, by index, name or UUID (default: the first that is not\nsoftware; that of --device where B is --backend)",
+         CLI_TEXT, &v->ref_device, 0, 0},
         {"views", "N", "made-up inputs: cameras that have a picture (default: all)", CLI_INT, &v->views, 1,
          PV_MAX_CAMERAS},
         {"prompt-tokens", "N", "made-up inputs: length of the prompt (default: the longest)", CLI_INT,
@@ -172,8 +174,8 @@ static pv_status compare_backends(verify *v, pv_model *m, pv_backend *be, cli_pr
     pv_backend *opened = NULL, *ref = be;
     other.backend = v->reference;
     pv_status st = read_inputs(v, m);
-    if (!st && strcmp(v->reference, pv_backend_name(be))) {
-        other.device = NULL;
+    if (!st && (v->ref_device || strcmp(v->reference, pv_backend_name(be)))) {
+        other.device = v->ref_device;
         st = cli_open_backend(&other, &opened);
         ref = opened;
     }

@@ -351,16 +351,37 @@ static pv_status rows_of(const side *s, const pv_tensor *t, region *r)
     return read_count(s, t->rows, &r->rows);
 }
 
+/* What a node stores in a state, and from which row on; NULL: output `out` is no state. */
+static const pv_tensor *stored(const pv_node *n, int out, int64_t *first)
+{
+    switch (n->op) {
+    case PV_OP_STORE:
+        *first = n->attr.range.first;
+        return n->in[1];
+    case PV_OP_ROPE_STORE:
+        *first = n->attr.rope_store.first;
+        return n->in[0];
+    case PV_OP_ROPE_CACHE:
+        *first = n->attr.rope_cache.first;
+        return out ? n->in[out] : NULL;
+    case PV_OP_EXPERT_BLOCK: /* as many rows as come in */
+        *first = n->attr.expert.store;
+        return out ? n->in[0] : NULL;
+    default:
+        return NULL;
+    }
+}
+
 /* Behind valid rows and keys stands anything, and of a state's new version only what the node stored is its
  * doing. */
 static pv_status region_of(const side *s, const pv_node *n, int out, region *r)
 {
-    const pv_tensor *t = n->out[out], *counter = t->rows, *len = NULL;
+    int64_t first = 0;
+    const pv_tensor *t = n->out[out], *counter = t->rows, *len = NULL, *x = stored(n, out, &first);
     *r = (region){.rows = pv_row_count(t), .columns = pv_width(t)};
     r->matrices = pv_elements(t) / (r->rows * r->columns);
-    if (n->op == PV_OP_STORE || n->op == PV_OP_ROPE_STORE) {
-        const pv_tensor *x = n->in[n->op == PV_OP_STORE ? 1 : 0];
-        r->first = n->op == PV_OP_STORE ? n->attr.range.first : n->attr.rope_store.first;
+    if (x) {
+        r->first = first;
         r->rows = pv_row_count(x);
         counter = x->rows;
     } else if (n->op == PV_OP_ATTENTION_SCORES && n->n_in > 2) {

@@ -82,6 +82,7 @@ static pv_status describe(pv_backend *be, pv_device_info *out)
         fclose(f);
     snprintf(d.library, sizeof d.library, "%s; %s loops", cpu_blas_name(), cpu_vector_best()->level);
     long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    snprintf(d.supports, sizeof d.supports, "vector instructions: %s\ncores: %d\n", cpu_vector_best()->level, pv_cpu_count());
     d.memory_bytes = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0;
     *out = d;
     return PV_OK;
@@ -104,8 +105,13 @@ static void close_backend(pv_backend *base)
 
 static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
 {
-    if (p->device && strcmp(p->device, "0") && strcasecmp(p->device, "cpu"))
-        return pv_fail(PV_E_UNAVAILABLE, "device '%s': the cpu backend has one device, 0", p->device);
+    if (p->device && strcasecmp(p->device, "cpu")) {
+        pv_device_info info;
+        int index;
+        describe(NULL, &info);
+        if (pv_choose_device(&info, 1, p->device, &index))
+            return PV_E_UNAVAILABLE;
+    }
     if (p->sms)
         return pv_fail(PV_E_UNAVAILABLE, "%d multiprocessors: the cpu backend has none to choose from; it takes threads", p->sms);
     cpu_backend *be = pv_alloc_zero(sizeof *be);

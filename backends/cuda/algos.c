@@ -1,16 +1,13 @@
 /* algos.c - see algos.h. The file: head, entries, and the FNV-1a sum of all that stands before it; numbers as this machine has
  * them, which the magic tells from another's. */
-#define _GNU_SOURCE
 #include "algos.h"
+#include "base/kept.h"
 #include "base/log.h"
 #include "base/memory.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define MAGIC 0x31676c4176506956u /* and the version of this format */
 
@@ -19,15 +16,6 @@ typedef struct head {
     uint32_t n, entry_bytes;
     char key[ALGOS_KEY];
 } head;
-
-static uint64_t sum(const void *bytes, size_t n)
-{
-    const unsigned char *p = bytes;
-    uint64_t h = 14695981039346656037u;
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ p[i]) * 1099511628211u;
-    return h;
-}
 
 /* ---- entries ---- */
 
@@ -92,7 +80,7 @@ const char *algos_parse(algos *a, const void *bytes, size_t n)
     if (h.n > ALGOS_MOST || n != sizeof h + h.n * sizeof(algos_entry) + sizeof want)
         return "a length that does not fit";
     memcpy(&want, (const char *)bytes + n - sizeof want, sizeof want);
-    if (sum(bytes, n - sizeof want) != want)
+    if (pv_kept_sum(bytes, n - sizeof want) != want)
         return "damaged";
     if (memcmp(h.key, a->key, sizeof h.key))
         return "of another device, driver or library";
@@ -119,43 +107,18 @@ void *algos_print(const algos *a, size_t *n)
     memcpy(bytes, &h, sizeof h);
     if (entries)
         memcpy(bytes + sizeof h, a->entry, entries);
-    uint64_t s = sum(bytes, sizeof h + entries);
+    uint64_t s = pv_kept_sum(bytes, sizeof h + entries);
     memcpy(bytes + sizeof h + entries, &s, sizeof s);
     return bytes;
 }
 
 /* ---- the file ---- */
 
-/* All of a regular file of a size that one of ours may have. NULL: none, or `wrong` says what is. */
-static void *read_file(const char *path, size_t *n, const char **wrong)
-{
-    struct stat s;
-    *wrong = NULL;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        return NULL;
-    if (fstat(fd, &s) || !S_ISREG(s.st_mode) || s.st_size < 1 || (uint64_t)s.st_size > ALGOS_FILE_MOST) {
-        *wrong = "no file of a size that it may have";
-        close(fd);
-        return NULL;
-    }
-    size_t size = (size_t)s.st_size;
-    char *bytes = pv_alloc(size);
-    for (*n = 0; bytes && *n < size;) {
-        ssize_t got = read(fd, bytes + *n, size - *n);
-        if (got <= 0)
-            break;
-        *n += (size_t)got;
-    }
-    close(fd);
-    return bytes;
-}
-
 static void load(algos *a)
 {
     size_t n = 0;
     const char *wrong;
-    void *bytes = read_file(a->path, &n, &wrong);
+    void *bytes = pv_kept_read(a->path, ALGOS_FILE_MOST, &n, &wrong);
     if (bytes)
         wrong = algos_parse(a, bytes, n);
     if (wrong)
@@ -172,7 +135,7 @@ void algos_open(algos *a, const char *folder, const char *key)
     if (!folder || !*folder)
         return;
     int n = snprintf(a->path, sizeof a->path, "%s/cublaslt-%016llx.algos", folder,
-                     (unsigned long long)sum(a->key, strlen(a->key)));
+                     (unsigned long long)pv_kept_sum(a->key, strlen(a->key)));
     if (n < 0 || (size_t)n >= sizeof a->path - 32) /* of which a file beside it takes some */
         *a->path = 0;
     else
@@ -185,61 +148,18 @@ void algos_close(algos *a)
     *a = (algos){.n = 0};
 }
 
-/* The folders above the file, for their owner alone. */
-static void make_folders(const char *path)
-{
-    char part[sizeof((algos *)0)->path];
-    for (const char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-        snprintf(part, sizeof part, "%.*s", (int)(slash - path), path);
-        mkdir(part, 0700);
-    }
-}
-
-static bool write_all(int fd, const char *bytes, size_t n)
-{
-    while (n) {
-        ssize_t put = write(fd, bytes, n);
-        if (put < 0 && errno == EINTR)
-            continue;
-        if (put <= 0)
-            return false;
-        bytes += put;
-        n -= (size_t)put;
-    }
-    return true;
-}
-
-static bool replace(const char *path, const void *bytes, size_t n)
-{
-    char part[sizeof((algos *)0)->path];
-    snprintf(part, sizeof part, "%s.%ld.part", path, (long)getpid());
-    unlink(part); /* of a process that had this number and died */
-    int fd = open(part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0)
-        return false;
-    bool ok = write_all(fd, bytes, n);
-    ok = !close(fd) && ok && !rename(part, path);
-    if (!ok) {
-        int error = errno;
-        unlink(part);
-        errno = error;
-    }
-    return ok;
-}
-
 void algos_save(algos *a)
 {
     if (!*a->path || !a->dirty)
         return;
     size_t n = 0;
     const char *wrong;
-    void *there = read_file(a->path, &n, &wrong);
+    void *there = pv_kept_read(a->path, ALGOS_FILE_MOST, &n, &wrong);
     if (there)
         algos_parse(a, there, n);
     pv_free(there);
     void *bytes = algos_print(a, &n);
-    make_folders(a->path);
-    if (!bytes || !replace(a->path, bytes, n))
+    if (!bytes || !pv_kept_replace(a->path, bytes, n))
         pv_log(PV_LOG_INFO, "%s cannot be written: %s; products are timed anew in the next process", a->path,
                bytes ? strerror(errno) : "out of memory");
     pv_free(bytes);

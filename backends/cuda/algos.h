@@ -7,6 +7,8 @@
 #ifndef PV_CUDA_ALGOS_H
 #define PV_CUDA_ALGOS_H
 
+#include "base/kept.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,7 +23,7 @@ typedef struct algos_entry {
 } algos_entry;
 
 typedef struct algos {
-    char path[1024]; /* empty: not kept */
+    char path[PV_KEPT_PATH]; /* empty: not kept */
     char key[ALGOS_KEY];
     algos_entry *entry;
     int n, cap;

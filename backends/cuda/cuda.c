@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #define LEAST_MAJOR                                                                                          \
     8 /* compute capability 8.0: bf16 tensor cores and cp.async, on which every kernel is built */
@@ -80,6 +79,7 @@ static pv_status count(int *n)
                    cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
+/* Of one that does not answer: words, and in `out` so much. */
 static pv_status look(int index, struct cudaDeviceProp *prop, pv_device_info *out)
 {
     cudaError_t error = cudaGetDeviceProperties(prop, index);
@@ -95,6 +95,8 @@ static pv_status look(int index, struct cudaDeviceProp *prop, pv_device_info *ou
     }
     if (error != cudaSuccess) {
         cuda_forget();
+        *out = (pv_device_info){.size = sizeof *out, .backend = "cuda", .name = "does not answer"};
+        snprintf(out->unknown, sizeof out->unknown, "%s: %s (%s)", call, cudaGetErrorString(error), cudaGetErrorName(error));
         return pv_fail(PV_E_UNAVAILABLE, "device %d: %s: %s (%s)", index, call, cudaGetErrorString(error),
                        cudaGetErrorName(error));
     }
@@ -113,6 +115,9 @@ static pv_status look(int index, struct cudaDeviceProp *prop, pv_device_info *ou
              "sm_%d%d, driver for CUDA %d.%d, runtime %d.%d, cuBLASLt %zu.%zu.%zu", prop->major, prop->minor,
              driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10, lt / 10000,
              lt % 10000 / 100, lt % 100);
+    snprintf(out->supports, sizeof out->supports,
+             "compute capability: %d.%d\nmultiprocessors: %d\nshared memory of a block: %zu\nthis build has code for: %s\n",
+             prop->major, prop->minor, prop->multiProcessorCount, prop->sharedMemPerBlockOptin, PV_CUDA_ARCHITECTURES);
     return PV_OK;
 }
 
@@ -122,7 +127,8 @@ static pv_status devices(pv_device_info *out, int *n)
     pv_status st = count(&found);
     for (int i = 0; !st && i < found && i < *n; i++) {
         struct cudaDeviceProp prop;
-        st = look(i, &prop, &out[i]);
+        if (!look(i, &prop, &out[i]))
+            cuda_conditions(&out[i]);
     }
     if (!st)
         *n = found;
@@ -145,31 +151,24 @@ static pv_status describe(pv_backend *be, pv_device_info *out)
 
 /* ---- opening ---- */
 
-static bool meant(const char *wanted, int index, const pv_device_info *info)
-{
-    char number[16];
-    snprintf(number, sizeof number, "%d", index);
-    return !wanted || !strcmp(wanted, number) || !strcasecmp(wanted, info->name) ||
-           !strcasecmp(wanted, info->uuid);
-}
-
-/* A device that does not answer is passed over when another one is meant. */
+/* A device that does not answer is passed over when another one is meant. Where none is named, all but the first, none of which
+ * is software, need not answer. */
 static pv_status choose(const char *wanted, int *index, struct cudaDeviceProp *prop)
 {
-    char list[512] = "";
     int n = 0;
     pv_status st = count(&n);
-    for (int i = 0; !st && i < n; i++) {
-        pv_device_info info = {.name = "does not answer", .uuid = "no UUID"};
-        pv_status answer = look(i, prop, &info);
-        if (meant(wanted, i, &info)) {
-            *index = i;
-            return answer;
-        }
-        size_t used = strlen(list);
-        snprintf(list + used, sizeof list - used, "%s%d (%s, %s)", i ? ", " : "", i, info.name, info.uuid);
-    }
-    return st ? st : pv_fail(PV_E_UNAVAILABLE, "device '%.64s': there are %s", wanted, list);
+    if (!wanted)
+        n = 1;
+    pv_device_info *info = st ? NULL : pv_alloc(sizeof *info * (size_t)n);
+    if (!info)
+        return st ? st : PV_E_MEMORY;
+    for (int i = 0; wanted && i < n; i++)
+        look(i, prop, &info[i]);
+    st = wanted ? pv_choose_device(info, n, wanted, index) : PV_OK;
+    if (!st)
+        st = look(*index, prop, &info[*index]);
+    pv_free(info);
+    return st;
 }
 
 static void close_backend(pv_backend *be)

@@ -6,7 +6,7 @@
 #define _GNU_SOURCE
 #include "base/log.h"
 #include "base/memory.h"
-#include "vk.h"
+#include "features.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
@@ -110,6 +110,12 @@ static PFN_vkGetInstanceProcAddr loader(void)
     return get;
 }
 
+PFN_vkVoidFunction vk_instance_function(const vk_instance *inst, const char *name)
+{
+    PFN_vkGetInstanceProcAddr get = loader();
+    return get ? get(inst->handle, name) : NULL;
+}
+
 static VKAPI_ATTR VkBool32 VKAPI_CALL heard(VkDebugUtilsMessageSeverityFlagBitsEXT severity,
                                             VkDebugUtilsMessageTypeFlagsEXT types,
                                             const VkDebugUtilsMessengerCallbackDataEXT *data, void *user)
@@ -201,11 +207,10 @@ void vk_instance_close(vk_instance *inst)
 
 typedef struct found {
     VkPhysicalDevice handle;
-    VkPhysicalDeviceLimits limits;
+    VkPhysicalDeviceProperties properties;
     pv_device_info info;
     size_t most_bytes;
     uint32_t version;
-    bool software, unified;
 } found;
 
 static void look_at(const vk_instance *inst, VkPhysicalDevice handle, found *f)
@@ -218,16 +223,16 @@ static void look_at(const vk_instance *inst, VkPhysicalDevice handle, found *f)
     inst->fn.GetPhysicalDeviceProperties2(handle, &p);
     inst->fn.GetPhysicalDeviceMemoryProperties(handle, &memory);
     VkPhysicalDeviceType type = p.properties.deviceType;
-    *f = (found){.handle = handle, .limits = p.properties.limits, .version = p.properties.apiVersion};
-    f->software = type == VK_PHYSICAL_DEVICE_TYPE_CPU;
-    f->unified = f->software || type == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU;
+    *f = (found){.handle = handle, .properties = p.properties, .version = p.properties.apiVersion};
+    bool software = type == VK_PHYSICAL_DEVICE_TYPE_CPU;
     f->most_bytes = sizes.maxMemoryAllocationSize < SIZE_MAX ? (size_t)sizes.maxMemoryAllocationSize : SIZE_MAX;
     pv_device_info *i = &f->info;
-    *i = (pv_device_info){.size = sizeof *i, .backend = "vulkan", .unified = f->unified};
+    *i = (pv_device_info){.size = sizeof *i, .backend = "vulkan", .software = software};
+    i->unified = software || type == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU;
     snprintf(i->name, sizeof i->name, "%s", p.properties.deviceName);
     snprintf(i->driver, sizeof i->driver, "%s", driver.driverInfo);
     snprintf(i->library, sizeof i->library, "Vulkan %u.%u, %s%s", VK_API_VERSION_MAJOR(f->version),
-             VK_API_VERSION_MINOR(f->version), driver.driverName, f->software ? ", a software device" : "");
+             VK_API_VERSION_MINOR(f->version), driver.driverName, software ? ", a software device" : "");
     snprintf(i->unknown, sizeof i->unknown, "clocks and power: Vulkan does not tell them");
     for (int k = 0; k < (int)VK_UUID_SIZE; k++)
         snprintf(i->uuid + strlen(i->uuid), sizeof i->uuid - strlen(i->uuid), "%s%02x",
@@ -235,6 +240,8 @@ static void look_at(const vk_instance *inst, VkPhysicalDevice handle, found *f)
     for (uint32_t k = 0; k < memory.memoryHeapCount; k++)
         if (memory.memoryHeaps[k].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT)
             i->memory_bytes += memory.memoryHeaps[k].size;
+    vk_key(&p.properties, &ids, i->identity);
+    vk_features_tell(inst, handle, i->supports, sizeof i->supports);
 }
 
 /* Up to MOST_DEVICES of them. */
@@ -269,35 +276,22 @@ pv_status vk_devices(pv_device_info *out, int *n)
     return st;
 }
 
-static bool is_named(const found *f, int index, const char *wanted)
-{
-    char number[16];
-    snprintf(number, sizeof number, "%d", index);
-    return !strcmp(wanted, number) || !strcasecmp(wanted, f->info.uuid) ||
-           (strlen(wanted) > 2 && strcasestr(f->info.name, wanted));
-}
-
 static pv_status choose(const found *f, int n, const char *wanted, const found **out)
 {
-    char list[1024] = "";
-    for (int i = 0; i < n; i++) {
-        if (wanted ? is_named(&f[i], i, wanted) : !f[i].software) {
-            *out = &f[i];
-            return PV_OK;
-        }
-        snprintf(list + strlen(list), sizeof list - strlen(list), "%s%d: %s", i ? "; " : "", i, f[i].info.name);
-    }
+    pv_device_info info[MOST_DEVICES];
+    int index = -1;
+    for (int i = 0; i < n; i++)
+        info[i] = f[i].info;
     if (!n)
         return pv_fail(PV_E_UNAVAILABLE, "Vulkan is installed and has no device here");
-    if (wanted)
-        return pv_fail(PV_E_UNAVAILABLE, "device '%.64s': Vulkan has here %s", wanted, list);
-    return pv_fail(PV_E_UNAVAILABLE, "Vulkan has nothing but software here (%s), which is used only when it is named as the device",
-                   list);
+    pv_status st = pv_choose_device(info, n, wanted, &index);
+    *out = st ? NULL : &f[index];
+    return st;
 }
 
 static pv_status check_limits(const found *f)
 {
-    const VkPhysicalDeviceLimits *l = &f->limits;
+    const VkPhysicalDeviceLimits *l = &f->properties.limits;
     if (f->version < LEAST_VERSION)
         return pv_fail(PV_E_UNAVAILABLE, "%s: its driver has Vulkan %u.%u; 1.2 is needed", f->info.name,
                        VK_API_VERSION_MAJOR(f->version), VK_API_VERSION_MINOR(f->version));
@@ -332,7 +326,14 @@ static pv_status make_device(vk_device *d)
                                      .queueFamilyIndex = d->family,
                                      .queueCount = 1,
                                      .pQueuePriorities = &priority};
-    VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO, .queueCreateInfoCount = 1, .pQueueCreateInfos = &queue};
+    vk_extras extras;
+    vk_matrix_find(d, &extras);
+    VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
+                               .pNext = extras.chain,
+                               .queueCreateInfoCount = 1,
+                               .pQueueCreateInfos = &queue,
+                               .enabledExtensionCount = extras.n,
+                               .ppEnabledExtensionNames = extras.extension};
     pv_status st = VK_CHECK(d, CreateDevice, d->physical, &info, NULL, &d->handle);
     if (st)
         return st;
@@ -375,7 +376,12 @@ pv_status vk_open(const pv_backend_params *p, pv_backend **out)
     if (!st) {
         d->fn = d->instance.fn;
         d->physical = chosen->handle;
-        d->limits = chosen->limits;
+        d->properties = chosen->properties;
+        d->limits = chosen->properties.limits;
+        snprintf(d->folder, sizeof d->folder, "%s", p->cache ? p->cache : "");
+        d->n_variants = vk_n_variants < VK_MOST_VARIANTS ? vk_n_variants : VK_MOST_VARIANTS;
+        for (int i = 0; i < d->n_variants; i++)
+            d->variants[i] = (pv_variant){.name = vk_variants[i].name, .op = vk_variants[i].op};
         d->most_bytes = chosen->most_bytes;
         d->info = chosen->info;
         d->fn.GetPhysicalDeviceMemoryProperties(d->physical, &d->memory);
@@ -413,6 +419,13 @@ pv_status vk_describe(pv_backend *be, pv_device_info *out)
 {
     *out = ((vk_device *)be)->info;
     return PV_OK;
+}
+
+pv_variant *vk_variants_of(pv_backend *be, int *n)
+{
+    vk_device *d = (vk_device *)be;
+    *n = d->n_variants;
+    return d->variants;
 }
 
 pv_status vk_wait_fence(vk_device *d, VkFence fence)

@@ -1,8 +1,10 @@
 /* memory.c - buffers, and bytes between them and the host.
  *
- * A buffer is an allocation of its own. Inputs are memory of the host that the device reads; on a device that shares the host's
- * memory so is everything else. Elsewhere what is not an input goes through a staging buffer, a piece at a time. Writing and
- * reading wait until all that was submitted is done, so that they are in order with runs. */
+ * A buffer is an allocation of its own, and on a device that shares the host's memory the host sees it.
+ * Elsewhere inputs are two: one that the host sees, and one of the device's own into which a run fetches it,
+ * since every group of a shader reads counts; what is not an input goes through a staging buffer, a piece at
+ * a time. Writing and reading wait until all that was submitted is done, so that they are in order with runs.
+ */
 #include "base/memory.h"
 #include "vk.h"
 
@@ -33,10 +35,14 @@ static pv_status allocate(vk_device *d, bool host, const char *what, pv_buffer *
     if (type < 0 && !host)
         type = find_type(d, need.memoryTypeBits, VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT);
     if (type < 0)
-        return pv_fail(PV_E_DEVICE, "%s: no memory %s", d->info.name, host ? "that the host sees" : "of its own");
+        return pv_fail(PV_E_DEVICE, "%s: no memory %s", d->info.name,
+                       host ? "that the host sees" : "of its own");
     if (need.size > d->most_bytes)
-        return pv_fail(PV_E_MEMORY, "%zu bytes for %s: %s allocates at most %zu at once", b->bytes, what, d->info.name, d->most_bytes);
-    VkMemoryAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO, .allocationSize = need.size, .memoryTypeIndex = (uint32_t)type};
+        return pv_fail(PV_E_MEMORY, "%zu bytes for %s: %s allocates at most %zu at once", b->bytes, what,
+                       d->info.name, d->most_bytes);
+    VkMemoryAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
+                                 .allocationSize = need.size,
+                                 .memoryTypeIndex = (uint32_t)type};
     pv_status st = VK_CHECK(d, AllocateMemory, d->handle, &info, NULL, &b->memory);
     if (st)
         return pv_fail_in(st, "%zu bytes for %s", b->bytes, what);
@@ -55,8 +61,8 @@ pv_status vk_buffer_make(vk_device *d, size_t bytes, bool host, const char *what
         return pv_fail(PV_E_MEMORY, "%zu bytes for %s", bytes, what);
     VkBufferCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
                                .size = (bytes + 3) / 4 * 4, /* shaders read whole words */
-                               .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT |
-                                        VK_BUFFER_USAGE_TRANSFER_DST_BIT};
+                               .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT |
+                                        VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT};
     pv_status st = VK_CHECK(d, CreateBuffer, d->handle, &info, NULL, &out->handle);
     if (!st)
         st = allocate(d, host, what, out);
@@ -74,6 +80,21 @@ void vk_buffer_drop(vk_device *d, pv_buffer *b)
     *b = (pv_buffer){0};
 }
 
+/* Gives an input of a device the buffer that the host sees. */
+static pv_status make_seen(vk_device *d, pv_buffer *b)
+{
+    pv_buffer *from = pv_alloc(sizeof *from);
+    pv_status st = from ? vk_buffer_make(d, b->bytes, true, "inputs of the host", from) : PV_E_MEMORY;
+    if (st) {
+        pv_free(from);
+        vk_buffer_drop(d, b);
+        return st;
+    }
+    b->from = from;
+    b->host = from->host;
+    return PV_OK;
+}
+
 pv_status vk_alloc(pv_backend *be, size_t bytes, pv_usage usage, pv_buffer **out)
 {
     vk_device *d = (vk_device *)be;
@@ -83,7 +104,9 @@ pv_status vk_alloc(pv_backend *be, size_t bytes, pv_usage usage, pv_buffer **out
     pv_buffer *b = pv_alloc(sizeof *b);
     if (!b)
         return PV_E_MEMORY;
-    st = vk_buffer_make(d, bytes, usage == PV_IO || d->info.unified, pv_usage_name(usage), b);
+    st = vk_buffer_make(d, bytes, d->info.unified, pv_usage_name(usage), b);
+    if (!st && usage == PV_IO && !b->host)
+        st = make_seen(d, b);
     if (st)
         pv_free(b);
     else
@@ -91,7 +114,8 @@ pv_status vk_alloc(pv_backend *be, size_t bytes, pv_usage usage, pv_buffer **out
     return st;
 }
 
-/* Submits and waits; with the lock. A wait that failed before is made up for first: a fence in use may not be reset. */
+/* Submits and waits; with the lock. A wait that failed before is made up for first: a fence in use may not be
+ * reset. */
 static pv_status submit_and_wait(vk_device *d, uint32_t n, const VkSubmitInfo *info)
 {
     pv_status st = d->pending ? vk_wait_fence(d, d->settled) : PV_OK;
@@ -120,7 +144,8 @@ void vk_settle(vk_device *d)
 {
     pthread_mutex_lock(&d->lock);
     if (!d->lost && settle(d) && !d->lost) { /* nobody knows what still runs */
-        snprintf(d->lost_words, sizeof d->lost_words, "%s: waiting for what was submitted failed", d->info.name);
+        snprintf(d->lost_words, sizeof d->lost_words, "%s: waiting for what was submitted failed",
+                 d->info.name);
         d->lost = d->hung = true;
     }
     pthread_mutex_unlock(&d->lock);
@@ -130,6 +155,9 @@ void vk_release(pv_backend *be, pv_buffer *b)
 {
     vk_device *d = (vk_device *)be;
     vk_settle(d);
+    if (b->from)
+        vk_buffer_drop(d, b->from);
+    pv_free(b->from);
     vk_buffer_drop(d, b);
     pv_free(b);
 }
@@ -142,17 +170,20 @@ static pv_status copy(vk_device *d, VkBuffer from, size_t from_at, VkBuffer to, 
     VkBufferCopy region = {from_at, to_at, n};
     VkMemoryBarrier seen = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
                             .srcAccessMask = VK_ACCESS_TRANSFER_WRITE_BIT,
-                            .dstAccessMask = VK_ACCESS_HOST_READ_BIT | VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT |
-                                             VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT};
-    VkSubmitInfo info = {.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = 1, .pCommandBuffers = &d->copy};
+                            .dstAccessMask = VK_ACCESS_HOST_READ_BIT | VK_ACCESS_SHADER_READ_BIT |
+                                             VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_READ_BIT |
+                                             VK_ACCESS_TRANSFER_WRITE_BIT};
+    VkSubmitInfo info = {
+        .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO, .commandBufferCount = 1, .pCommandBuffers = &d->copy};
     pv_status st = VK_CHECK(d, ResetCommandBuffer, d->copy, 0); /* also one whose recording failed */
     if (!st)
         st = VK_CHECK(d, BeginCommandBuffer, d->copy, &begin);
     if (st)
         return st;
     d->fn.CmdCopyBuffer(d->copy, from, to, 1, &region);
-    d->fn.CmdPipelineBarrier(d->copy, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_PIPELINE_STAGE_HOST_BIT | VK_PIPELINE_STAGE_ALL_COMMANDS_BIT, 0,
-                             1, &seen, 0, NULL, 0, NULL);
+    d->fn.CmdPipelineBarrier(d->copy, VK_PIPELINE_STAGE_TRANSFER_BIT,
+                             VK_PIPELINE_STAGE_HOST_BIT | VK_PIPELINE_STAGE_ALL_COMMANDS_BIT, 0, 1, &seen, 0,
+                             NULL, 0, NULL);
     st = VK_CHECK(d, EndCommandBuffer, d->copy);
     return st ? st : submit_and_wait(d, 1, &info);
 }

@@ -7,6 +7,16 @@
 
 _Static_assert(sizeof(vk_push) <= 128, "more than every device has");
 
+static bool of_bf16(int shader)
+{
+    return shader == VK_DENSE_BF16 || shader == VK_FLASH_BF16;
+}
+
+static bool of_f16(int shader)
+{
+    return shader == VK_DENSE_F16 || shader == VK_FLASH_F16;
+}
+
 pv_status vk_pipelines_begin(vk_device *d)
 {
     VkDescriptorSetLayoutBinding binding[VK_BINDINGS];
@@ -24,10 +34,11 @@ pv_status vk_pipelines_begin(vk_device *d)
                                          .pPushConstantRanges = &push};
     if (!st)
         st = VK_CHECK(d, CreatePipelineLayout, d->handle, &layout, NULL, &d->layout);
-    VkPipelineCacheCreateInfo cache = {.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO};
     if (!st)
-        st = VK_CHECK(d, CreatePipelineCache, d->handle, &cache, NULL, &d->cache);
+        st = vk_cache_open(d);
     for (int i = 0; !st && i < VK_SHADERS; i++) {
+        if ((of_bf16(i) && !d->bf16.m) || (of_f16(i) && !d->f16.m))
+            continue; /* the device may not even be told of them */
         VkShaderModuleCreateInfo module = {.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
                                            .codeSize = vk_shaders[i].bytes,
                                            .pCode = vk_shaders[i].words};
@@ -53,8 +64,10 @@ static pv_status make_pipeline(vk_device *d, int shader, const uint32_t *constan
     for (uint32_t i = 0; i < VK_CONSTANTS; i++)
         entry[i] = (VkSpecializationMapEntry){i, i * (uint32_t)sizeof *constant, sizeof *constant};
     VkSpecializationInfo special = {VK_CONSTANTS, entry, VK_CONSTANTS * sizeof *constant, constant};
+    bool matrices = of_bf16(shader) || of_f16(shader); /* which whole subgroups share */
     VkComputePipelineCreateInfo info = {.sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
                                         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                                                  .flags = matrices ? VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT_EXT : 0,
                                                   .stage = VK_SHADER_STAGE_COMPUTE_BIT,
                                                   .module = d->module[shader],
                                                   .pName = "main",

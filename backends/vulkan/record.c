@@ -1,9 +1,9 @@
 /* record.c - a program as command buffers: one a stage, and for denoising two more for each step.
  *
- * Nodes stand in order with a full barrier between them, and a timestamp behind each. Denoising is one step's command buffer,
- * submitted again and again: the small one before it sets the step, the small one behind it keeps the step's timestamps. A run
- * is one submission; it allocates nothing here. Where the queue has no timestamps of 64 bits, the run as a whole is timed by the
- * host's clock and stages and nodes are not. */
+ * Nodes stand in order, with barriers where bytes ask for them (barriers.c), and a timestamp behind each; of nodes that run at the same
+ * time it tells when all before it were done. Denoising is one step's command buffer, submitted again and again: the small one
+ * before it sets the step, the small one behind it keeps the step's timestamps. A run is one submission; it allocates nothing here. Where
+ * the queue has no timestamps of 64 bits, the run as a whole is timed by the host's clock and stages and nodes are not. */
 #include "base/clock.h"
 #include "base/memory.h"
 #include "vk.h"
@@ -17,14 +17,17 @@ struct pv_recording {
     VkDescriptorPool sets;
     VkQueryPool queries; /* of a stage: one before its first node, one behind each */
     VkFence done;
+    pv_buffer part;                         /* sums of parts (VK_PART) */
     pv_buffer times;                        /* what the queries said: stages in order, denoising once for each step */
     size_t times_at[PV_STAGE_COUNT];        /* index of the first */
     uint32_t first_query[PV_STAGE_COUNT];
     int nodes[PV_STAGE_COUNT];
+    VkCommandBuffer fetch;                  /* inputs from the host; NULL: the device reads them there */
     VkCommandBuffer stage[PV_STAGE_COUNT];  /* NULL: nothing to do */
     VkCommandBuffer *before, *behind;       /* of each step */
     VkCommandBuffer *all;                   /* of one submission; and all that were allocated lie behind one another in `pool` */
     VkCommandPool pool;
+    bool *barrier; /* before node i, while its stage is recorded */
     pv_run run; /* submitted last */
     double begun_ms;
 };
@@ -39,10 +42,12 @@ void vk_discard(pv_recording *r)
         d->fn.DestroyQueryPool(d->handle, r->queries, NULL);
         d->fn.DestroyFence(d->handle, r->done, NULL);
     }
+    vk_buffer_drop(d, &r->part);
     vk_buffer_drop(d, &r->times);
     pv_free(r->before);
     pv_free(r->behind);
     pv_free(r->all);
+    pv_free(r->barrier);
     pv_free(r);
 }
 
@@ -69,10 +74,12 @@ static pv_status bind_call(pv_recording *r, const vk_call *c, VkDescriptorSet *o
                                   .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
                                   .pBufferInfo = where};
     for (int i = 0; !st && i < VK_BINDINGS; i++) {
-        const pv_tensor *t = c->bind[i] ? c->bind[i] : c->bind[0];
-        size_t at;
-        pv_buffer *b = place(r, t, &at);
-        where[i] = (VkDescriptorBufferInfo){b->handle, at, (pv_tensor_bytes(t) + 3) / 4 * 4};
+        int from = c->bind[i] ? i : 0;
+        size_t at, bytes = c->bytes[from] ? c->bytes[from] : pv_tensor_bytes(c->bind[from]);
+        pv_buffer *b = place(r, c->bind[from], &at);
+        where[i] = (VkDescriptorBufferInfo){b->handle, at + c->at[from], (bytes + 3) / 4 * 4};
+        if (i == VK_PART && c->part_words)
+            where[i] = (VkDescriptorBufferInfo){r->part.handle, 0, c->part_words * sizeof(uint32_t)};
     }
     if (!st)
         d->fn.UpdateDescriptorSets(d->handle, 1, &write, 0, NULL);
@@ -87,25 +94,49 @@ static void everything_before(vk_device *d, VkCommandBuffer cb, VkPipelineStageF
     d->fn.CmdPipelineBarrier(cb, from, to, 0, 1, &b, 0, NULL, 0, NULL);
 }
 
-static pv_status add_node(pv_recording *r, VkCommandBuffer cb, const pv_node *n)
+static pv_status add_call(pv_recording *r, VkCommandBuffer cb, const vk_call *c)
 {
     vk_device *d = r->d;
-    vk_call c;
     VkPipeline pipeline = VK_NULL_HANDLE;
     VkDescriptorSet set = VK_NULL_HANDLE;
-    vk_call_make(n, &c);
-    pv_status st = vk_pipeline_get(d, c.shader, c.constant, &pipeline);
+    pv_status st = vk_pipeline_get(d, c->shader, c->constant, &pipeline);
     if (!st)
-        st = bind_call(r, &c, &set);
+        st = bind_call(r, c, &set);
     if (st)
-        return pv_fail_in(st, "'%s'", n->name);
+        return st;
     d->fn.CmdBindPipeline(cb, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline);
     d->fn.CmdBindDescriptorSets(cb, VK_PIPELINE_BIND_POINT_COMPUTE, d->layout, 0, 1, &set, 0, NULL);
-    d->fn.CmdPushConstants(cb, d->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof c.push, &c.push);
-    if (c.grid[0] && c.grid[1] && c.grid[2])
-        d->fn.CmdDispatch(cb, c.grid[0], c.grid[1], c.grid[2]);
-    everything_before(d, cb, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT);
+    d->fn.CmdPushConstants(cb, d->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof c->push, &c->push);
+    if (c->grid[0] && c->grid[1] && c->grid[2])
+        d->fn.CmdDispatch(cb, c->grid[0], c->grid[1], c->grid[2]);
     return PV_OK;
+}
+
+static pv_status add_node(pv_recording *r, VkCommandBuffer cb, const pv_node *n)
+{
+    vk_call c[VK_CALLS];
+    int calls = vk_calls_make(r->d, n, c);
+    pv_status st = PV_OK;
+    for (int i = 0; !st && i < calls; i++)
+        st = add_call(r, cb, &c[i]);
+    return st ? pv_fail_in(st, "'%s'", n->name) : PV_OK;
+}
+
+/* How many dispatches all nodes have, and the memory for parts, with counters that stand at 0. */
+static pv_status make_parts(pv_recording *r, uint32_t *calls)
+{
+    static const uint32_t zeros[VK_CALLS * VK_TILES];
+    uint32_t words = 0;
+    *calls = 0;
+    for (int i = 0; i < r->prog->graph->n_nodes; i++) {
+        vk_call c[VK_CALLS];
+        int n = vk_calls_make(r->d, r->prog->graph->nodes[i], c);
+        *calls += (uint32_t)n;
+        for (int k = 0; k < n; k++)
+            words = c[k].part_words > words ? c[k].part_words : words;
+    }
+    pv_status st = words ? vk_buffer_make(r->d, words * sizeof *zeros, false, "parts of sums", &r->part) : PV_OK;
+    return st || !words ? st : vk_write(&r->d->base, &r->part, 0, zeros, sizeof zeros);
 }
 
 /* ---- command buffers ---- */
@@ -155,6 +186,7 @@ static pv_status record_stage(pv_recording *r, pv_stage s)
     const pv_graph *g = r->prog->graph;
     uint32_t query = r->first_query[s];
     VkCommandBuffer cb = VK_NULL_HANDLE;
+    vk_barriers(d, r->prog, s, r->barrier);
     pv_status st = begin(r, &cb);
     if (!st && d->timestamps)
         d->fn.CmdResetQueryPool(cb, r->queries, query, (uint32_t)r->nodes[s] + 1);
@@ -163,6 +195,8 @@ static pv_status record_stage(pv_recording *r, pv_stage s)
     for (int i = 0; !st && i < g->n_nodes; i++) {
         if (g->nodes[i]->stage != s)
             continue;
+        if (r->barrier[i])
+            everything_before(d, cb, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT);
         st = add_node(r, cb, g->nodes[i]);
         stamp(r, cb, query++);
     }
@@ -195,12 +229,27 @@ static pv_status record_step(pv_recording *r, int step)
     return end(r, r->behind[step]);
 }
 
+static pv_status record_fetch(pv_recording *r)
+{
+    const pv_buffer *io = r->bufs->buffer[PV_IO];
+    if (!io || !io->from)
+        return PV_OK;
+    pv_status st = begin(r, &r->fetch);
+    if (st)
+        return st;
+    r->d->fn.CmdCopyBuffer(r->fetch, io->from->handle, io->handle, 1, &(VkBufferCopy){0, 0, io->bytes});
+    return end(r, r->fetch);
+}
+
 static pv_status make_pools(pv_recording *r)
 {
     vk_device *d = r->d;
     const pv_graph *g = r->prog->graph;
-    uint32_t n = (uint32_t)g->n_nodes, queries = 0;
+    uint32_t n = 0, queries = 0;
     size_t times = 0;
+    pv_status st = make_parts(r, &n);
+    if (st)
+        return st;
     for (int s = 0; s < PV_STAGE_COUNT; s++) {
         for (int i = 0; i < g->n_nodes; i++)
             r->nodes[s] += g->nodes[i]->stage == (pv_stage)s;
@@ -219,7 +268,7 @@ static pv_status make_pools(pv_recording *r)
                                    .queryType = VK_QUERY_TYPE_TIMESTAMP,
                                    .queryCount = queries};
     VkFenceCreateInfo fence = {.sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO};
-    pv_status st = VK_CHECK(d, CreateCommandPool, d->handle, &pool, NULL, &r->pool);
+    st = VK_CHECK(d, CreateCommandPool, d->handle, &pool, NULL, &r->pool);
     if (!st)
         st = VK_CHECK(d, CreateDescriptorPool, d->handle, &sets, NULL, &r->sets);
     if (!st)
@@ -242,8 +291,11 @@ pv_status vk_record(pv_backend *be, const pv_program *prog, const pv_buffers *bu
     size_t steps = (size_t)prog->steps;
     r->before = pv_alloc_zero(sizeof *r->before * (steps + 1));
     r->behind = pv_alloc_zero(sizeof *r->behind * (steps + 1));
-    r->all = pv_alloc_zero(sizeof *r->all * (3 * steps + PV_STAGE_COUNT));
-    st = r->before && r->behind && r->all ? make_pools(r) : PV_E_MEMORY;
+    r->all = pv_alloc_zero(sizeof *r->all * (3 * steps + PV_STAGE_COUNT + 1));
+    r->barrier = pv_alloc(sizeof *r->barrier * (size_t)(prog->graph->n_nodes + 1));
+    st = r->before && r->behind && r->all && r->barrier ? make_pools(r) : PV_E_MEMORY;
+    if (!st)
+        st = record_fetch(r);
     for (int s = 0; !st && s < PV_STAGE_COUNT; s++)
         if (r->nodes[s])
             st = record_stage(r, (pv_stage)s);
@@ -253,6 +305,8 @@ pv_status vk_record(pv_backend *be, const pv_program *prog, const pv_buffers *bu
         vk_discard(r);
     else
         *out = r;
+    if (!st)
+        vk_cache_save(d);
     return st;
 }
 
@@ -261,6 +315,8 @@ pv_status vk_record(pv_backend *be, const pv_program *prog, const pv_buffers *bu
 pv_status vk_run(pv_recording *r, const pv_run *run)
 {
     uint32_t n = 0;
+    if (r->fetch)
+        r->all[n++] = r->fetch;
     for (int s = 0; s < PV_STAGE_COUNT; s++) {
         if (!(run->stages >> s & 1) || !r->stage[s])
             continue;

@@ -1,9 +1,10 @@
 /* vk.h - what the parts of the Vulkan backend share.
  *
- * Vulkan 1.2 and compute, nothing optional: storage buffers bound by descriptors with offset and range, 32-bit words in them,
- * push constants of at most 128 bytes, no word on the size of subgroups. A tensor is bound whole, so one that is larger than the device's
- * maxStorageBufferRange (128 MiB at least) is not claimed. The functions stand in the device's own table, where a test can put
- * another in place of one. Every VkResult goes through vk_check, which makes a status with words of it. */
+ * Vulkan 1.2 and compute: storage buffers bound by descriptors with offset and range, 32-bit words in them, push constants of at
+ * most 128 bytes, no word on the size of subgroups. Beyond that cooperative matrices alone are used, where the device lists a
+ * shape (matrix.c). No binding is larger than the device's maxStorageBufferRange (128 MiB at least): a larger weight is bound and
+ * multiplied in pieces, another tensor as large is not claimed. The functions stand in the device's own table, where a
+ * test can put another in place of one. Every VkResult goes through vk_check, which makes a status with words of it. */
 #ifndef PV_VK_H
 #define PV_VK_H
 
@@ -15,10 +16,17 @@
 #include "plan/backend.h"
 #include "shaders/push.h"
 
-#define VK_BINDINGS  6 /* in0, in1, in2, rows of in0, rows of in1, out */
-#define VK_CONSTANTS 8 /* of types.glsl, and COUNTED of linear.comp */
+#define VK_CONSTANTS 19 /* of types.glsl and what includes it; each shader says what they are */
+#define VK_CALLS     8  /* dispatches of a node, at most */
+#define VK_TILES     4096 /* of a dispatch in parts: counters */
+#define VK_MOST_VARIANTS 128
 
-enum { VK_LINEAR, VK_ATTENTION, VK_NORM, VK_ROPE, VK_ELEMENTWISE, VK_LAYOUT, VK_EMBED, VK_SHADERS };
+enum { VK_IN0, VK_IN1, VK_IN2, VK_ROWS0, VK_ROWS1, VK_OUT, VK_IN3, VK_IN4, VK_PART, VK_BINDINGS };
+
+enum {
+    VK_LINEAR, VK_DENSE, VK_ATTENTION, VK_FLASH, VK_NORM, VK_ROPE, VK_ELEMENTWISE, VK_LAYOUT, VK_EMBED,
+    VK_DENSE_BF16, VK_DENSE_F16, VK_FLASH_BF16, VK_FLASH_F16, VK_SHADERS
+};
 
 typedef struct vk_shader {
     const char *name;
@@ -38,7 +46,7 @@ extern const vk_shader vk_shaders[VK_SHADERS]; /* made at build time */
     X(CmdResetQueryPool) X(CmdWriteTimestamp) X(CmdCopyQueryPoolResults) X(CreateQueryPool) X(DestroyQueryPool) \
     X(CreateDescriptorSetLayout) X(DestroyDescriptorSetLayout) X(CreateDescriptorPool) X(DestroyDescriptorPool) \
     X(AllocateDescriptorSets) X(UpdateDescriptorSets) X(CreatePipelineLayout) X(DestroyPipelineLayout) \
-    X(CreatePipelineCache) X(DestroyPipelineCache) X(CreateShaderModule) X(DestroyShaderModule) X(CreateComputePipelines) \
+    X(CreatePipelineCache) X(GetPipelineCacheData) X(DestroyPipelineCache) X(CreateShaderModule) X(DestroyShaderModule) X(CreateComputePipelines) \
     X(DestroyPipeline)
 
 typedef struct vk_functions {
@@ -61,7 +69,21 @@ struct pv_buffer {
     VkBuffer handle;
     VkDeviceMemory memory;
     char *host; /* mapped as long as it lives; NULL: the host cannot see it */
+    pv_buffer *from; /* inputs of a device with memory of its own: what `host` shows, fetched at the beginning of a run */
 };
+
+typedef struct vk_variant vk_variant;
+
+/* A cooperative matrix of a subgroup that the device lists: m x k by k x n, added up in f32. m 0: it has none. */
+typedef struct vk_matrix {
+    uint32_t m, n, k;
+} vk_matrix;
+
+/* How a group makes a part of a product by matrices: subgroups across its rows and columns, matrices of each, matrices along k
+ * in shared memory at once, stages (dense_matrix.comp), parts of k; parts 0: as many as fill the device. */
+typedef struct vk_tile {
+    uint32_t across_m, across_n, fm, fn, depth, stages, parts;
+} vk_tile;
 
 typedef struct vk_pipeline {
     int shader;
@@ -74,11 +96,19 @@ typedef struct vk_device {
     vk_instance instance;
     vk_functions fn; /* of `instance`; what everything calls */
     pv_device_info info;
+    pv_variant variants[VK_MOST_VARIANTS]; /* of vk_variants, in their order */
+    int n_variants;
     VkPhysicalDevice physical;
     VkPhysicalDeviceLimits limits;
+    VkPhysicalDeviceProperties properties;
+    char folder[1024]; /* of what is kept (cache.c); empty: nowhere */
     VkPhysicalDeviceMemoryProperties memory;
     size_t most_bytes; /* of one allocation */
     bool timestamps;
+    vk_matrix bf16, f16;
+    uint32_t subgroup;   /* threads of one, where matrices are used */
+    bool shuffle;        /* and may they look at each other's numbers? */
+    const vk_tile *tile; /* for measurements and tests: for every product by matrices; NULL: chosen */
     VkDevice handle;
     uint32_t family;
 
@@ -94,6 +124,8 @@ typedef struct vk_device {
     VkDescriptorSetLayout set_layout;
     VkPipelineLayout layout;
     VkPipelineCache cache;
+    size_t cache_bytes; /* with which it began, from an earlier process */
+    int n_kept;         /* of `pipelines`, those that the file has */
     VkShaderModule module[VK_SHADERS];
     vk_pipeline *pipelines;
     int n_pipelines;
@@ -106,10 +138,12 @@ typedef struct vk_device {
 
 pv_status vk_instance_open(vk_instance *out);
 void vk_instance_close(vk_instance *inst);
+PFN_vkVoidFunction vk_instance_function(const vk_instance *inst, const char *name); /* NULL: it has none */
 pv_status vk_devices(pv_device_info *out, int *n);
 pv_status vk_open(const pv_backend_params *params, pv_backend **out);
 void vk_close(pv_backend *be);
 pv_status vk_describe(pv_backend *be, pv_device_info *out);
+pv_variant *vk_variants_of(pv_backend *be, int *n);
 
 /* The status of a result of `what`; a lost device is remembered. VK_CHECK(d, call): by the call's own name. */
 pv_status vk_check(vk_device *d, VkResult r, const char *what);
@@ -117,6 +151,25 @@ pv_status vk_check(vk_device *d, VkResult r, const char *what);
 pv_status vk_usable(const vk_device *d); /* refuses when it is lost */
 pv_status vk_wait_fence(vk_device *d, VkFence fence);
 pv_status vk_submit(vk_device *d, uint32_t n, const VkCommandBuffer *buffers, VkFence fence); /* takes the lock */
+
+/* ---- matrix.c ---- */
+
+/* What a device is opened with beyond Vulkan 1.2: names of extensions, and structs that switch features on. */
+typedef struct vk_extras {
+    const char *extension[3];
+    uint32_t n;
+    void *chain; /* NULL: nothing */
+    struct {
+        VkStructureType type;
+        void *next;
+        VkBool32 on[3];
+    } matrix, bfloat16;
+    VkPhysicalDeviceSubgroupSizeControlFeaturesEXT full;
+    VkPhysicalDeviceVulkan12Features v12;
+} vk_extras;
+
+/* Finds the matrices of d->physical, for d->bf16 and d->f16, and what d must be opened with to have them. */
+void vk_matrix_find(vk_device *d, vk_extras *out);
 
 /* ---- memory.c ---- */
 
@@ -136,18 +189,65 @@ void vk_pipelines_end(vk_device *d);
 /* Made once for each shader and constants. */
 pv_status vk_pipeline_get(vk_device *d, int shader, const uint32_t constant[VK_CONSTANTS], VkPipeline *out);
 
+/* ---- cache.c ---- */
+
+/* pv_device_info.identity: what is kept is kept under it. */
+void vk_key(const VkPhysicalDeviceProperties *p, const VkPhysicalDeviceIDProperties *ids, char out[256]);
+pv_status vk_cache_open(vk_device *d); /* makes d->cache */
+void vk_cache_save(vk_device *d);      /* if there are pipelines that the file has not */
+
 /* ---- kernels.c ---- */
 
-/* A node as a dispatch. */
+/* A dispatch. */
 typedef struct vk_call {
     int shader;
     uint32_t constant[VK_CONSTANTS], grid[3];
     vk_push push;
     const pv_tensor *bind[VK_BINDINGS]; /* NULL: not read; something is bound all the same */
+    size_t at[VK_BINDINGS], bytes[VK_BINDINGS]; /* of the tensor, what is bound; bytes 0: all of it */
+    uint32_t part_words; /* of the memory for parts (VK_PART), up to here; 0: none */
 } vk_call;
 
+/* One way to do an op. */
+struct vk_variant {
+    const char *name;
+    pv_op op;
+    void (*fill)(const pv_node *n, vk_call *c);
+    int shader;
+    uint32_t shader_op; /* of the shader's family */
+    unsigned whole;     /* bits 1 << input: whole numbers; all others hold fractions */
+    bool (*accepts)(const vk_device *d, const pv_node *n); /* NULL: every node whose tensors fit */
+    /* In place of fill, shader and shader_op: any number of dispatches, 0 where it cannot. */
+    int (*calls)(const vk_device *d, const pv_node *n, vk_call *c);
+};
+extern const vk_variant *vk_variants; /* the table in kernels.c; a test may put another in its place */
+extern int vk_n_variants;
+
 bool vk_claims(const pv_backend *be, const pv_node *n);
-void vk_call_make(const pv_node *n, vk_call *out); /* of a claimed node */
+/* The dispatches of a claimed node, which may run at once; how many. Those of two nodes may not where both have part_words:
+ * they use the same memory. Its first VK_CALLS VK_TILES words are counters, 0 at first and after each dispatch. */
+int vk_calls_make(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]);
+
+/* What the files of ops share: an empty call, and a tensor bound to it with its dtype and row count. */
+void vk_call_begin(vk_call *c, int shader, uint32_t op);
+void vk_bind(vk_call *c, int i, const pv_tensor *t);
+
+/* ---- barriers.c ---- */
+
+/* before[i] (for each node of the program): node i of stage s needs a barrier before it. How many do. */
+int vk_barriers(const vk_device *d, const pv_program *prog, pv_stage s, bool *before);
+
+/* ---- linear.c ---- */
+
+/* The linears, by cooperative matrices and by f32 arithmetic; 0: it cannot. */
+int vk_linear_matrices(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]);
+int vk_linear(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]);
+
+/* ---- attention.c ---- */
+
+/* The whole attention, likewise. */
+int vk_attention_matrices(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]);
+int vk_attention(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]);
 
 /* ---- record.c ---- */
 

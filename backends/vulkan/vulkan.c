@@ -13,6 +13,7 @@ const pv_backend_vt pv_vulkan_backend = {
     .read = vk_read,
     .map = vk_map,
     .claims = vk_claims,
+    .variants = vk_variants_of,
     .record = vk_record,
     .submit = vk_run,
     .wait = vk_wait,

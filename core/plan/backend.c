@@ -3,6 +3,7 @@
 #include "backend.h"
 #include "base/params.h"
 #include "module.h"
+#include "selftest.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,7 +75,8 @@ pv_status pv_backend_open(const char *name, const pv_backend_params *params, pv_
     cache_folder(cache, sizeof cache);
     p.cache = p.cache ? p.cache : cache;
     const pv_backend_vt *vt = find(name);
-    return vt ? vt->open(&p, out) : PV_E_UNAVAILABLE;
+    st = vt ? vt->open(&p, out) : PV_E_UNAVAILABLE;
+    return !st && vt->variants ? pv_selftest(out, &p) : st;
 }
 
 void pv_backend_close(pv_backend **backend)
@@ -96,6 +98,8 @@ pv_status pv_backend_device(const pv_backend *backend, pv_device_info *out)
         return pv_fail(PV_E_ARG, "pv_backend_device: backend and out must be given");
     pv_device_info info;
     pv_status st = backend->vt->describe((pv_backend *)backend, &info);
+    if (!st && backend->vt->variants)
+        pv_selftest_tell(&info, NULL);
     return st ? st : pv_give_info("pv_backend_device", out, &info, sizeof info);
 }
 
@@ -107,5 +111,11 @@ pv_status pv_devices(const char *backend, pv_device_info *out, int *n)
         if (out[i].size && out[i].size != sizeof *out)
             return pv_fail(PV_E_ARG, "pv_devices: structs of size %zu; expected %zu or 0", out[i].size, sizeof *out);
     const pv_backend_vt *vt = find(backend);
-    return vt ? vt->devices(out, n) : PV_E_UNAVAILABLE;
+    int room = *n;
+    pv_status st = vt ? vt->devices(out, n) : PV_E_UNAVAILABLE;
+    char cache[1024];
+    cache_folder(cache, sizeof cache);
+    for (int i = 0; !st && vt->variants && i < *n && i < room; i++)
+        pv_selftest_tell(&out[i], cache);
+    return st;
 }

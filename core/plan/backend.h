@@ -37,6 +37,13 @@ typedef struct pv_run_timing {
     double *node_ms; /* optional, [n_nodes]: added up over the run */
 } pv_run_timing;
 
+/* One way in which a backend does an op. Where it has several, they stand from the fastest to the plainest. */
+typedef struct pv_variant {
+    const char *name; /* "linear.matrix" */
+    pv_op op;
+    bool off; /* `claims` and `record` pass it over; set by the self-test, before anything is planned */
+} pv_variant;
+
 typedef struct pv_backend_vt {
     const char *name;
     pv_status (*devices)(pv_device_info *out, int *n); /* as pv_devices */
@@ -54,6 +61,9 @@ typedef struct pv_backend_vt {
     void *(*map)(pv_backend *be, pv_buffer *buf);
 
     bool (*claims)(const pv_backend *be, const pv_node *node);
+    /* Optional: the ways that it has on this device, *n of them, its own and living as long as it. With it each of them is held
+     * against the CPU when a device is used first (selftest.h); pv_device_info.identity must be told then. */
+    pv_variant *(*variants)(pv_backend *be, int *n);
 
     pv_status (*record)(pv_backend *be, const pv_program *prog, const pv_buffers *bufs, pv_recording **out);
     /* Optional: stages of the run to come, started with the inputs as they stand. What they do not read may be written
@@ -67,6 +77,11 @@ typedef struct pv_backend_vt {
 struct pv_backend { /* a backend's own struct begins with this */
     const pv_backend_vt *vt;
 };
+
+/* choose.c: which of a backend's n devices `wanted` names: by index, name or UUID, else by a part of a name, of three letters at
+ * least, when all names that have it are equal; the first of several. NULL: the first that is not software.
+ * PV_E_UNAVAILABLE: none; the words list them. */
+pv_status pv_choose_device(const pv_device_info *info, int n, const char *wanted, int *index);
 
 extern const pv_backend_vt pv_cpu_backend;
 extern const pv_backend_vt pv_vulkan_backend; /* in builds with PV_HAVE_VULKAN */

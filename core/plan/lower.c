@@ -12,12 +12,22 @@ typedef struct lowering {
     char missing[1800];
 } lowering;
 
+static bool switched_off(const pv_backend *be, pv_op op)
+{
+    int n = 0;
+    const pv_variant *v = be->vt->variants ? be->vt->variants((pv_backend *)be, &n) : NULL;
+    for (int i = 0; i < n; i++)
+        if (v[i].op == op && v[i].off)
+            return true;
+    return false;
+}
+
 /* Each primitive in each dtype is named once, with the first node that needs it. */
 static void miss(lowering *l, const pv_node *n)
 {
-    char entry[128];
-    snprintf(entry, sizeof entry, "%s%s (%s, as '%.48s')", *l->missing ? ", " : "", pv_ops[n->op].name,
-             pv_dtype_name(n->out[0]->dtype), n->name);
+    char entry[160];
+    snprintf(entry, sizeof entry, "%s%s (%s, as '%.48s'%s)", *l->missing ? ", " : "", pv_ops[n->op].name,
+             pv_dtype_name(n->out[0]->dtype), n->name, switched_off(l->be, n->op) ? "; switched off by the self-test" : "");
     char op[40];
     snprintf(op, sizeof op, "%s (%s", pv_ops[n->op].name, pv_dtype_name(n->out[0]->dtype));
     if (!strstr(l->missing, op) && strlen(l->missing) + strlen(entry) < sizeof l->missing)

@@ -61,6 +61,9 @@ class pv_device_info(Sized):
         ("memory_clock_mhz", c_int),
         ("power_limit_watts", c_int),
         ("unknown", c_char * 128),
+        ("software", c_bool),
+        ("supports", c_char * 1536),
+        ("identity", c_char * 256),
     ]
 
 

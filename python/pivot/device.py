@@ -17,7 +17,7 @@ log = logging.getLogger("pivot")
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """What a backend runs on. `driver` and what follows it are known of an opened device (`Policy.device`) alone."""
+    """What a backend runs on."""
 
     backend: str
     name: str
@@ -31,6 +31,9 @@ class Device:
     memory_clock_mhz: int
     power_limit_watts: int
     unknown: str  #: which of them are not known and why
+    software: bool  #: a GPU's interface on a processor: used only when it is named
+    supports: str  #: what decides which kernels it can run: lines "name: value"
+    identity: str  #: device, driver and the kernels of this build in one text
 
 
 def from_c(info: c.pv_device_info) -> Device:

@@ -39,48 +39,49 @@ static bool cached(pv_dtype dtype, int heads, int kv_heads, int64_t head, int64_
     return ok & op_check(&(op_case){.op = PV_OP_ATTENTION_VALUES, .attr = attr, .in = {p, k, count}, .out = {dtype}});
 }
 
-/* The whole op in bf16, as a kernel of its own would take it, at its head sizes and one between; a result in
- * f32 tells the kernel's error from the last rounding. */
-static void whole(void)
+/* The whole op in a dtype that a kernel of its own would take, at its head sizes and one between; a result in f32 tells
+ * the kernel's error from the last rounding. */
+#define IN(...) {.dtype = dtype, .dim = {__VA_ARGS__}}
+static void whole(pv_dtype dtype)
 {
     static const int64_t heads[] = {48, 72, 104, 256},
                          lengths[] = {1, 15, 16, 17, 63, 64, 65, 552, 968, 1000};
     for (size_t h = 0; h < sizeof heads / sizeof *heads; h++)
         for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
             pv_attr attr = {.attention = {6, 2, 1, 20, 1.0f / sqrtf((float)heads[h])}};
-            op_in q = {.dtype = PV_BF16, .dim = {6, 6 * heads[h]}, .rows = 5, .counted = true};
-            op_in k = {.dtype = PV_BF16, .dim = {1020, 2 * heads[h]}, .first = 20, .rows = 20 + lengths[i]};
+            op_in q = {.dtype = dtype, .dim = {6, 6 * heads[h]}, .rows = 5, .counted = true};
+            op_in k = {.dtype = dtype, .dim = {1020, 2 * heads[h]}, .first = 20, .rows = 20 + lengths[i]};
             CHECK(op_check(&(op_case){.op = PV_OP_ATTENTION,
                                       .attr = attr,
                                       .in = {q, k, k, COUNT((int32_t)lengths[i])},
-                                      .out = {i % 2 ? PV_F32 : PV_BF16},
+                                      .out = {i % 2 ? PV_F32 : dtype},
                                       .fills = 7}));
         }
     /* more lines than one block of a kernel takes, ending inside one; more than a device has blocks for */
     const pv_attr lines = {.attention = {8, 1, 1, 3, 0.1f}}, many = {.attention = {8, 1, 1, 0, -0.2f}};
-    op_in k = {.dtype = PV_BF16, .dim = {140, 128}, .first = 3, .rows = 133};
+    op_in k = {.dtype = dtype, .dim = {140, 128}, .first = 3, .rows = 133};
     CHECK_OP(ATTENTION, .attr = lines,
-             .in = {{.dtype = PV_BF16, .dim = {30, 8 * 128}, .rows = 21, .counted = true}, k, k, COUNT(130)});
-    CHECK_OP(ATTENTION, .attr = many, .in = {BF16(1100, 8 * 16), BF16(70, 16), BF16(70, 16)},
-             .out = {PV_BF16});
+             .in = {{.dtype = dtype, .dim = {30, 8 * 128}, .rows = 21, .counted = true}, k, k, COUNT(130)});
+    CHECK_OP(ATTENTION, .attr = many, .in = {IN(1100, 8 * 16), IN(70, 16), IN(70, 16)},
+             .out = {dtype});
     /* three pictures */
     const pv_attr pictures = {.attention = {16, 16, 3, 0, 0.12f}};
-    CHECK_OP(ATTENTION, .attr = pictures, .in = {BF16(300, 16 * 72), BF16(300, 16 * 72), BF16(300, 16 * 72)},
-             .out = {PV_BF16});
-    CHECK_OP(ATTENTION, .attr = pictures, .in = {BF16(768, 16 * 72), BF16(768, 16 * 72), BF16(768, 16 * 72)},
-             .out = {PV_BF16}, .fills = 7);
+    CHECK_OP(ATTENTION, .attr = pictures, .in = {IN(300, 16 * 72), IN(300, 16 * 72), IN(300, 16 * 72)},
+             .out = {dtype});
+    CHECK_OP(ATTENTION, .attr = pictures, .in = {IN(768, 16 * 72), IN(768, 16 * 72), IN(768, 16 * 72)},
+             .out = {dtype}, .fills = 7);
     const pv_attr alone = {.attention = {3, 3, 2, 4, 0.3f}}; /* fewer lines than a block takes, keys behind others */
-    CHECK_OP(ATTENTION, .attr = alone, .in = {BF16(140, 3 * 72), BF16(520, 3 * 72), BF16(520, 3 * 72)}, .out = {PV_F32});
+    CHECK_OP(ATTENTION, .attr = alone, .in = {IN(140, 3 * 72), IN(520, 3 * 72), IN(520, 3 * 72)}, .out = {PV_F32});
     /* as many lines as a prefix has, of which some do not count; keys that end inside a tile, on its border, in the first */
     static const int64_t prefix[] = {1, 63, 64, 65, 192, 201};
     for (size_t i = 0; i < sizeof prefix / sizeof *prefix; i++)
         for (int64_t head = 136; head <= 256; head += 120) {
             const pv_attr one = {.attention = {8, 1, 1, 7, 0.07f}};
-            op_in keys = {.dtype = PV_BF16, .dim = {208, head}, .first = 7, .rows = 7 + prefix[i]};
+            op_in keys = {.dtype = dtype, .dim = {208, head}, .first = 7, .rows = 7 + prefix[i]};
             CHECK_OP(ATTENTION, .attr = one,
-                     .in = {{.dtype = PV_BF16, .dim = {700, 8 * head}, .rows = 633, .counted = true}, keys, keys,
+                     .in = {{.dtype = dtype, .dim = {700, 8 * head}, .rows = 633, .counted = true}, keys, keys,
                             COUNT((int32_t)prefix[i])},
-                     .out = {i % 2 ? PV_F32 : PV_BF16}, .fills = i == 5 ? 7 : 0);
+                     .out = {i % 2 ? PV_F32 : dtype}, .fills = i == 5 ? 7 : 0);
         }
 }
 
@@ -103,7 +104,8 @@ int test_attention(void)
 {
     static const int64_t lengths[] = {0, 1, 15, 16, 17, 63, 64, 65};
     exp_in_ulps();
-    whole();
+    whole(PV_BF16);
+    whole(PV_F16);
     far_apart();
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         CHECK(cached(PV_F32, 4, 1, 48, 5, 96, 0, lengths[i]));

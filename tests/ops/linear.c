@@ -127,6 +127,28 @@ int test_linear(void)
     CHECK_OP(LINEAR_GATED, .in = {F32(50, 48), F32(33, 48), F32(50, 33), F32(1, 99)});
     CHECK_OP(LINEAR_GATED, .in = {F32(6, 16), BF16(8, 16), F32(6, 8), F32(1, 24), F32(8)}, .out = {PV_BF16});
 
+    /* what a device with matrices of f16 alone multiplies by them: lengths around their sizes, every form, parts of k */
+    static const int64_t lengths[] = {1, 15, 16, 17, 63, 64, 65, 129};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        int64_t l = lengths[i];
+        CHECK_OP(LINEAR, .in = {F16(l, 48), F16(40, 48), F16(40)}, .out = {PV_F16});
+        CHECK_OP(LINEAR, .in = {F16(20, 72), F16(l, 72)});
+        CHECK_OP(LINEAR, .in = {F16(9, 8 * l), F16(30, 8 * l), F32(30)});
+        CHECK_OP(LINEAR, .in = {BF16(l, 48), BF16(40, 48), BF16(40)}, .out = {PV_BF16});
+        CHECK_OP(LINEAR, .in = {BF16(20, 72), BF16(l, 72)});
+        CHECK_OP(LINEAR, .in = {BF16(9, 8 * l), BF16(30, 8 * l), F32(30)});
+    }
+    const pv_attr half = {.linear_geglu.between = PV_F16};
+    CHECK_OP(LINEAR_GROUP, .in = {F16(50, 1024), F16(256, 1024), F16(64, 1024), F16(72, 1024)}, .attr.group.n = 3,
+             .out = {PV_F16, PV_F16, PV_F32});
+    CHECK_OP(LINEAR_GEGLU, .attr = half, .in = {F16(50, 256), F16(200, 256), F16(200, 256)}, .out = {PV_F16});
+    CHECK_OP(LINEAR_GEGLU, .attr = exact, .in = {F16(130, 72), F16(136, 72), F16(136, 72)});
+    CHECK_OP(LINEAR_ADD, .in = {F16(50, 1024), F16(130, 1024), F32(50, 130), F32(130)});
+    CHECK_OP(LINEAR_GELU, .in = {F16(80, 136), F16(77, 136), F16(77)}, .out = {PV_BF16});
+    CHECK_OP(LINEAR_GATED, .in = {F16(50, 2048), F16(64, 2048), F32(50, 64), F32(1, 192)});
+    CHECK_OP(LINEAR_GATED, .in = {BF16(50, 2048), BF16(64, 2048), F32(50, 64), F32(1, 192)});
+    CHECK_OP(LINEAR, .in = {{.dtype = PV_F16, .dim = {200, 40}, .rows = 131, .counted = true}, F16(130, 40)}, .out = {PV_F16});
+
     same_values(50, 70, 1100);
     same_values(300, 520, 2100);
     same_values(2, 5, 7);

@@ -1,0 +1,225 @@
+/* linear.c - the linears as dispatches of dense.comp or, where x and w have one 16-bit dtype of which the
+ * device lists a matrix, of dense_matrix.comp: how large a group's tile is, into how many parts k is cut, and
+ * in how many pieces a weight is bound. */
+#include "vk.h"
+
+#define FILL 128 /* groups: fewer leave multiprocessors of a large GPU idle, so k is cut into parts */
+
+static uint32_t over(uint32_t n, uint32_t d)
+{
+    return (n + d - 1) / d;
+}
+
+/* ---- tiles ---- */
+
+/* First what is best for many rows, then for few, and of each again with less shared memory. */
+static const vk_tile many[] = {{2, 2, 4, 4, 2, 2, 0}, {2, 2, 4, 4, 2, 1, 0}, {2, 2, 2, 2, 2, 1, 0}};
+static const vk_tile some[] = {{2, 2, 2, 4, 2, 2, 0}, {2, 2, 2, 2, 2, 1, 0}};
+static const vk_tile few[] = {{2, 2, 2, 2, 8, 1, 0}, {2, 2, 2, 2, 4, 1, 0}, {2, 2, 2, 2, 2, 1, 0}};
+
+static uint32_t rows_of(const vk_tile *t, const vk_matrix *x)
+{
+    return t->across_m * t->fm * x->m;
+}
+
+static uint32_t columns_of(const vk_tile *t, const vk_matrix *x)
+{
+    return t->across_n * t->fn * x->n;
+}
+
+static bool holds(const vk_device *d, const vk_tile *t, const vk_matrix *x)
+{
+    uint32_t subgroups = t->across_m * t->across_n, threads = subgroups * d->subgroup,
+             eights = t->depth * x->k / 8;
+    uint32_t rows = rows_of(t, x), columns = columns_of(t, x);
+    uint32_t shared = t->stages * (rows + columns) * (eights + 1) * 16 + subgroups * x->m * x->n * 4 + 64;
+    return shared <= d->limits.maxComputeSharedMemorySize &&
+           threads <= d->limits.maxComputeWorkGroupInvocations &&
+           threads <= d->limits.maxComputeWorkGroupSize[0] && rows * eights % threads == 0 &&
+           columns * eights % threads == 0;
+}
+
+static const vk_tile *first_that_holds(const vk_device *d, const vk_tile *t, size_t n, const vk_matrix *x)
+{
+    for (size_t i = 0; i < n; i++)
+        if (holds(d, &t[i], x))
+            return &t[i];
+    return NULL;
+}
+
+#define FIRST(list) first_that_holds(d, (list), sizeof(list) / sizeof *(list), x)
+
+static const vk_tile *choose(const vk_device *d, const vk_matrix *x, uint32_t m, uint32_t columns)
+{
+    if (d->tile)
+        return holds(d, d->tile, x) ? d->tile : NULL;
+    if (m <= 4 * x->m)
+        return FIRST(few);
+    const vk_tile *t = FIRST(many);
+    bool fills = t && over(m, rows_of(t, x)) * over(columns, columns_of(t, x)) >= FILL * 3 / 4;
+    return fills ? t : FIRST(some);
+}
+
+/* ---- dispatches ---- */
+
+enum { PLAIN, ADD, GELU, GATED, GEGLU }; /* OP of dense.glsl */
+
+/* One product: columns [first, first + columns) of a result that is `width` wide. */
+typedef struct product {
+    const pv_tensor *x, *w, *w2, *bias, *residual, *mod, *out;
+    uint32_t op, between;
+} product;
+
+static void bind_from(vk_call *c, int i, const pv_tensor *t, size_t first, size_t count)
+{
+    vk_bind(c, i, t);
+    c->at[i] = pv_dtype_bytes(t->dtype, first);
+    c->bytes[i] = pv_dtype_bytes(t->dtype, count);
+}
+
+/* How the parts of k are made, as many as there are groups for. */
+static void cut(const vk_device *d, vk_call *c, uint32_t parts, uint32_t depth, uint32_t sums,
+                uint32_t *words)
+{
+    uint32_t tiles = c->grid[0] * c->grid[1], chunks = over(c->push.k, depth);
+    if (!parts)
+        parts = tiles >= FILL ? 1 : over(FILL, tiles ? tiles : 1);
+    if (parts > chunks / 2)
+        parts = chunks / 2;
+    if (parts < 1 || tiles > VK_TILES)
+        parts = 1;
+    parts = over(chunks, over(chunks, parts)); /* none of them empty */
+    if (*words + (uint64_t)tiles * parts * sums > d->limits.maxStorageBufferRange / 4)
+        parts = 1;
+    c->push.from = c->grid[2] = parts ? parts : 1;
+    if (c->push.from == 1)
+        return;
+    c->push.b_first = *words;
+    *words += tiles * parts * sums;
+    c->part_words = *words;
+}
+
+static void by_threads(const vk_device *d, vk_call *c, const product *p, uint32_t *words)
+{
+    bool small = c->push.m <= 32 || d->limits.maxComputeWorkGroupInvocations < 64 * 64 / 16;
+    uint32_t bm = small ? 32 : 64, bn = small ? 32 : 64, bk = 16;
+    c->shader = VK_DENSE;
+    c->constant[8] = bm * bn / 16;
+    c->constant[9] = bm;
+    c->constant[10] = bn;
+    c->constant[11] = bk;
+    c->constant[13] = c->push.k % 8 == 0;
+    c->grid[0] = over(c->push.m, bm);
+    c->grid[1] = over(c->push.n, p->w2 ? bn / 2 : bn);
+    cut(d, c, 0, bk, bm * bn, words);
+}
+
+static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32_t *words)
+{
+    bool bf16 = p->x->dtype == PV_BF16;
+    const vk_matrix *x = bf16 ? &d->bf16 : &d->f16;
+    if (p->x->dtype != p->w->dtype || p->x->dtype == PV_F32 || !x->m || c->push.k % 8)
+        return false;
+    const vk_tile *t = choose(d, x, c->push.m, p->w2 ? 2 * c->push.n : c->push.n);
+    if (!t || (p->w2 && t->fn % 2))
+        return false;
+    uint32_t bm = rows_of(t, x), bn = columns_of(t, x), bk = t->depth * x->k;
+    const uint32_t constant[] = {bm, bn, bk, p->between, x->m, x->n, x->k, t->fm, t->fn, t->stages};
+    c->shader = bf16 ? VK_DENSE_BF16 : VK_DENSE_F16;
+    c->constant[8] = t->across_m * t->across_n * d->subgroup;
+    for (int i = 0; i < 10; i++)
+        c->constant[9 + i] = constant[i];
+    c->grid[0] = over(c->push.m, bm);
+    c->grid[1] = over(c->push.n, p->w2 ? bn / 2 : bn);
+    cut(d, c, t->parts, bk, bm * bn, words);
+    return true;
+}
+
+/* Appends the dispatches of a product: one, or one for each piece of its weight. False: it cannot, or too
+ * many. */
+static bool append(const vk_device *d, const product *p, bool matrices, vk_call *out, int *n, uint32_t *words)
+{
+    const size_t k = (size_t)p->w->dim[1], width = (size_t)p->w->dim[0], row = pv_dtype_bytes(p->w->dtype, k);
+    size_t most = row ? d->limits.maxStorageBufferRange / row / 256 * 256
+                      : width; /* so many rows: offsets stay aligned */
+    if (!most || width <= d->limits.maxStorageBufferRange / (row ? row : 1))
+        most = width;
+    for (size_t first = 0; first < width; first += most) {
+        size_t columns = width - first < most ? width - first : most;
+        if (*n == VK_CALLS)
+            return false;
+        vk_call *c = &out[(*n)++];
+        vk_call_begin(c, VK_DENSE, p->op);
+        vk_bind(c, VK_IN0, p->x);
+        bind_from(c, VK_IN1, p->w, first * k, columns * k);
+        if (p->bias) {
+            bind_from(c, VK_IN2, p->bias, first, columns);
+            c->constant[6] |= 1u << 2;
+        }
+        if (p->w2)
+            bind_from(c, VK_IN3, p->w2, first * k, columns * k);
+        if (p->residual)
+            vk_bind(c, VK_IN3, p->residual);
+        if (p->mod)
+            vk_bind(c, VK_IN4, p->mod);
+        vk_bind(c, VK_OUT, p->out);
+        c->constant[12] = p->between;
+        c->push.m = (uint32_t)(pv_elements(p->x) / pv_width(p->x));
+        c->push.n = (uint32_t)columns;
+        c->push.k = (uint32_t)k;
+        c->push.ldc = (uint32_t)width;
+        c->push.first = (uint32_t)first;
+        c->push.b_sequence = (uint32_t)(*n - 1) * VK_TILES; /* its counters */
+        if (!matrices)
+            by_threads(d, c, p, words);
+        else if (!by_matrices(d, c, p, words))
+            return false;
+    }
+    return true;
+}
+
+static int linear(const vk_device *d, const pv_node *n, bool matrices, vk_call *out)
+{
+    uint32_t words = VK_CALLS * VK_TILES;
+    int calls = 0, products = n->op == PV_OP_LINEAR_GROUP ? n->attr.group.n : 1;
+    for (int i = 0; i < products; i++) {
+        product p = {.x = n->in[0], .w = n->in[1], .out = n->out[i]};
+        int bias = 2;
+        if (n->op == PV_OP_LINEAR_GROUP) {
+            p.w = n->in[1 + i];
+            bias = 1 + products + i;
+        } else if (n->op == PV_OP_LINEAR_ADD) {
+            p.op = ADD;
+            p.residual = n->in[2];
+            bias = 3;
+        } else if (n->op == PV_OP_LINEAR_GELU) {
+            p.op = GELU;
+        } else if (n->op == PV_OP_LINEAR_GATED) {
+            p.op = GATED;
+            p.residual = n->in[2];
+            p.mod = n->in[3];
+            bias = 4;
+        } else if (n->op == PV_OP_LINEAR_GEGLU) {
+            p.op = GEGLU;
+            p.w2 = n->in[2];
+            p.between = (uint32_t)n->attr.linear_geglu.between;
+            bias = 3;
+        }
+        p.bias = bias < n->n_in ? n->in[bias] : NULL;
+        bool ok = (!p.residual || p.residual->dtype == PV_F32) && (!p.mod || p.mod->dtype == PV_F32) &&
+                  (!p.w2 || p.w2->dtype == p.w->dtype) && (p.x->rows == n->out[i]->rows);
+        if (!ok || !append(d, &p, matrices, out, &calls, &words))
+            return 0;
+    }
+    return calls;
+}
+
+int vk_linear_matrices(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
+{
+    return linear(d, n, true, out);
+}
+
+int vk_linear(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
+{
+    return linear(d, n, false, out);
+}
