@@ -36,8 +36,8 @@ static bool holds(const vk_device *d, const vk_tile *t, const vk_matrix *x)
     uint32_t shared = t->stages * (rows + columns) * (eights + 1) * 16 + subgroups * x->m * x->n * 4 + 64;
     return shared <= d->limits.maxComputeSharedMemorySize &&
            threads <= d->limits.maxComputeWorkGroupInvocations &&
-           threads <= d->limits.maxComputeWorkGroupSize[0] && rows * eights % threads == 0 &&
-           columns * eights % threads == 0;
+           threads <= d->limits.maxComputeWorkGroupSize[0] && x->m * x->n % (2 * d->subgroup) == 0 &&
+           rows * eights % threads == 0 && columns * eights % threads == 0;
 }
 
 static const vk_tile *first_that_holds(const vk_device *d, const vk_tile *t, size_t n, const vk_matrix *x)
