@@ -26,7 +26,7 @@ done | sort -u | grep -vE '/(libc|libm|libdl|librt|libpthread|libstdc\+\+|libgcc
 # The loader, and what drivers want of X, EGL and the like even without a display: not on every machine with a GPU.
 for name in libvulkan.so.1 libX11.so.6 libXext.so.6 libX11-xcb.so.1 libxcb-glx.so.0 libxcb-dri3.so.0 libGLdispatch.so.0 libEGL.so.1 libGLX.so.0 \
     libgbm.so.1 libdrm.so.2 libwayland-client.so.0 libwayland-server.so.0; do
-    file=$(ldconfig -p | awk -v name=$name '$1 == name { print $NF; exit }')
+    file=$(ldconfig -p | awk -v name=$name '$1 == name && !n++ { print $NF }')
     [ -n "$file" ] || { echo "$name is not installed here"; exit 1; }
     { echo "$file"; ldd "$file" | awk '$2 == "=>" && $3 ~ /^\// { print $3 }'; } | grep -vE '/(libc|libm|libdl|libpthread|librt)\.so' |
         xargs -r cp -L -t "$out/lib"

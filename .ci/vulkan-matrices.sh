@@ -17,7 +17,7 @@ sed -E "s,\"library_path\": \"[^\"]*\",\"library_path\": \"$lib/libvulkan_lvp.so
 sed -E "s,\"library_path\": \"[^\"]*\",\"library_path\": \"$lib/libVkLayer_khronos_validation.so\"," \
     "$side"/mesa/usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json >"$side/layers/VkLayer_khronos_validation.json"
 export VK_DRIVER_FILES=$side/lvp.json VK_LAYER_PATH=$side/layers VK_INSTANCE_LAYERS=VK_LAYER_KHRONOS_validation PIVOT_LOG=warn
-SIDE_LIBRARIES=$(dirname "$(ldconfig -p | awk '/libcjson.so.1/ { print $NF; exit }')")
+SIDE_LIBRARIES=$(dirname "$(ldconfig -p | awk '/libcjson.so.1/ && !n++ { print $NF }')")
 export SIDE_LIBRARIES
 failed=0
 for test in test_vulkan_products "test_ops linear attention"; do

@@ -5,7 +5,7 @@
  * before is multiplied (STAGES 2: into the other half of the memory, with one barrier a part; 1: two barriers). A row there is
  * 16 bytes longer than it need be, so that no two rows of a matrix want the same bank. A subgroup makes FM x FN matrices of LM x LN.
  * THREADS = subgroups x their size = (BM / FM LM) (BN / FN LN) x gl_SubgroupSize. k is a multiple of 8; BM BK / 8 and BN BK / 8 are multiples
- * of THREADS; OP 4: FN is even, and the second half of a subgroup's columns is of the second weight. Shapes are constants that the
+ * of THREADS, LM LN of two subgroups; OP 4: FN is even, and the second half of a subgroup's columns is of the second weight. Shapes are constants that the
  * host takes from the device's list. Rows that do not count, and columns and k beyond the ends, are not read (0 stands for them)
  * nor written. Sums: f32 within the device's matrix instruction, in order of k from one to the next, parts in order.
  * Bound: the matrix units where rows are many, else memory and its latency. */
@@ -32,6 +32,7 @@ layout(constant_id = 18) const uint STAGES = 1;
 const uint STRIDE = BK / 8u + 1u;                /* of a row, in 16 bytes */
 const uint SUB_M = FM * LM, SUB_N = FN * LN;     /* of a subgroup */
 const uint SUBGROUPS = (BM / SUB_M) * (BN / SUB_N);
+const uint PER_LANE = LM * LN * SUBGROUPS / (2u * THREADS); /* pairs of a matrix */
 const uint OF_A = BM * (BK / 8u) / THREADS, OF_B = BN * (BK / 8u) / THREADS; /* 16 bytes of a thread */
 
 shared uvec4 part_a[STAGES * BM * STRIDE];
@@ -114,33 +115,55 @@ void main()
         barrier();
     }
 
-    if (push.from > 1u) {
-        uint each_one = sum[0].length(), count = FM * FN * each_one;
+    if (push.from > 1u) { /* matrices as they are: no number of them is asked for by an index */
+        uint mine = (tile_index() * push.from + gl_WorkGroupID.z) * SUBGROUPS + sub, first = tile_index() * push.from * SUBGROUPS + sub;
         [[unroll]] for (uint i = 0u; i < FM * FN; i++)
-            [[unroll]] for (uint e = 0u; e < sum[0].length(); e++)
-                part[part_at(gl_WorkGroupID.z, count, i * each_one + e)] = floatBitsToUint(sum[i][e]);
+            coopMatStore(sum[i], part, push.b_first + (mine * FM * FN + i) * LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);
         if (!is_last())
             return;
         [[unroll]] for (uint i = 0u; i < FM * FN; i++)
             sum[i] = SUMS(0.0);
-        for (uint z = 0u; z < push.from; z++)
-            [[unroll]] for (uint i = 0u; i < FM * FN; i++)
-                [[unroll]] for (uint e = 0u; e < sum[0].length(); e++)
-                    sum[i][e] += uintBitsToFloat(part[part_at(z, count, i * each_one + e)]);
+        [[dont_unroll]] for (uint z = 0u; z < push.from; z++)
+            [[unroll]] for (uint i = 0u; i < FM * FN; i++) {
+                SUMS other;
+                coopMatLoad(other, part, push.b_first + ((first + z * SUBGROUPS) * FM * FN + i) * LM * LN, LN,
+                            gl_CooperativeMatrixLayoutRowMajor);
+                sum[i] = sum[i] + other;
+            }
     }
-    [[unroll]] for (uint i = 0u; i < FM; i++)
-        [[unroll]] for (uint j = 0u; j < (PAIR ? FN / 2u : FN); j++) {
-            if (PAIR)
-                [[unroll]] for (uint e = 0u; e < sum[0].length(); e++)
-                    sum[i * FN + j][e] = geglu_of(sum[i * FN + j][e], sum[i * FN + j + FN / 2u][e]);
-            coopMatStore(sum[i * FN + j], patches, sub * LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);
-            subgroupBarrier();
-            bool second;
-            uint n = column_of(n0, sub_n + j * LN, second);
-            for (uint p = lane; p < LM * LN / 2u; p += gl_SubgroupSize) {
-                uint r = p / (LN / 2u), c = p % (LN / 2u) * 2u, at = (sub * LM + r) * LN + c;
-                finish(m0 + sub_m + i * LM + r, rows, n + c, patches[at], patches[at + 1u]);
+    /* One matrix after the other through memory. Which one it is is asked in a loop of its own, with a small body, which a compiler
+     * unrolls; in a large one that it does not, an index would keep all sums out of registers from the beginning. */
+    const uint across = PAIR ? FN / 2u : FN;
+    [[dont_unroll]] for (uint one = 0u; one < FM * across; one++) {
+        uint i = one / across, j = one % across;
+        bool second;
+        uint n = column_of(n0, sub_n + j * LN, second);
+        [[unroll]] for (uint f = 0u; f < FM * FN; f++)
+            if (f == i * FN + j)
+                coopMatStore(sum[f], patches, sub * LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);
+        subgroupBarrier();
+        float gate[2u * PER_LANE];
+        if (PAIR) {
+            [[unroll]] for (uint p = 0u; p < PER_LANE; p++) {
+                uint at = sub * LM * LN + 2u * (lane + p * gl_SubgroupSize);
+                gate[2u * p] = patches[at];
+                gate[2u * p + 1u] = patches[at + 1u];
             }
             subgroupBarrier();
+            [[unroll]] for (uint f = 0u; f < FM * FN; f++)
+                if (f == i * FN + j + FN / 2u)
+                    coopMatStore(sum[f], patches, sub * LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);
+            subgroupBarrier();
         }
+        [[unroll]] for (uint p = 0u; p < PER_LANE; p++) {
+            uint e = 2u * (lane + p * gl_SubgroupSize), at = sub * LM * LN + e;
+            float v = patches[at], next = patches[at + 1u];
+            if (PAIR) {
+                v = geglu_of(gate[2u * p], v);
+                next = geglu_of(gate[2u * p + 1u], next);
+            }
+            finish(m0 + sub_m + i * LM + e / LN, rows, n + e % LN, v, next);
+        }
+        subgroupBarrier();
+    }
 }

@@ -12,10 +12,11 @@ static uint32_t over(uint32_t n, uint32_t d)
 
 /* ---- tiles ---- */
 
-/* First what is best for many rows, then for few, and of each again with less shared memory. */
-static const vk_tile many[] = {{2, 2, 4, 4, 2, 2, 0}, {2, 2, 4, 4, 2, 1, 0}, {2, 2, 2, 2, 2, 1, 0}};
-static const vk_tile some[] = {{2, 2, 2, 4, 2, 2, 0}, {2, 2, 2, 2, 2, 1, 0}};
-static const vk_tile few[] = {{2, 2, 2, 2, 8, 1, 0}, {2, 2, 2, 2, 4, 1, 0}, {2, 2, 2, 2, 2, 1, 0}};
+/* For many rows and for few: first what was the fastest on an H200 (docs/journal.md), then the same with less
+ * shared memory. A pair of weights needs an even number of matrices across. */
+static const vk_tile many[] = {{2, 4, 4, 2, 4, 1, 0}, {2, 4, 4, 2, 2, 1, 0}, {2, 2, 2, 2, 2, 1, 0}};
+static const vk_tile few[] = {{4, 2, 1, 1, 8, 1, 2}, {4, 2, 1, 1, 4, 1, 2}, {4, 2, 1, 1, 2, 1, 2}};
+static const vk_tile pair[] = {{2, 2, 2, 2, 8, 1, 0}, {2, 2, 2, 2, 4, 1, 0}, {2, 2, 2, 2, 2, 1, 0}};
 
 static uint32_t rows_of(const vk_tile *t, const vk_matrix *x)
 {
@@ -35,8 +36,8 @@ static bool holds(const vk_device *d, const vk_tile *t, const vk_matrix *x)
     uint32_t shared = t->stages * (rows + columns) * (eights + 1) * 16 + subgroups * x->m * x->n * 4 + 64;
     return shared <= d->limits.maxComputeSharedMemorySize &&
            threads <= d->limits.maxComputeWorkGroupInvocations &&
-           threads <= d->limits.maxComputeWorkGroupSize[0] && rows * eights % threads == 0 &&
-           columns * eights % threads == 0;
+           threads <= d->limits.maxComputeWorkGroupSize[0] && x->m * x->n % (2 * d->subgroup) == 0 &&
+           rows * eights % threads == 0 && columns * eights % threads == 0;
 }
 
 static const vk_tile *first_that_holds(const vk_device *d, const vk_tile *t, size_t n, const vk_matrix *x)
@@ -49,15 +50,13 @@ static const vk_tile *first_that_holds(const vk_device *d, const vk_tile *t, siz
 
 #define FIRST(list) first_that_holds(d, (list), sizeof(list) / sizeof *(list), x)
 
-static const vk_tile *choose(const vk_device *d, const vk_matrix *x, uint32_t m, uint32_t columns)
+static const vk_tile *choose(const vk_device *d, const vk_matrix *x, uint32_t m, bool two)
 {
     if (d->tile)
         return holds(d, d->tile, x) ? d->tile : NULL;
-    if (m <= 4 * x->m)
-        return FIRST(few);
-    const vk_tile *t = FIRST(many);
-    bool fills = t && over(m, rows_of(t, x)) * over(columns, columns_of(t, x)) >= FILL * 3 / 4;
-    return fills ? t : FIRST(some);
+    if (m > 4 * x->m)
+        return FIRST(many);
+    return two ? FIRST(pair) : FIRST(few);
 }
 
 /* ---- dispatches ---- */
@@ -120,7 +119,7 @@ static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32
     const vk_matrix *x = bf16 ? &d->bf16 : &d->f16;
     if (p->x->dtype != p->w->dtype || p->x->dtype == PV_F32 || !x->m || c->push.k % 8)
         return false;
-    const vk_tile *t = choose(d, x, c->push.m, p->w2 ? 2 * c->push.n : c->push.n);
+    const vk_tile *t = choose(d, x, c->push.m, p->w2 != NULL);
     if (!t || (p->w2 && t->fn % 2))
         return false;
     uint32_t bm = rows_of(t, x), bn = columns_of(t, x), bk = t->depth * x->k;
