@@ -15,7 +15,7 @@ static uint32_t over(uint32_t n, uint32_t d)
 /* For many rows and for few: first what was the fastest on an H200 (docs/journal.md), then the same with less
  * shared memory. A pair of weights needs an even number of matrices across. */
 static const vk_tile many[] = {{2, 4, 4, 2, 4, 1, 0}, {2, 4, 4, 2, 2, 1, 0}, {2, 2, 2, 2, 2, 1, 0}};
-static const vk_tile few[] = {{4, 2, 1, 1, 8, 1, 2}, {4, 2, 1, 1, 4, 1, 2}, {4, 2, 1, 1, 2, 1, 2}};
+static const vk_tile few[] = {{4, 2, 1, 2, 8, 1, 2}, {4, 2, 1, 2, 4, 1, 2}, {4, 2, 1, 2, 2, 1, 2}};
 static const vk_tile pair[] = {{2, 2, 2, 2, 8, 1, 0}, {2, 2, 2, 2, 4, 1, 0}, {2, 2, 2, 2, 2, 1, 0}};
 
 static uint32_t rows_of(const vk_tile *t, const vk_matrix *x)
