@@ -22,16 +22,6 @@ static __device__ inline void cuda_cluster_barrier(void)
 }
 
 /* Where `mine`, an address in this block's shared memory, is in that of the cluster's block `rank`. */
-static __device__ inline uint32_t cuda_cluster_shared(const void *mine, int rank)
-{
-    uint32_t there = 0;
-#if CUDA_CLUSTERS
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(cuda_shared(mine)), "r"(rank));
-#endif
-    return there;
-}
-
-/* The same of a shared address. */
 static __device__ inline uint32_t cuda_cluster_at(uint32_t mine, int rank)
 {
     uint32_t there = 0;
@@ -39,6 +29,11 @@ static __device__ inline uint32_t cuda_cluster_at(uint32_t mine, int rank)
     asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(mine), "r"(rank));
 #endif
     return there;
+}
+
+static __device__ inline uint32_t cuda_cluster_shared(const void *mine, int rank)
+{
+    return cuda_cluster_at(cuda_shared(mine), rank);
 }
 
 /* 8 or 16 bytes into a block's shared memory; they count at that block's `barrier` when they are there. Addresses:
@@ -61,21 +56,6 @@ static __device__ inline void cuda_cluster_put4(uint32_t to, const float *v, uin
             to),
         "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]), "r"(barrier)
         : "memory");
-#endif
-}
-
-/* Until the phase of this parity of a barrier of this block's is over: what others put is there. */
-static __device__ inline void cuda_cluster_wait(uint32_t barrier, uint32_t parity)
-{
-#if CUDA_CLUSTERS
-    uint32_t done;
-    do {
-        asm volatile("{\n\t.reg .pred p;\n\t"
-                     "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n\tselp.u32 %0, 1, 0, p;\n\t}"
-                     : "=r"(done)
-                     : "r"(barrier), "r"(parity)
-                     : "memory");
-    } while (!done);
 #endif
 }
 

@@ -250,7 +250,7 @@ static __device__ inline void announce(const expert_args &a)
         for (int i = 0; i < 5; i++)
             if (bytes[i]) {
                 int next = area[i] == AREA_QKV && bytes[3 - i] ? 3 - i : i; /* q, k, v and gate, up in turn */
-                cuda_cluster_wait(there(area[i]), parities >> area[i] & 1);
+                cuda_mbarrier_wait(there(area[i]), parities >> area[i] & 1);
                 parities ^= 1u << area[i];
                 cuda_expect_bytes(there(area[i]), bytes[next]);
             }
@@ -595,7 +595,7 @@ static __device__ inline void run_layers(const expert_args &a, const self &s)
                 push<3>(s, acc[1], to + 3 * 128, s.rank / 4 * 4 + s.rows(), AREA_QKV);
             }
             if (live)
-                cuda_cluster_wait(there(AREA_QKV), live_mlp ? 0 : l & 1);
+                cuda_mbarrier_wait(there(AREA_QKV), live_mlp ? 0 : l & 1);
             if (live && turns) {
                 const float *from = mem().parts + (s.warp / 3 * 6 + s.warp % 3) * 128 + s.lane * 4;
                 add_up<4>(low, from, 2 * 6 * 128);
@@ -616,7 +616,7 @@ static __device__ inline void run_layers(const expert_args &a, const self &s)
                 push<5>(s, acc[0], mem().parts_o + s.rank * 5 * 128 + s.lane * 4, s.side() * 4 + s.rows(),
                         AREA_O);
             if (live)
-                cuda_cluster_wait(there(AREA_O), 0);
+                cuda_mbarrier_wait(there(AREA_O), 0);
             if (owner && (live || s.own() == 3)) {
                 if (live && mine)
                     add_residual(s, x, gate);
@@ -637,7 +637,7 @@ static __device__ inline void run_layers(const expert_args &a, const self &s)
                 push<5>(s, acc[1], to + 5 * 128, s.rank / 2 * 2 + s.rows() / 2, AREA_QKV);
             }
             if (live_mlp)
-                cuda_cluster_wait(there(AREA_QKV), live ? 1 : l & 1);
+                cuda_mbarrier_wait(there(AREA_QKV), live ? 1 : l & 1);
             const int rows = s.rank % 2 * 2 + s.warp % 2, first = (s.cluster * 4 + s.rank / 2) * 9;
             if (rows * 16 < R)
 #pragma unroll 1
@@ -662,7 +662,7 @@ static __device__ inline void run_layers(const expert_args &a, const self &s)
                 push<5>(s, acc[0], mem().parts_o + s.rank * 5 * 128 + s.lane * 4, s.side() * 4 + s.rows(),
                         AREA_O);
             if (live)
-                cuda_cluster_wait(there(AREA_O), 1);
+                cuda_mbarrier_wait(there(AREA_O), 1);
             if (owner && (live || s.own() == 3)) {
                 if (live && mine)
                     add_residual(s, x, gate);

@@ -172,7 +172,7 @@ static __device__ inline void attend(const expert_args &a, const self &s, uint32
         weights().give_back(n, s.lane);
 
     /* the shares of 16 columns of 8 (head, row), added up and divided */
-    cuda_cluster_wait(there(AREA_ATTN), parity);
+    cuda_mbarrier_wait(there(AREA_ATTN), parity);
     if (s.warp % 4 >= P)
         return;
     float share[2], o[4] = {};

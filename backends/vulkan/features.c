@@ -1,57 +1,18 @@
 /* features.c - what a device has beyond Vulkan 1.2's least, in words: all of it asked for, none taken from a
- * vendor's or a device's name.
- *
- * Structs of extensions that are newer than Debian 12's headers (1.3.239) are written down here as the
- * registry has them, under names of our own, so that they stand beside the headers' where those have them
- * too. */
+ * vendor's or a device's name. */
 #include "features.h"
 #include "base/memory.h"
+#include "extensions.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-#define COOPERATIVE_MATRIX "VK_KHR_cooperative_matrix"
-#define BFLOAT16           "VK_KHR_shader_bfloat16"
-
-/* VkPhysicalDeviceCooperativeMatrixFeaturesKHR, VkPhysicalDeviceShaderBfloat16FeaturesKHR,
- * VkCooperativeMatrixPropertiesKHR */
-#define TYPE_MATRIX_FEATURES   ((VkStructureType)1000506000)
-#define TYPE_MATRIX_PROPERTIES ((VkStructureType)1000506001)
-#define TYPE_BFLOAT16_FEATURES ((VkStructureType)1000141000)
-
-typedef struct matrix_features {
-    VkStructureType type;
-    void *next;
-    VkBool32 matrix, robust_access;
-} matrix_features;
-
-typedef struct bfloat16_features {
-    VkStructureType type;
-    void *next;
-    VkBool32 type_16, dot_product, matrix;
-} bfloat16_features;
-
-typedef struct matrix_properties {
-    VkStructureType type;
-    void *next;
-    uint32_t m, n, k;
-    int a, b, c, result; /* VkComponentTypeKHR */
-    VkBool32 saturating;
-    int scope; /* VkScopeKHR */
-} matrix_properties;
-
-typedef VkResult(VKAPI_PTR *list_matrices)(VkPhysicalDevice, uint32_t *, matrix_properties *);
-
-#define MOST_EXTENSIONS 512
-#define MOST_SHAPES     64
-#define SUBGROUP        3
-
 static const char *component(int type)
 {
     static const char *const name[] = {"f16", "f32", "f64", "s8",  "s16", "s32",
                                        "s64", "u8",  "u16", "u32", "u64"};
-    if (type == 1000141000)
+    if (type == COMPONENT_BF16)
         return "bf16";
     return type >= 0 && type < (int)(sizeof name / sizeof *name) ? name[type] : "other";
 }

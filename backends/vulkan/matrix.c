@@ -2,41 +2,12 @@
  * VK_KHR_shader_bfloat16 too. Asked for, never taken from a name; a shape is used only as the device lists
  * it, since some drivers do not survive another. They want
  * subgroups without gaps (VK_EXT_subgroup_size_control) and the memory model; a device without these is used
- * without matrices.
- *
- * Structs of extensions that are newer than Debian 12's headers (1.3.239) are written down here as the
- * registry has them, under names of our own, so that they stand beside the headers' where those have them
- * too. */
+ * without matrices. */
 #include "base/memory.h"
+#include "extensions.h"
 #include "vk.h"
 
 #include <string.h>
-
-#define COOPERATIVE_MATRIX "VK_KHR_cooperative_matrix"
-#define BFLOAT16           "VK_KHR_shader_bfloat16"
-
-/* VkPhysicalDeviceCooperativeMatrixFeaturesKHR: cooperativeMatrix, its robust access;
- * VkPhysicalDeviceShaderBfloat16FeaturesKHR: shaderBFloat16Type, its dot product, its cooperative matrix;
- * VkCooperativeMatrixPropertiesKHR */
-#define TYPE_MATRIX_FEATURES   ((VkStructureType)1000506000)
-#define TYPE_MATRIX_PROPERTIES ((VkStructureType)1000506001)
-#define TYPE_BFLOAT16_FEATURES ((VkStructureType)1000141000)
-
-typedef struct matrix_properties {
-    VkStructureType type;
-    void *next;
-    uint32_t m, n, k;
-    int a, b, c, result; /* VkComponentTypeKHR */
-    VkBool32 saturating;
-    int scope; /* VkScopeKHR */
-} matrix_properties;
-
-typedef VkResult(VKAPI_PTR *list_matrices)(VkPhysicalDevice, uint32_t *, matrix_properties *);
-
-enum { COMPONENT_F16 = 0, COMPONENT_F32 = 1, COMPONENT_BF16 = 1000141000 };
-#define SUBGROUP        3
-#define MOST_EXTENSIONS 512
-#define MOST_SHAPES     64
 
 static void look_for_extensions(vk_device *d, bool *matrix, bool *bfloat16, bool *full)
 {
