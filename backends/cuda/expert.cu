@@ -100,7 +100,6 @@ struct place {
 };
 #define COUNTER_WORDS 64 /* before the exchange */
 
-#if CUDA_WGMMA || !defined(__CUDA_ARCH__)
 /* Shared memory. */
 typedef struct block_memory {
     unsigned char slots[RING_SLOTS * RING_SLOT_BYTES]; /* on a multiple of 1024 */
@@ -118,7 +117,6 @@ typedef struct block_memory {
     int fresh,
         first; /* of these keys the first are the suffix's rank, rank + 8, ..; then the prefix's from `first` on */
 } block_memory;
-#endif
 
 #if CUDA_WGMMA
 static __device__ inline block_memory &mem(void)
