@@ -98,7 +98,8 @@ static pv_status add_folder(replay *r, const char *folder)
             st = add_file(r, folder, e->d_name);
     }
     closedir(dir);
-    qsort(r->file + first, (size_t)(r->n_files - first), sizeof *r->file, by_name);
+    if (r->n_files > first)
+        qsort(r->file + first, (size_t)(r->n_files - first), sizeof *r->file, by_name);
     return st || r->n_files > first ? st : pv_fail(PV_E_FILE, "%s: holds no .safetensors files", folder);
 }
 
