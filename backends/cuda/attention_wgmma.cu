@@ -153,14 +153,14 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(const __grid_constant_
         cuda_registers_fewer<40>();
         int kv_width = a.kv_heads * a.head;
         int64_t kv_at = ((int64_t)(z / a.kv_heads) * a.key_rows + a.first) * kv_width + z % a.kv_heads * a.head;
-        int slot = 0, items = 2 * n, column = z % a.kv_heads * a.head, row = z / a.kv_heads * a.key_rows + a.first;
-        uint32_t parity = 1;
+        int items = 2 * n, column = z % a.kv_heads * a.head, row = z / a.kv_heads * a.key_rows + a.first;
+        cuda_slot<SLOTS> slot = {0, 1}; /* new slots are free */
         for (int i = 0; i < items; i++) {
             bool is_k = i == 0 || (i % 2 && i != items - 1);
             int t = begin + (is_k ? (i + 1) / 2 : (i - 1) / 2);
-            uint32_t to = ring + slot * TILE, barrier = full + 8 * slot;
+            uint32_t to = ring + slot.index * TILE, barrier = full + 8 * slot.index;
             bool whole = a.head == HEAD && (t + 1) * KEYS <= len;
-            cuda_mbarrier_wait(empty + 8 * slot, parity);
+            cuda_mbarrier_wait(empty + 8 * slot.index, slot.parity);
             if (!whole) {
                 fetch_lines(to, (is_k ? a.k : a.v) + kv_at + (int64_t)t * KEYS * kv_width, kv_width, len - t * KEYS,
                             a.head, thread);
@@ -178,10 +178,7 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(const __grid_constant_
                 cuda_mbarrier_arrive(barrier);
             }
             __syncwarp();
-            if (++slot == SLOTS) {
-                slot = 0;
-                parity ^= 1;
-            }
+            slot.next();
         }
         cuda_cluster_barrier();
         cuda_cluster_barrier();
@@ -210,27 +207,24 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(const __grid_constant_
         const uint64_t v_at = cuda_operand_at(ring, SUB, 1024, WGMMA_128); /* lead: to the next 64 columns */
         float s[KEYS / 2], o[HEAD / 2], top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, scale[2];
         uint32_t w[KEYS / 16][4];
-        int slot = 0, left = len - begin * KEYS - lane % 4 * 2;
-        uint32_t parity = 0;
+        int left = len - begin * KEYS - lane % 4 * 2;
+        cuda_slot<SLOTS> slot = {};
 #pragma unroll
         for (int i = 0; i < HEAD / 2; i++)
             o[i] = 0;
 
-        auto filled = [&]() { cuda_mbarrier_wait(full + 8 * slot, parity); };
+        auto filled = [&]() { cuda_mbarrier_wait(full + 8 * slot.index, slot.parity); };
         auto free_slot = [&](int which) {
             if (lane == 0)
                 cuda_mbarrier_arrive(empty + 8 * which);
         };
         auto next = [&]() {
-            int was = slot++;
-            if (slot == SLOTS) {
-                slot = 0;
-                parity ^= 1;
-            }
+            int was = slot.index;
+            slot.next();
             return was;
         };
         auto scores = [&]() {
-            uint64_t tile = k_at + (uint64_t)(slot * (TILE >> 4));
+            uint64_t tile = k_at + (uint64_t)(slot.index * (TILE >> 4));
             cuda_wgmma_begin();
 #pragma unroll
             for (int d = 0; d < HEAD / 16; d++)
@@ -239,7 +233,7 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(const __grid_constant_
             cuda_wgmma_commit();
         };
         auto values = [&]() {
-            uint64_t tile = v_at + (uint64_t)(slot * (TILE >> 4));
+            uint64_t tile = v_at + (uint64_t)(slot.index * (TILE >> 4));
             cuda_wgmma_begin();
 #pragma unroll
             for (int j = 0; j < KEYS / 16; j++)

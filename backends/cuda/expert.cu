@@ -197,7 +197,7 @@ static __device__ inline void feed(const expert_args &a, const self &s)
         int plane = head < HEADS ? head * 2 : 0;
 #pragma unroll 1
         for (int i = 0; i < 4; i++, n.next()) {
-            uint32_t to = claim(), bar = weights().full + 8 * n.slot;
+            uint32_t to = claim(), bar = weights().full + 8 * n.index;
             weights().expect(n, 2 * TURNED * 128, s.lane);
             if (one)
                 cuda_planes_once(to, map, s.rank % 4 * 256 + i * 64, at, plane, bar, policy);
@@ -207,14 +207,14 @@ static __device__ inline void feed(const expert_args &a, const self &s)
 #pragma unroll 1
             for (int i = 0; i < mem().key_tiles; i += 2, n.next()) {
                 claim();
-                feed_keys(weights().slots + n.slot * RING_SLOT_BYTES, v ? w.v_cache : w.k_cache, i * 16,
+                feed_keys(weights().slots + n.index * RING_SLOT_BYTES, v ? w.v_cache : w.k_cache, i * 16,
                           s.lane);
                 weights().copied(n);
             }
 #pragma unroll 1
         for (int i = 0; i < 14;
              i++, n.next()) { /* o: 2 slots of 128 of K; gate, up: 8 of 64; down: 4 of 128 */
-            uint32_t to = claim(), bar = weights().full + 8 * n.slot;
+            uint32_t to = claim(), bar = weights().full + 8 * n.index;
             weights().expect(n, 2 * COLUMNS * 128, s.lane);
             if (!one)
                 continue;

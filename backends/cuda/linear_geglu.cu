@@ -69,14 +69,7 @@ static __global__ void __launch_bounds__(BLOCK, 1) geglu(const __grid_constant__
     cuda_cluster_barrier();
     cuda_begin(); /* so far: its own shared memory, and its arguments */
 
-    int stage = 0;
-    uint32_t parity = 0;
-    auto next = [&]() {
-        if (++stage == STAGES) {
-            stage = 0;
-            parity ^= 1;
-        }
-    };
+    cuda_slot<STAGES> at_slot = {};
     if (role == 2) {
         cuda_registers_fewer<40>();
         if (thread < 32) {
@@ -89,9 +82,9 @@ static __global__ void __launch_bounds__(BLOCK, 1) geglu(const __grid_constant__
                 const int group = tile % a.groups, column = tile / a.groups;
                 const int row = is_x ? (group * a.share + rank) * R : column * TILE + box / 2 * BOX;
                 for (int k = 0; k < a.steps; k++) {
-                    const uint32_t barrier = full + 8 * stage,
-                                   there = to + stage * (is_x ? x_bytes : w_bytes);
-                    cuda_mbarrier_wait(empty + 8 * stage, parity ^ 1);
+                    const uint32_t barrier = full + 8 * at_slot.index,
+                                   there = to + at_slot.index * (is_x ? x_bytes : w_bytes);
+                    cuda_mbarrier_wait(empty + 8 * at_slot.index, at_slot.parity ^ 1);
                     if (thread == 0)
                         cuda_expect_bytes(barrier, x_bytes + w_bytes);
                     __syncwarp();
@@ -99,7 +92,7 @@ static __global__ void __launch_bounds__(BLOCK, 1) geglu(const __grid_constant__
                         cuda_box(there, map, k * STEP, row, barrier);
                     else if (mine)
                         cuda_box_to_all(there, map, k * STEP, row, barrier, (uint16_t)((1 << a.share) - 1));
-                    next();
+                    at_slot.next();
                 }
             }
         }
@@ -119,10 +112,10 @@ static __global__ void __launch_bounds__(BLOCK, 1) geglu(const __grid_constant__
             int before = 0;
             float gate[R / 2], up[R / 2];
             for (int k = 0; k < a.steps; k++) {
-                cuda_mbarrier_wait(full + 8 * stage, parity);
+                cuda_mbarrier_wait(full + 8 * at_slot.index, at_slot.parity);
                 cuda_wgmma_begin();
-                const uint64_t x = x_operand + (uint64_t)(stage * (x_bytes >> 4));
-                const uint64_t w = w_operand + (uint64_t)(stage * (w_bytes >> 4));
+                const uint64_t x = x_operand + (uint64_t)(at_slot.index * (x_bytes >> 4));
+                const uint64_t w = w_operand + (uint64_t)(at_slot.index * (w_bytes >> 4));
 #pragma unroll
                 for (int i = 0; i < STEP / 16; i++) {
                     cuda_wgmma<R>(gate, w + (uint64_t)(2 * i), x + (uint64_t)(2 * i), k || i);
@@ -133,8 +126,8 @@ static __global__ void __launch_bounds__(BLOCK, 1) geglu(const __grid_constant__
                 cuda_wgmma_wait<1>();
                 if (k)
                     used(before);
-                before = stage;
-                next();
+                before = at_slot.index;
+                at_slot.next();
             }
             cuda_wgmma_wait<0>();
             cuda_settle(gate);

@@ -78,14 +78,7 @@ static __global__ void __launch_bounds__(BLOCK, 1) group(const __grid_constant__
     cuda_cluster_barrier();
     cuda_begin(); /* so far: its own shared memory, and its arguments */
 
-    int stage = 0;
-    uint32_t parity = 0;
-    auto next = [&]() {
-        if (++stage == stages) {
-            stage = 0;
-            parity ^= 1;
-        }
-    };
+    cuda_slot<stages> at_slot = {};
     if (role == 2) {
         cuda_registers_fewer<40>();
         if (thread < 32) {
@@ -99,15 +92,15 @@ static __global__ void __launch_bounds__(BLOCK, 1) group(const __grid_constant__
                     thread ? at * UNIT : (tile % a.groups * SIDE + below) * R + beside * (R - half);
                 const CUtensorMap *map = thread ? &a.w[part] : &a.x;
                 for (int k = 0; k < a.steps; k++) {
-                    const uint32_t barrier = full + 8 * stage;
-                    cuda_mbarrier_wait(empty + 8 * stage, parity ^ 1);
+                    const uint32_t barrier = full + 8 * at_slot.index;
+                    cuda_mbarrier_wait(empty + 8 * at_slot.index, at_slot.parity ^ 1);
                     if (thread == 0)
                         cuda_expect_bytes(barrier, 2 * half * STEP * 2 + w_bytes);
                     __syncwarp();
                     if (thread < 2)
-                        cuda_box_to_all(to + stage * (thread ? w_bytes : x_bytes), map, k * STEP, row,
+                        cuda_box_to_all(to + at_slot.index * (thread ? w_bytes : x_bytes), map, k * STEP, row,
                                         barrier, sharers);
-                    next();
+                    at_slot.next();
                 }
             }
         }
@@ -132,18 +125,18 @@ static __global__ void __launch_bounds__(BLOCK, 1) group(const __grid_constant__
                 for (int i = 0; i < 2; i++)
                     bias[i] = __bfloat162float(a.bias[part][column + lane / 4 + 8 * i]);
             for (int k = 0; k < a.steps; k++) {
-                cuda_mbarrier_wait(full + 8 * stage, parity);
+                cuda_mbarrier_wait(full + 8 * at_slot.index, at_slot.parity);
                 cuda_wgmma_begin();
 #pragma unroll
                 for (int i = 0; i < STEP / 16; i++)
-                    cuda_wgmma<R>(d, w_operand + (uint64_t)(stage * (w_bytes >> 4) + 2 * i),
-                                  x_operand + (uint64_t)(stage * (x_bytes >> 4) + 2 * i), k || i);
+                    cuda_wgmma<R>(d, w_operand + (uint64_t)(at_slot.index * (w_bytes >> 4) + 2 * i),
+                                  x_operand + (uint64_t)(at_slot.index * (x_bytes >> 4) + 2 * i), k || i);
                 cuda_wgmma_commit();
                 cuda_wgmma_wait<1>();
                 if (k)
                     used(before);
-                before = stage;
-                next();
+                before = at_slot.index;
+                at_slot.next();
             }
             cuda_wgmma_wait<0>();
             cuda_settle(d);

@@ -101,14 +101,7 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
     if (role < 2 || !a.ahead) /* else the warp that fetches does so when it has begun with the weights */
         cuda_begin();         /* so far: its own shared memory, and its arguments */
 
-    int stage = 0;
-    uint32_t parity = 0;
-    auto next = [&]() {
-        if (++stage == STAGES) {
-            stage = 0;
-            parity ^= 1;
-        }
-    };
+    cuda_slot<STAGES> at_slot = {};
     if (role == 2) {
         cuda_registers_fewer<40>();
         if (thread < 32) {
@@ -142,20 +135,20 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
                         __syncwarp();
                         if (mine && !is_x)
                             fetch(k, k);
-                        next();
+                        at_slot.next();
                     }
                     cuda_begin();
                     for (int i = 0; is_x && i < k; i++)
                         fetch(i, i);
                 }
                 for (; k < a.steps; k++) {
-                    cuda_mbarrier_wait(empty + 8 * stage, parity ^ 1);
+                    cuda_mbarrier_wait(empty + 8 * at_slot.index, at_slot.parity ^ 1);
                     if (thread == 0)
-                        cuda_expect_bytes(full + 8 * stage, x_bytes + w_bytes);
+                        cuda_expect_bytes(full + 8 * at_slot.index, x_bytes + w_bytes);
                     __syncwarp();
                     if (mine)
-                        fetch(k, stage);
-                    next();
+                        fetch(k, at_slot.index);
+                    at_slot.next();
                 }
             }
         }
@@ -185,18 +178,18 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
                     bias[u * (UNIT / 8) + i] = there ? from[4 * i] : 0;
             }
             for (int k = 0; k < a.steps; k++) {
-                cuda_mbarrier_wait(full + 8 * stage, parity);
+                cuda_mbarrier_wait(full + 8 * at_slot.index, at_slot.parity);
                 cuda_wgmma_begin();
 #pragma unroll
                 for (int i = 0; i < STEP / 16; i++)
-                    cuda_wgmma<COLUMNS>(d, x_operand + (uint64_t)(stage * (x_bytes >> 4) + 2 * i),
-                                        w_operand + (uint64_t)(stage * (w_bytes >> 4) + 2 * i), k || i);
+                    cuda_wgmma<COLUMNS>(d, x_operand + (uint64_t)(at_slot.index * (x_bytes >> 4) + 2 * i),
+                                        w_operand + (uint64_t)(at_slot.index * (w_bytes >> 4) + 2 * i), k || i);
                 cuda_wgmma_commit();
                 cuda_wgmma_wait<1>();
                 if (k)
                     used(before);
-                before = stage;
-                next();
+                before = at_slot.index;
+                at_slot.next();
             }
             cuda_wgmma_wait<0>();
             cuda_settle(d);

@@ -14,28 +14,7 @@
 
 #if CUDA_WGMMA
 
-/* A place in the stream. */
-typedef struct turn {
-    int slot;
-    uint32_t parity;
-
-    __device__ void next(void)
-    {
-        if (++slot == RING_SLOTS) {
-            slot = 0;
-            parity ^= 1;
-        }
-    }
-    __device__ turn plus(int count) const /* count < RING_SLOTS */
-    {
-        turn t = {slot + count, parity};
-        if (t.slot >= RING_SLOTS) {
-            t.slot -= RING_SLOTS;
-            t.parity ^= 1;
-        }
-        return t;
-    }
-} turn;
+typedef cuda_slot<RING_SLOTS> turn; /* a place in the stream */
 
 typedef struct ring {
     unsigned char *slots;
@@ -54,32 +33,32 @@ typedef struct ring {
     __device__ unsigned char *claim(turn n, turn landed, bool any_landed) const
     {
         if (any_landed)
-            cuda_mbarrier_wait(full + 8 * landed.slot, landed.parity);
-        cuda_mbarrier_wait(empty + 8 * n.slot, n.parity ^ 1);
+            cuda_mbarrier_wait(full + 8 * landed.index, landed.parity);
+        cuda_mbarrier_wait(empty + 8 * n.index, n.parity ^ 1);
         cuda_shared_for_wgmma(); /* what was in there, copied or read by threads, is over for the copy engine */
-        return slots + n.slot * RING_SLOT_BYTES;
+        return slots + n.index * RING_SLOT_BYTES;
     }
 
-    /* Then either: its lane 0 asks the copy engine for so many bytes, to count at full + 8 * n.slot ... */
+    /* Then either: its lane 0 asks the copy engine for so many bytes, to count at full + 8 * n.index ... */
     __device__ void expect(turn n, int bytes, int lane) const
     {
         if (lane == 0)
-            cuda_expect_bytes(full + 8 * n.slot, bytes);
+            cuda_expect_bytes(full + 8 * n.index, bytes);
         else
-            cuda_mbarrier_arrive(full + 8 * n.slot);
+            cuda_mbarrier_arrive(full + 8 * n.index);
     }
 
     /* ... or all lanes copy (cuda_copy16), and say so. */
     __device__ void copied(turn n) const
     {
-        asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(full + 8 * n.slot) : "memory");
+        asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(full + 8 * n.index) : "memory");
     }
 
     /* A multiplying warp: slot n, as soon as it has come. */
     __device__ unsigned char *take(turn n) const
     {
-        cuda_mbarrier_wait(full + 8 * n.slot, n.parity);
-        return slots + n.slot * RING_SLOT_BYTES;
+        cuda_mbarrier_wait(full + 8 * n.index, n.parity);
+        return slots + n.index * RING_SLOT_BYTES;
     }
 
     /* By its lanes, which have all read it. */
@@ -87,7 +66,7 @@ typedef struct ring {
     {
         __syncwarp();
         if (lane == 0)
-            cuda_mbarrier_arrive(empty + 8 * n.slot);
+            cuda_mbarrier_arrive(empty + 8 * n.index);
     }
 } ring;
 

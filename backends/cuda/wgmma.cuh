@@ -91,6 +91,29 @@ static __device__ inline void cuda_mbarrier_wait(uint32_t at, uint32_t parity)
     } while (!done);
 }
 
+/* Where one is in a stream of slots that lie in N places in turn: which, and the parity of the phase in which it is filled. */
+template <int N> struct cuda_slot {
+    int index;
+    uint32_t parity;
+
+    __device__ void next(void)
+    {
+        if (++index == N) {
+            index = 0;
+            parity ^= 1;
+        }
+    }
+    __device__ cuda_slot plus(int count) const /* count < N */
+    {
+        cuda_slot s = {index + count, parity};
+        if (s.index >= N) {
+            s.index -= N;
+            s.parity ^= 1;
+        }
+        return s;
+    }
+};
+
 /* The registers a thread of this warpgroup has from here on. */
 template <int N> static __device__ inline void cuda_registers_fewer(void)
 {
