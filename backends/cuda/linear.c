@@ -1,6 +1,6 @@
 /* linear.c - y = x w^T (+ b), that onto a residual or through GELU, and several of one input at once:
  * x [M, K], w [N, K] as stored, b [N]; through cuBLASLt. What it has no form for and Hopper does well,
- * linear_group.cu, linear_wgmma.cu and linear_geglu.cu do: other groups than two alike, and gate and up with their GeGLU.
+ * linear_group.cu, linear_wide.cu and linear_geglu.cu do: other groups than two alike, and gate and up with their GeGLU.
  *
  * Every row up to the capacity is computed: what the rows behind the valid count hold stays in those rows.
  * Both operands bf16: tensor cores, f32 sums, y bf16 or f32. All else: f32 products of f32 numbers (never

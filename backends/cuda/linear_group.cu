@@ -1,6 +1,6 @@
 /* linear_group.cu - products of one input with up to three weights of different widths, each with its bias and its result
  * (q, k, v), on Hopper's tensor instructions, for hundreds of rows: what cuBLASLt does not do in one. For numbers of rows that
- * fit its tiles better than those of linear_wgmma.cu, to which it leaves the others.
+ * fit its tiles better than those of linear_wide.cu, to which it leaves the others.
  *
  * Computes: y_i = x w_i^T (+ b_i). x [M, K], w_i [N_i, K], b_i [N_i], y_i [M, N_i], all bf16. Every row up to the capacity.
  * Launch: roles turned as in linear_geglu.cu. A tile is 128 columns of all results by R rows of x; R is the one of three that
@@ -194,7 +194,7 @@ static cudaError_t launch(const cuda_call *c, group_args &a, cudaLaunchConfig_t 
     return e != cudaSuccess ? e : cudaLaunchKernelEx(config, group<R>, a);
 }
 
-/* The same for linear_wgmma.cu, in numbers of its own that mean as much. */
+/* The same for linear_wide.cu, in numbers of its own that mean as much. */
 static int64_t pairs_cost(const cuda_call *c, int64_t m, int units)
 {
     const int64_t rows = (m + 127) / 128, columns = (units + 2) / 3;

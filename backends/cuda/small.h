@@ -36,7 +36,7 @@ cudaError_t cuda_plain_product(const cuda_plain *p, cudaStream_t stream);
 cudaError_t cuda_touch(const void *data, size_t bytes, cudaStream_t stream);
 
 /* For devices with cuda_call.wgmma; all bf16, k multiples of 8. linear_group.cu: y[i] = x w[i]^T (+ bias[i]), n multiples of 64;
- * it leaves some to linear_wgmma.cu.
+ * it leaves some to linear_wide.cu.
  * linear_geglu.cu: y[0] = gelu(x w[0]^T) (x w[1]^T) of two weights alike, whose products are rounded to bf16 before; n of 16. */
 #define CUDA_WIDE_MOST 3
 typedef struct cuda_wide {

@@ -1,4 +1,4 @@
-/* linear_wgmma.cu - products of one input with up to three weights on Hopper's own tensor instructions, for hundreds of
+/* linear_wide.cu - products of one input with up to three weights on Hopper's own tensor instructions, for hundreds of
  * rows: what cuBLASLt does not do in one. Weights of different widths, each with its bias and its result (q, k, v).
  *
  * Computes: y_i = x w_i^T (+ b_i). x [M, K], w_i [N_i, K], b_i [N_i], y_i [M, N_i], all bf16. Every row up to the capacity.
