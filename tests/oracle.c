@@ -620,13 +620,13 @@ static field times(const op_truth *t, field x, int w)
 }
 
 /* The mean square's own error comes from all of a row. */
-static field modulated(const op_truth *t, field x, int mod)
+static field modulated(const op_truth *t, field x, int mod, float eps)
 {
     field y = field_of(x.rows, x.width);
     int64_t W = x.width;
     for (int64_t r = 0; r < x.rows; r++) {
         const double *v = x.v + r * W, *var = x.var + r * W;
-        double square = mean_of(v, W, 0, 2) + (double)t->c->attr.expert.eps, inverse = 1 / sqrt(square), common = 0;
+        double square = mean_of(v, W, 0, 2) + (double)eps, inverse = 1 / sqrt(square), common = 0;
         for (int64_t i = 0; i < W; i++)
             common += v[i] * v[i] * var[i] / ((double)(W * W) * square * square);
         for (int64_t i = 0; i < W; i++) {
@@ -665,9 +665,11 @@ static field stored(const op_truth *t, int cache, field x)
 }
 
 /* One query on `keys` keys: o gets values and variances. What moves all scores alike moves no weight, so that errors that
- * keys share matter little; weights may be rounded to `dtype` before they meet v. */
+ * keys share matter little; weights may be rounded to `dtype` before they meet v. The error of one score moves all of o in one
+ * direction, so that a product of o may see far more of it than variances say: where o goes if the score that matters most
+ * is one deviation off is in `lean`, and not in the variances. */
 static void look(const double *q, const double *q_var, field k, field v, int64_t at, int64_t keys, int64_t head, double scale,
-                 pv_dtype dtype, double *o, double *o_var)
+                 pv_dtype dtype, double *o, double *o_var, double *lean)
 {
     double *p = malloc(2 * sizeof *p * (size_t)(keys + 1)), *s_var = p + keys, top = -INFINITY, low = INFINITY, total = 0;
     for (int64_t j = 0; j < keys; j++) {
@@ -686,22 +688,30 @@ static void look(const double *q, const double *q_var, field k, field v, int64_t
     for (int64_t j = 0; j < keys; j++)
         total += p[j] = exp(p[j] - top);
     for (int64_t d = 0; d < head; d++) {
-        double abs = 0, error = 0;
         o[d] = 0;
-        for (int64_t j = 0; j < keys; j++) {
+        for (int64_t j = 0; j < keys; j++)
             o[d] += p[j] / total * v.v[at + j * v.width + d];
+    }
+    int64_t heaviest = 0;
+    for (int64_t j = 0; j < keys; j++) /* keys' values are about alike in size */
+        heaviest = p[j] * sqrt(s_var[j]) > p[heaviest] * sqrt(s_var[heaviest]) ? j : heaviest;
+    for (int64_t d = 0; d < head && keys; d++)
+        lean[d] = p[heaviest] / total * (v.v[at + heaviest * v.width + d] - o[d]) * sqrt(s_var[heaviest]);
+    for (int64_t d = 0; d < head; d++) {
+        double abs = 0, error = 0;
+        for (int64_t j = 0; j < keys; j++)
             abs += fabs(p[j] / total * v.v[at + j * v.width + d]);
-        }
         for (int64_t j = 0; j < keys; j++) {
             double w = p[j] / total, x = v.v[at + j * v.width + d];
-            error += w * w * ((x - o[d]) * (x - o[d]) * s_var[j] + v.var[at + j * v.width + d]) + x * x * of_rounding(w, dtype);
+            double moved = j == heaviest ? 0 : (x - o[d]) * (x - o[d]) * s_var[j];
+            error += w * w * (moved + v.var[at + j * v.width + d]) + x * x * of_rounding(w, dtype);
         }
         o_var[d] = error + (keys ? five_sigma((4 + sum_steps(keys)) * 0x1p-24 * abs * (1 + top - low)) : 0);
     }
     free(p);
 }
 
-static field looked(const op_truth *t, field q, field k, field v)
+static field looked(const op_truth *t, field q, field k, field v, double *lean)
 {
     const pv_expert_attr *a = &t->c->attr.expert;
     field o = field_of(q.rows, q.width);
@@ -711,9 +721,24 @@ static field looked(const op_truth *t, field q, field k, field v)
     for (int64_t at = 0; at < q.rows * q.width; at += head) {
         int64_t kv_head = at % q.width / head / (a->heads / a->kv_heads);
         look(q.v + at, q.var + at, k, v, a->first * k.width + kv_head * head, keys, head, (double)a->scale,
-             t->c->in[12].dtype, o.v + at, o.var + at);
+             t->c->in[12].dtype, o.v + at, o.var + at, lean + at);
     }
     return o;
+}
+
+/* Into the variances of x w^T: x a head wide, moved all at once. */
+static field leaning(const op_truth *t, field y, const double *lean, int w, int n_heads)
+{
+    int64_t K = width(t, w), head = K / n_heads;
+    for (int64_t at = 0; at < y.rows * y.width; at++)
+        for (int h = 0; h < n_heads; h++) {
+            const double *a = t->in[w] + at % y.width * K + h * head, *moved = lean + at / y.width * K + h * head;
+            double sum = 0;
+            for (int64_t d = 0; d < head; d++)
+                sum += a[d] * moved[d];
+            y.var[at] += sum * sum;
+        }
+    return y;
 }
 
 static field onto(const op_truth *t, field x, field y, int mod)
@@ -754,22 +779,42 @@ static void expert_block(op_truth *t)
     const pv_expert_attr *a = &t->c->attr.expert;
     const pv_dtype d = t->c->in[12].dtype;
     t->steps = 1;
-    field x = field_in(t, 0), h = rounded(modulated(t, x, 1), d);
+    field x = field_in(t, 0), h = rounded(modulated(t, x, 1, a->eps), d);
     field q_proj = rounded(times(t, h, 3), d), k_proj = rounded(times(t, h, 4), d), v = times(t, h, 5);
     field q = rounded(turned_field(t, q_proj, a->heads), d), k = turned_field(t, k_proj, a->kv_heads);
     field k_cache = stored(t, 12, k), v_cache = stored(t, 13, v);
     put_field(t, 1, k_cache, a->store, k.rows); /* their last rounding is the judge's */
     put_field(t, 2, v_cache, a->store, v.rows);
     field k_read = stored(t, 12, rounded(k, d)), v_read = stored(t, 13, rounded(v, d));
-    field o = rounded(looked(t, q, k_read, v_read), d), attn_out = times(t, o, 6), x1 = onto(t, x, attn_out, 1);
-    field h2 = rounded(modulated(t, x1, 2), d);
+    field lean = field_of(q.rows, q.width), o = rounded(looked(t, q, k_read, v_read, lean.v), d);
+    field attn_out = leaning(t, times(t, o, 6), lean.v, 6, a->heads), x1 = onto(t, x, attn_out, 1);
+    field h2 = rounded(modulated(t, x1, 2, a->eps), d);
     field gate = rounded(times(t, h2, 7), d), up = rounded(times(t, h2, 8), d);
     field act = rounded(gated_by(gate, up), d), mlp_out = times(t, act, 9), x2 = onto(t, x1, mlp_out, 2);
     put_field(t, 0, x2, 0, x2.rows);
     field all[] = {x,      h,  q_proj,   k_proj, v,  q,    k,  k_cache, v_cache, k_read, v_read,
-                   o, attn_out, x1, h2, gate, up, act, mlp_out, x2};
+                   lean, o, attn_out, x1, h2, gate, up, act, mlp_out, x2};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i].v);
+}
+
+/* ---- a step ---- */
+
+static void euler_step(op_truth *t)
+{
+    t->steps = 1;
+    field h = field_in(t, 0), y = modulated(t, h, 1, t->c->attr.norm.eps), v = times(t, y, 2);
+    double a = t->in[5][0];
+    for (int64_t at = 0; at < v.rows * v.width; at++) {
+        double b = t->in[3][at % v.width], x = t->in[4][at], all = v.v[at] + b;
+        double var = v.var[at] + five_sigma(0x1p-24 * (fabs(v.v[at]) + fabs(b)));
+        var = a * a * var + five_sigma(2 * 0x1p-24 * (fabs(x) + fabs(a * all)));
+        if (op_valid_row(&t->c->in[0], at / v.width))
+            put(t, 0, at, x + a * all, 6 * sqrt(var) * 0x1p24);
+    }
+    free(h.v);
+    free(y.v);
+    free(v.v);
 }
 
 const op_oracle op_oracles[PV_OP_COUNT] = {

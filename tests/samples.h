@@ -110,6 +110,11 @@ static inline pv_node *sample(pv_graph *g, pv_op op)
         attr.norm.eps = 1e-6f;
         IN(x, sample_in(g, "y", 50, 64), sample_in(g, "mod", 1, 192), sample_in(g, "next", 1, 192));
         break;
+    case PV_OP_EULER_STEP:
+        attr.norm.eps = 1e-6f;
+        IN(x, sample_in(g, "mod", 1, 192), sample_in(g, "w", 32, 64), sample_in(g, "b", 1, 32), pv_state(g, "x_t", PV_F32, 50, 32),
+           sample_in(g, "a", 1, 1));
+        break;
     case PV_OP_EXPERT_BLOCK:
         attr.expert = (pv_expert_attr){.eps = 1e-6f, .heads = 8, .kv_heads = 1, .store = 0, .first = 0, .scale = 0.125f};
         IN(x, sample_in(g, "mod", 1, 192), sample_in(g, "mod_mlp", 1, 192), sample_in(g, "w_q", 512, 64),

@@ -46,6 +46,7 @@ const cuda_kernel *const cuda_kernels[PV_OP_COUNT] = {
     [PV_OP_STORE] = &cuda_store,
     [PV_OP_PATCHIFY] = &cuda_patchify,
     [PV_OP_EXPERT_BLOCK] = &cuda_expert_block,
+    [PV_OP_EULER_STEP] = &cuda_euler_step,
 };
 
 static bool claims(const pv_backend *be, const pv_node *n)

@@ -49,6 +49,7 @@ typedef struct cuda_kernel {
 extern const cuda_kernel cuda_linear,                                                       /* linear.c */
     cuda_attention,                                                                         /* attention.cu */
     cuda_expert_block,                                                                      /* expert.cu */
+    cuda_euler_step,                                                                        /* euler.cu */
     cuda_attention_scores, cuda_softmax, cuda_attention_values,                             /* scores.cu */
     cuda_rms_norm, cuda_layer_norm, cuda_ada_rms_norm, cuda_gated_norm,                                      /* norm.cu */
     cuda_rope, cuda_rope_store, cuda_rope_cache,                                            /* rope.cu */

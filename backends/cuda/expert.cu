@@ -716,7 +716,7 @@ static __global__ void TOGETHER __launch_bounds__(THREADS, 1) expert(const __gri
         else if (s.warp == WARPS + 1 && s.lane == 0)
             announce(a);
     } else {
-        cuda_registers_more<184>(); /* with more of them ptxas spills, with 240 the layer took 3 us longer */
+        cuda_registers_more<176>(); /* from 192 on ptxas spills, with 240 the layer took 3 us longer */
         /* kept, not computed anew in every phase */
         asm volatile("" : "+r"(s.lane), "+r"(s.warp), "+r"(s.cluster), "+r"(s.rank));
         run_layers(a, s);

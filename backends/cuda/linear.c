@@ -1,6 +1,7 @@
 /* linear.c - y = x w^T (+ b), that onto a residual or through GELU, and several of one input at once:
  * x [M, K], w [N, K] as stored, b [N]; through cuBLASLt. What it has no form for and Hopper does well,
  * linear_group.cu, linear_wide.cu and linear_geglu.cu do: other groups than two alike, and gate and up with their GeGLU.
+ * Rows of few f32 numbers are linear_thin.cu's.
  *
  * Every row up to the capacity is computed: what the rows behind the valid count hold stays in those rows.
  * Both operands bf16: tensor cores, f32 sums, y bf16 or f32. All else: f32 products of f32 numbers (never
@@ -27,6 +28,8 @@
 #define WIDE_ROWS    192 /* fewer leave most of a tile of our own kernel empty */
 #define WIDE_ROWS_MOST 65536 /* tiles are counted in 32 bits */
 #define WIDE_COLUMNS (1 << 24)
+#define THIN_ROWS    1024 /* of more the library makes better use */
+#define THIN_COLUMNS (1 << 16)
 #define LIBRARY_GELU true /* false: by our kernel, should tests/ops find the library's too far from tanh */
 #define WORKSPACE    ((size_t)32 << 20) /* for the library: what its documentation recommends on Hopper */
 
@@ -86,10 +89,21 @@ static bool is_pair(const pv_node *n)
            n->out[0]->dtype != PV_F16;
 }
 
+/* Few numbers a row, all f32: an action as a token. */
+static bool is_thin(const pv_node *n)
+{
+    const pv_tensor *x = n->in[0], *w = n->in[1];
+    bool ok = n->op == PV_OP_LINEAR && n->out[0]->dtype == PV_F32 && pv_width(x) <= 64 && pv_width(x) % 4 == 0 &&
+              pv_elements(x) / pv_width(x) <= THIN_ROWS && w->dim[0] <= THIN_COLUMNS;
+    for (int i = 0; ok && i < n->n_in; i++)
+        ok = n->in[i]->dtype == PV_F32;
+    return ok;
+}
+
 /* Is what we accept of it a product of our own? */
 static bool is_own(const pv_node *n)
 {
-    return n->op == PV_OP_LINEAR_GEGLU || (n->op == PV_OP_LINEAR_GROUP && !is_pair(n));
+    return is_thin(n) || n->op == PV_OP_LINEAR_GEGLU || (n->op == PV_OP_LINEAR_GROUP && !is_pair(n));
 }
 
 static bool accepts(const cuda_device *d, const pv_node *n)
@@ -282,17 +296,35 @@ static void take_both(const cuda_call *c, const shape *s, operands *o)
     o->y_step = ((char *)c->out[second] - (char *)o->y) / (int64_t)pv_dtype_bytes(s->out, 1);
 }
 
+/* What no kernel writes. */
+static bool is_given(const pv_tensor *t)
+{
+    return !t->producer && (t->usage == PV_WEIGHT || t->usage == PV_CONST || t->usage == PV_IO);
+}
+
+static cudaError_t enqueue_thin(const cuda_call *c)
+{
+    const pv_node *n = c->node;
+    cuda_thin p = {.x = c->in[0], .w = c->in[1], .bias = n->n_in > 2 ? c->in[2] : NULL, .y = c->out[0]};
+    p.k = (int)pv_width(n->in[0]);
+    p.m = pv_elements(n->in[0]) / p.k;
+    p.n = (int)n->in[1]->dim[0];
+    p.ahead = is_given(n->in[1]);
+    return cuda_thin_product(c, &p);
+}
+
 static cudaError_t enqueue_own(const cuda_call *c)
 {
     const pv_node *n = c->node;
+    if (is_thin(n))
+        return enqueue_thin(c);
     bool geglu = n->op == PV_OP_LINEAR_GEGLU;
     int count = geglu ? 2 : n->attr.group.n;
     cuda_wide p = {.x = c->in[0], .k = pv_width(n->in[0]), .count = count};
     p.m = pv_elements(n->in[0]) / p.k;
     p.ahead = true;
     for (int i = 0; i < count; i++) {
-        pv_usage usage = n->in[1 + i]->usage;
-        p.ahead = p.ahead && !n->in[1 + i]->producer && (usage == PV_WEIGHT || usage == PV_CONST || usage == PV_IO);
+        p.ahead = p.ahead && is_given(n->in[1 + i]);
         p.w[i] = c->in[1 + i];
         p.n[i] = n->in[1 + i]->dim[0];
         p.bias[i] = n->n_in > 1 + count ? c->in[1 + count + i] : NULL;

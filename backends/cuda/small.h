@@ -32,6 +32,16 @@ typedef struct cuda_plain {
 } cuda_plain;
 cudaError_t cuda_plain_product(const cuda_plain *p, cudaStream_t stream);
 
+/* linear_thin.cu. y[m, n] = x[m, k] w[n, k]^T (+ bias[n]), all f32; k a multiple of 4, up to 64. */
+typedef struct cuda_thin {
+    const float *x, *w, *bias;
+    float *y;
+    int64_t m;
+    int n, k;
+    bool ahead; /* no kernel writes w */
+} cuda_thin;
+cudaError_t cuda_thin_product(const cuda_call *c, const cuda_thin *p);
+
 /* Reads it all, so that it is in the cache as far as there is room, and nothing else. */
 cudaError_t cuda_touch(const void *data, size_t bytes, cudaStream_t stream);
 

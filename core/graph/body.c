@@ -75,6 +75,12 @@ void body_gated_norm(pv_graph *g, const pv_node *n, pv_tensor **out)
     out[1] = pv_ada_rms_norm(g, NULL, out[0], n->in[3], n->attr.norm.eps);
 }
 
+void body_euler_step(pv_graph *g, const pv_node *n, pv_tensor **out)
+{
+    pv_tensor *h = pv_ada_rms_norm(g, NULL, n->in[0], n->in[1], n->attr.norm.eps);
+    out[0] = pv_axpy(g, NULL, n->in[4], n->in[5], pv_linear(g, NULL, h, n->in[2], n->in[3]));
+}
+
 void body_rope_store(pv_graph *g, const pv_node *n, pv_tensor **out)
 {
     const pv_rope_store_attr *a = &n->attr.rope_store;

@@ -444,6 +444,29 @@ pv_status infer_axpy(pv_graph *g, pv_node *n)
     return n->in[0]->usage == PV_STATE ? version(g, n, n->in[0]) : same(g, n);
 }
 
+pv_status infer_euler_step(pv_graph *g, pv_node *n)
+{
+    const pv_tensor *h = n->in[0], *mod = n->in[1], *w = n->in[2];
+    pv_tensor *x = n->in[4];
+    pv_status st = check_linear(g, n, w, n->in[3]);
+    if (st)
+        return st;
+    if (!is_vector(mod, 3 * pv_width(h)))
+        return misfit(g, n, "scale, shift and gate in one row", mod);
+    if (pv_width(x) != w->dim[0] || pv_elements(x) / pv_width(x) != pv_elements(h) / pv_width(h))
+        return misfit(g, n, "a row as wide as the velocity for each row", x);
+    if (h->rows && h->rows != x->rows)
+        return misfit(g, n, "rows counted as the first input's", x);
+    if (pv_elements(n->in[5]) != 1)
+        return misfit(g, n, "one number", n->in[5]);
+    if (x->usage == PV_STATE)
+        return version(g, n, x);
+    pv_tensor *t = out(g, n, x->n_dims, x->dim);
+    if (t)
+        t->rows = x->rows;
+    return g->status;
+}
+
 pv_status infer_concat(pv_graph *g, pv_node *n)
 {
     const pv_tensor *x = n->in[0], *y = n->in[1];

@@ -181,6 +181,26 @@ static bool norm_of_residual(pv_graph *g, const pv_backend *be, int at)
     return replace(g, be, at, &f, gated);
 }
 
+/* What ends a step: the last norm, the product that makes the velocity of it, and x + dt v. */
+static bool euler_step(pv_graph *g, const pv_backend *be, int at)
+{
+    pv_node *axpy = g->nodes[at];
+    pv_node *v = axpy->op == PV_OP_AXPY ? maker(g, axpy->in[2], PV_OP_LINEAR, axpy) : NULL;
+    pv_node *norm = v && v->n_in == 3 ? maker(g, v->in[0], PV_OP_ADA_RMS_NORM, v) : NULL;
+    if (!norm || pv_width(axpy->in[0]) != pv_width(axpy->in[2]) || overtaken(g, v, at))
+        return false;
+    pv_node f = like(axpy, PV_OP_EULER_STEP);
+    f.attr = norm->attr;
+    f.n_in = 6;
+    memcpy(f.in, norm->in, 2 * sizeof *f.in);
+    memcpy(f.in + 2, v->in + 1, 2 * sizeof *f.in);
+    memcpy(f.in + 4, axpy->in, 2 * sizeof *f.in);
+    if (!replace(g, be, at, &f, norm))
+        return false;
+    drop(g, index_of(g, v));
+    return true;
+}
+
 static bool through_gelu(pv_graph *g, const pv_backend *be, int at)
 {
     pv_node *n = g->nodes[at];
@@ -252,8 +272,8 @@ static bool group_linears(pv_graph *g, const pv_backend *be, int at)
 void pv_fuse(pv_graph *g, const pv_backend *be)
 {
     static bool (*const rules[])(pv_graph *, const pv_backend *, int) = {
-        pv_fuse_expert, absorb_cast,       store_rope,    rope_and_caches, onto_residual,
-        through_gelu,   geglu_of_products, group_linears, norm_of_residual};
+        pv_fuse_expert, absorb_cast,       store_rope,    rope_and_caches,  onto_residual,
+        through_gelu,   geglu_of_products, group_linears, euler_step, norm_of_residual};
     for (size_t r = 0; r < sizeof rules / sizeof *rules; r++)
         for (int i = 0; !g->status && i < g->n_nodes; i++) {
             int before = g->n_nodes;

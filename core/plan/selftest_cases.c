@@ -69,6 +69,7 @@ const pv_selftest_case pv_selftest_cases[] = {
     {PV_OP_SILU, .in = {X(9, 40)}, .rows = 4},
     {PV_OP_AXPY, .in = {STATEX(10, 32), F(1), X(10, 32)}},
     {PV_OP_AXPY, .in = {X(3, 4, 5), F(1, 1), X(3, 4, 5)}},
+    {PV_OP_EULER_STEP, EPS, .in = {X(10, 64), F(192), F(30, 64), F(30), STATEX(10, 30), F(1)}},
     {PV_OP_GEGLU, .in = {X(9, 77), X(9, 77)}, .rows = 8},
     {PV_OP_GEGLU, .in = {X(4, 256), X(4, 256)}},
     {PV_OP_GATED_RESIDUAL, .in = {X(20, 40), X(20, 40), F(120)}, .rows = 13},

@@ -86,7 +86,8 @@ const cuda_kernel cuda_attention = {.accepts = accepts, .enqueue = enqueue, .nee
                   cuda_gated_residual = {.accepts = accepts, .enqueue = enqueue}, cuda_geglu = {.accepts = accepts, .enqueue = enqueue},
                   cuda_cast = {.accepts = accepts, .enqueue = enqueue}, cuda_concat = {.accepts = accepts, .enqueue = enqueue},
                   cuda_slice = {.accepts = accepts, .enqueue = enqueue}, cuda_row = {.accepts = accepts, .enqueue = enqueue},
-                  cuda_store = {.accepts = accepts, .enqueue = enqueue}, cuda_patchify = {.accepts = accepts, .enqueue = enqueue};
+                  cuda_store = {.accepts = accepts, .enqueue = enqueue}, cuda_patchify = {.accepts = accepts, .enqueue = enqueue},
+                  cuda_euler_step = {.accepts = accepts, .enqueue = enqueue};
 
 cudaError_t cuda_set_step(int32_t *at, int32_t step, cudaStream_t stream)
 {
@@ -132,6 +133,14 @@ cudaError_t cuda_wide_products(const cuda_call *c, const cuda_wide *p)
         check(p->w[i], pv_dtype_bytes(PV_BF16, (size_t)(p->n[i] * p->k)));
         check(p->y[i], pv_dtype_bytes(PV_BF16, (size_t)(p->m * p->n[i])));
     }
+    return launch(c->stream);
+}
+
+cudaError_t cuda_thin_product(const cuda_call *c, const cuda_thin *p)
+{
+    check(p->x, sizeof *p->x * (size_t)(p->m * p->k));
+    check(p->w, sizeof *p->w * (size_t)(p->n * p->k));
+    check(p->y, sizeof *p->y * (size_t)(p->m * p->n));
     return launch(c->stream);
 }
 

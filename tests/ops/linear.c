@@ -58,6 +58,8 @@ int test_linear(void)
     /* one, few and many rows; outputs that no panel divides; features beyond one panel of both kinds */
     CHECK_OP(LINEAR, .in = {F32(1, 1), F32(1, 1)});
     CHECK_OP(LINEAR, .in = {F32(1, 64), F32(64, 64), F32(64)});
+    CHECK_OP(LINEAR, .in = {F32(50, 32), F32(1024, 32), F32(1024)}); /* an action made a token */
+    CHECK_OP(LINEAR, .in = {F32(9, 36), F32(130, 36)});
     CHECK_OP(LINEAR, .in = {F32(3, 17), F32(5, 17), F32(5)});
     CHECK_OP(LINEAR, .in = {F32(50, 32), F32(1024, 32), F32(1024)});
     CHECK_OP(LINEAR, .in = {F32(50, 1024), F32(32, 1024), F32(32)});

@@ -18,6 +18,9 @@ int test_norm(void)
     CHECK_OP(GATED_NORM, .attr = eps, .in = {F32(50, 128), BF16(50, 128), F32(1, 384), F32(1, 384)}, .out = {PV_F32, PV_BF16});
     CHECK_OP(GATED_NORM, .attr = eps, .in = {F32(10, 1024), F32(10, 1024), F32(3072), F32(3072)});
     CHECK_OP(GATED_NORM, .attr = eps, .in = {{.dim = {50, 33}, .rows = 49, .counted = true}, {.dim = {50, 33}, .rows = 49, .counted = true}, F32(99), F32(99)});
+    CHECK_OP(EULER_STEP, .attr = eps, .in = {F32(50, 1024), F32(1, 3072), F32(32, 1024), F32(32), {.dim = {50, 32}, .state = true}, F32(1)});
+    CHECK_OP(EULER_STEP, .attr = eps, .in = {F32(10, 1024), F32(3072), F32(7, 1024), F32(7), {.dim = {10, 7}, .state = true}, F32(1, 1)});
+    CHECK_OP(EULER_STEP, .attr = eps, .in = {F32(3, 36), F32(108), F32(70, 36), F32(70), F32(3, 70), F32(1)});
     CHECK_OP(ADA_RMS_NORM, .attr = eps, .in = {{.dim = {50, 33}, .rows = 49, .counted = true}, F32(99)}, .out = {PV_BF16});
     /* the recipe bf16; rows that no vector divides, and wider than registers hold */
     CHECK_OP(RMS_NORM, .attr = eps, .in = {{.dim = {70, 2048}, .rows = 65, .counted = true}, F32(2048)},
