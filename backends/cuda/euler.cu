@@ -24,6 +24,7 @@ typedef struct euler_args {
     bool ahead;
 } euler_args;
 
+/* A lane's part of rows of w. */
 static __device__ inline void fetch(float4 (&w)[AHEAD][VECTORS], const euler_args &a, int first)
 {
 #pragma unroll
@@ -33,6 +34,17 @@ static __device__ inline void fetch(float4 (&w)[AHEAD][VECTORS], const euler_arg
             int at = (v * 32 + (int)threadIdx.x % 32) * 4, n = first + i * WARPS;
             w[i][v] = n < a.n && at < a.width ? *(const float4 *)(a.w + (int64_t)n * a.width + at) : make_float4(0, 0, 0, 0);
         }
+}
+
+/* Those outputs' b and x. */
+static __device__ inline void fetch_ends(float (&b)[AHEAD], float (&x)[AHEAD], const euler_args &a, int first)
+{
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++) {
+        int n = first + i * WARPS;
+        b[i] = n < a.n ? a.b[n] : 0;
+        x[i] = n < a.n ? a.x[(int64_t)blockIdx.x * a.n + n] : 0;
+    }
 }
 
 static __device__ inline float dot(float sum, float4 a, float4 b)
@@ -56,6 +68,8 @@ static __global__ void __launch_bounds__(WARPS * 32) euler_step(euler_args a)
     if (!a.ahead)
         fetch(w, a, warp);
 
+    float b[AHEAD], x[AHEAD], step = *a.a;
+    fetch_ends(b, x, a, warp);
     const float *h = a.h + (int64_t)blockIdx.x * a.width;
     float kept[MOST / (WARPS * 32)], scale[MOST / (WARPS * 32)], shift[MOST / (WARPS * 32)], squares = 0;
 #pragma unroll
@@ -77,8 +91,10 @@ static __global__ void __launch_bounds__(WARPS * 32) euler_step(euler_args a)
 
     for (int first = warp; first < a.n; first += AHEAD * WARPS) {
         float sum[AHEAD] = {};
-        if (first != warp)
+        if (first != warp) {
             fetch(w, a, first);
+            fetch_ends(b, x, a, first);
+        }
 #pragma unroll
         for (int v = 0; v < VECTORS; v++) {
             float4 part = *(const float4 *)(y + (v * 32 + lane) * 4);
@@ -90,9 +106,8 @@ static __global__ void __launch_bounds__(WARPS * 32) euler_step(euler_args a)
         for (int i = 0; i < AHEAD; i++) {
             int n = first + i * WARPS;
             float v = cuda_over_warp<cuda_plus>(sum[i]);
-            int64_t at = (int64_t)blockIdx.x * a.n + n;
             if (lane == 0 && n < a.n)
-                a.out[at] = __fadd_rn(a.x[at], __fmul_rn(*a.a, __fadd_rn(v, a.b[n])));
+                a.out[(int64_t)blockIdx.x * a.n + n] = __fadd_rn(x[i], __fmul_rn(step, __fadd_rn(v, b[i])));
         }
     }
 }
