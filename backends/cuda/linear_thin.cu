@@ -17,15 +17,16 @@ template <int VECTORS> static __global__ void __launch_bounds__(THREADS) thin(cu
     const bool in = column < p.n;
     float4 w[VECTORS];
     float bias = 0;
-    if (p.ahead) /* else below */
+    auto fetch = [&]() {
 #pragma unroll
         for (int v = 0; v < VECTORS; v++)
             w[v] = in && v * 4 < p.k ? *(const float4 *)(p.w + (int64_t)column * p.k + v * 4) : make_float4(0, 0, 0, 0);
+    };
+    if (p.ahead)
+        fetch();
     cuda_begin();
     if (!p.ahead)
-#pragma unroll
-        for (int v = 0; v < VECTORS; v++)
-            w[v] = in && v * 4 < p.k ? *(const float4 *)(p.w + (int64_t)column * p.k + v * 4) : make_float4(0, 0, 0, 0);
+        fetch();
     if (p.bias && in)
         bias = p.bias[column];
 #pragma unroll
