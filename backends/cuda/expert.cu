@@ -743,7 +743,7 @@ static bool accepts(const cuda_device *device, const pv_node *n)
     int64_t rows = n->in[0]->dim[0], keys = n->in[12]->dim[0];
     return a->heads == HEADS && a->kv_heads == 1 && a->store == 0 && a->first == 0 && rows <= ROWS &&
            rows <= keys && keys <= MAX_KEYS && is(n->in[0], PV_F32, rows, WIDTH) &&
-           n->in[1]->dtype == PV_F32 && n->in[2]->dtype == PV_F32 &&
+           n->in[1]->dtype == PV_F32 && n->in[2]->dtype == PV_F32 && n->in[10]->dtype == PV_F32 &&
            is(n->in[3], PV_BF16, HEADS * HEAD, WIDTH) && is(n->in[4], PV_BF16, HEAD, WIDTH) &&
            is(n->in[5], PV_BF16, HEAD, WIDTH) && is(n->in[6], PV_BF16, WIDTH, HEADS * HEAD) &&
            is(n->in[7], PV_BF16, MLP, WIDTH) && is(n->in[8], PV_BF16, MLP, WIDTH) &&
