@@ -1,6 +1,6 @@
-/* quantize.c - numbers of few bits and their scales: scale_for, quantize, dequantize. A scale [n, k] stands for each of n x k
- * blocks of x. Row by row in f32: a division (a product), one rounding on store; a kernel elsewhere has the same bits.
- * Bound: memory. */
+/* quantize.c - numbers of few bits and their scales: scale_for, quantize, dequantize. A scale [n, k] stands
+ * for each of n x k blocks of x. Row by row in f32: a division (a product), one rounding on store; a kernel
+ * elsewhere has the same bits. Bound: memory. */
 #include "cpu.h"
 
 #include <math.h>
@@ -19,7 +19,8 @@ static void search_task(void *user, int64_t task, int worker)
 {
     const search *s = user;
     const pv_tensor *x = s->c->node->in[0];
-    int64_t width = pv_width(x), end = (task + 1) * s->per_task < s->rows ? (task + 1) * s->per_task : s->rows;
+    int64_t width = pv_width(x),
+            end = (task + 1) * s->per_task < s->rows ? (task + 1) * s->per_task : s->rows;
     float most = 0;
     for (int64_t r = task * s->per_task; r < end; r++) {
         const float *row = cpu_load(s->c->in[0], x->dtype, r * width, width, s->c->tmp[worker]);
