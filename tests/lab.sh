@@ -75,6 +75,37 @@ for name in $("$pivot" lab --help | sed -n 's/^  \([a-z]*\)  .*/\1/p'); do
     works "^Usage: pivot lab $name --model MODEL" "$name" --help
 done
 
+# A mask of zeros changes nothing and a causal one does; the rows of few bits are there and as far off as their bits say.
+holds() { # name, python expression on e: errors by row
+    command -v python3 >/dev/null || return 0
+    python3 - "$2" <<'PY' 2>err
+import json, sys
+e = {}
+for row in json.load(open("out"))["rows"]:
+    e.setdefault(row["name"], row["error"])
+assert eval(sys.argv[1]), e
+PY
+    result "$1: $2" $?
+}
+
+works '"name":' attention "${tiny[@]}" --json
+is_lab attention
+holds attention "e['eager: scores, softmax, values through memory'] == e['eager with an additive mask of zeros'] < 5e-3"
+holds attention "e['fused, a length in place of the mask'] == e['fused, all keys, its own layout'] == e['fused, with explicit transposes'] < 2.5e-3"
+holds attention "e['causal among the action tokens (wrong)'] > 0.1"
+works '"name":' attention "${tiny[@]}" --recipe f32 --views 1 --prompt-tokens 3 --steps 1 --json
+holds attention "all(v < 1e-6 for k, v in e.items() if 'wrong' not in k)"
+refuses 2 'expected f32, bf16 or f16' attention --model synth:tiny --recipe e4m3
+works '"name":' mlp "${tiny[@]}" --json
+is_lab mlp
+holds mlp "len(e) == 10 and e['f16'] < e['bf16'] < 1e-2"
+holds mlp "all(0.03 < v < 0.1 for k, v in e.items() if k.startswith('e4m3'))"
+holds mlp "e['4-bit weights, bf16 in registers'] == e['4-bit weights, bf16 through memory'] and 0.1 < e['4-bit weights, bf16 in registers'] < 0.25"
+works 'joined ' projections "${tiny[@]}" --recipe f16
+works '"name":' projections "${tiny[@]}" --json
+is_lab projections
+holds projections "len(e) == 11 and all(v < 3e-3 for v in e.values())"
+
 works '^  20 ' steps "${tiny[@]}" --reference 20
 works '"name":' steps "${tiny[@]}" --reference 20 --json
 is_lab steps

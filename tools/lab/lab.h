@@ -26,7 +26,11 @@
 #include <math.h>
 
 /* name, the question that it answers, backends where it makes sense */
-#define LAB_EXPERIMENTS(X) X(steps, "what fewer or more denoising steps cost and give", "cpu cuda vulkan")
+#define LAB_EXPERIMENTS(X) \
+    X(attention, "the loop's attention: through memory, masked, fused, transposed, causal", "cpu cuda vulkan") \
+    X(mlp, "the MLPs with numbers of 16, 8 and 4 bits", "cpu cuda vulkan")                                     \
+    X(projections, "the products of an expert's layer, one by one and joined", "cpu cuda vulkan")              \
+    X(steps, "what fewer or more denoising steps cost and give", "cpu cuda vulkan")
 
 #define X(name, question, backends) int lab_##name(int argc, char **argv);
 LAB_EXPERIMENTS(X)
