@@ -3,11 +3,12 @@
  * Layout: x [M, K] bf16; w [N, K] e2m1, two to a byte, the even element low; b [N, K / 32] e4m3, a scale for 32 neighbours; s one
  *   f32; y [M, N] f32, bf16 or f16. K a multiple of 128, N of 8. Every row up to the capacity is computed.
  * Launch: a block makes BM x BN of y. x goes through shared memory, in stages of 128 features a warp along K; weights go from
- *   global memory to the registers of the warp that needs them, a stage ahead. Up to 64 rows: 4 warps beside each other along K
- *   (2 where shared memory is less), and several blocks where tiles are few: each puts its sums into the work memory, the last to
- *   come adds them all in order. More rows: 8 warps for 128 x 128.
+ *   global memory to the registers of the warp that needs them, a stage ahead. Up to 64 rows: 2 warps for 32 columns, 4 such pairs
+ *   along K (2 where shared memory is less), and several blocks where tiles are few: each puts its sums into the work memory, the
+ *   last to come adds them all in order. More rows: 8 warps for 128 x 128.
  * Order of K: a lane of mma.m16n8k16 holds pairs of neighbours, and a sum does not mind which. So a lane takes 32 neighbours of a
- *   row of w, which are 16 bytes and one scale, and of x the same 32: four times 16 bytes.
+ *   row of w, which are 16 bytes and one scale, and of x the same 32: four times 16 bytes, used as they come. That is why w is
+ *   the side of 16 and y comes out by columns; as the side of 8 it took three moves a product.
  * Numerics: an e2m1 has 2 significant bits and an e4m3 has 4: w b is exact in bf16. It is made from the bits as a bf16 that is 2^126
  *   too small, times b 2^110: so sums are 2^16 too small, which the factor of the result mends. f32 sums, one rounding on store.
  * Bound: bytes of w for tens of rows; for hundreds the tensor cores and the instructions that make bf16. */
@@ -58,93 +59,128 @@ static __device__ __nv_bfloat162 scale_of(uint32_t e4m3)
     return __float2bfloat162_rn(v * 0x1p110f);
 }
 
-/* MT tiles of 16 rows and NT of 8 columns a warp; WM x WN x WK warps. */
+/* MT tiles of 8 rows and NT of 16 columns a warp; WM x WN x WK warps. */
 template <int MT, int NT, int WM, int WN, int WK, int STAGES> struct shape {
-    static constexpr int BM = 16 * MT * WM, BN = 8 * NT * WN, WARPS = WM * WN * WK, THREADS = 32 * WARPS;
+    static constexpr int BM = 8 * MT * WM, BN = 16 * NT * WN, THREADS = 32 * WM * WN * WK;
     static constexpr int SLAB = BM * FEATURES * 2, STAGE = SLAB * WK; /* bytes */
+    static constexpr int PITCH = BN + 4;                              /* of the sums: a warp's are in banks of their own */
     static constexpr size_t SHARED = (size_t)STAGE * STAGES;
-    static_assert(SHARED >= (size_t)(WK - 1) * BM * BN * sizeof(float),
-                  "sums of the other warps along K fit");
+    static_assert(SHARED >= (size_t)WK * BM * PITCH * sizeof(float), "the sums of all warps along K fit");
 };
 
-/* Where 16 bytes of x stand in a slab: four such pieces are one lane's, piece i of all lanes side by side.
- * The turn by i keeps the banks of both ways apart. */
+/* Where 16 bytes of x stand in a slab: four such pieces are one lane's, piece i of all lanes side by side. The turn by i keeps the
+ * banks of both ways apart. */
 template <int BM> static __device__ int place(int row, int lane, int i)
 {
     return (i * BM * 4 + ((row * 4 + lane) ^ i << 1)) * 16;
 }
 
-template <class S, int WK>
-static __device__ void fetch_x(const blocks_args &a, char *stage, int row0, int k0, int k_end)
+template <class S> static __device__ void fetch_x(const blocks_args &a, char *stage, int row0, int k0)
 {
     constexpr int CHUNKS = S::STAGE / 16;
+#pragma unroll 4
     for (int c = (int)threadIdx.x; c < CHUNKS; c += S::THREADS) {
-        int slab = c / (S::SLAB / 16), row = c % (S::SLAB / 16) / 16, piece = c % 16,
-            k = k0 + slab * FEATURES;
-        bool there = row0 + row < a.m && k < k_end;
+        int slab = c / (S::SLAB / 16), row = c % (S::SLAB / 16) / 16, piece = c % 16, k = k0 + slab * FEATURES;
+        bool there = row0 + row < a.m && k < a.k;
         const __nv_bfloat16 *from = there ? a.x + (int64_t)(row0 + row) * a.k + k + piece * 8 : a.x;
         cuda_copy16(stage + slab * S::SLAB + place<S::BM>(row, piece / 4, piece % 4), from, there);
     }
 }
 
+/* A lane's: of rows g and g + 8 of each tile. */
 template <int NT> struct weights {
-    uint4 q[NT];
-    uint32_t scale[NT];
+    uint4 q[NT][2];
+    uint32_t scale[NT][2];
 };
 
-template <int NT>
-static __device__ void fetch_w(const blocks_args &a, weights<NT> &w, int column0, int k, int k_end)
+template <int NT> static __device__ void fetch_w(const blocks_args &a, weights<NT> &w, int column0, int k)
 {
     int g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4;
 #pragma unroll
-    for (int j = 0; j < NT; j++) {
+    for (int j = 0; j < 2 * NT; j++) {
         int n = column0 + 8 * j + g;
-        bool there = n < a.n && k < k_end;
-        w.q[j] =
-            there ? __ldg((const uint4 *)(a.w + ((int64_t)n * a.k + k) / 2) + t) : make_uint4(0, 0, 0, 0);
-        w.scale[j] = there ? __ldg(a.b + ((int64_t)n * a.k + k) / 32 + t) : 0;
+        bool there = n < a.n && k < a.k;
+        int64_t block = there ? ((int64_t)n * a.k + k) / 32 + t : 0; /* 32 neighbours: 16 bytes and a scale */
+        w.q[j / 2][j % 2] = there ? __ldg((const uint4 *)a.w + block) : make_uint4(0, 0, 0, 0);
+        w.scale[j / 2][j % 2] = there ? __ldg(a.b + block) : 0;
     }
 }
 
+/* The weights are the side of 16, whose registers are made one by one anyway; of x two neighbours at a time are as they come. */
 template <int MT, int NT, int BM>
 static __device__ void multiply(float (&sum)[MT][NT][4], const char *slab, const weights<NT> &w, int row0)
 {
     int g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4;
-    __nv_bfloat162 scale[NT];
+    __nv_bfloat162 scale[NT][2];
 #pragma unroll
-    for (int j = 0; j < NT; j++)
-        scale[j] = scale_of(w.scale[j]);
+    for (int j = 0; j < 2 * NT; j++)
+        scale[j / 2][j % 2] = scale_of(w.scale[j / 2][j % 2]);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        uint32_t pair[NT][4];
+        uint32_t first[NT][4], second[NT][4];
 #pragma unroll
-        for (int j = 0; j < NT; j++)
-            expand(pair[j], i == 0 ? w.q[j].x : i == 1 ? w.q[j].y : i == 2 ? w.q[j].z : w.q[j].w, scale[j]);
+        for (int j = 0; j < 2 * NT; j++) {
+            const uint4 &q = w.q[j / 2][j % 2];
+            uint32_t pair[4];
+            expand(pair, i == 0 ? q.x : i == 1 ? q.y : i == 2 ? q.z : q.w, scale[j / 2][j % 2]);
+            first[j / 2][j % 2] = pair[0];
+            first[j / 2][j % 2 + 2] = pair[1];
+            second[j / 2][j % 2] = pair[2];
+            second[j / 2][j % 2 + 2] = pair[3];
+        }
 #pragma unroll
         for (int m = 0; m < MT; m++) {
-            uint4 upper = *(const uint4 *)(slab + place<BM>(row0 + 16 * m + g, t, i));
-            uint4 lower = *(const uint4 *)(slab + place<BM>(row0 + 16 * m + g + 8, t, i));
-            const uint32_t first[4] = {upper.x, lower.x, upper.y, lower.y},
-                           second[4] = {upper.z, lower.z, upper.w, lower.w};
+            uint4 x = *(const uint4 *)(slab + place<BM>(row0 + 8 * m + g, t, i));
 #pragma unroll
             for (int j = 0; j < NT; j++) {
-                cuda_mma(sum[m][j], first, pair[j][0], pair[j][1]);
-                cuda_mma(sum[m][j], second, pair[j][2], pair[j][3]);
+                cuda_mma(sum[m][j], first[j], x.x, x.y);
+                cuda_mma(sum[m][j], second[j], x.z, x.w);
             }
         }
     }
 }
 
-static __device__ void put_pair(const blocks_args &a, int row, int column, float left, float right)
+static __device__ void put_pair(const blocks_args &a, int row, int column, float2 v)
 {
-    if (row >= a.m)
-        return;
     int64_t at = (int64_t)row * a.n + column;
     if (a.y_dtype == PV_BF16) {
-        *(uint32_t *)((__nv_bfloat16 *)a.y + at) = cuda_pack_bf16(left, right);
+        *(uint32_t *)((__nv_bfloat16 *)a.y + at) = cuda_pack_bf16(v.x, v.y);
     } else {
-        cuda_put1(a.y, a.y_dtype, at, left);
-        cuda_put1(a.y, a.y_dtype, at + 1, right);
+        cuda_put1(a.y, a.y_dtype, at, v.x);
+        cuda_put1(a.y, a.y_dtype, at + 1, v.y);
+    }
+}
+
+/* Each warp's sums into shared memory, then rows of the tile, the warps along K added in order. */
+template <class S, int MT, int NT, int WK>
+static __device__ void hand_over(const blocks_args &a, float *all, const float (&sum)[MT][NT][4], int along_k, int wm, int wn, int row0,
+                                 int column0, float factor)
+{
+    int g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4;
+    float *mine = all + along_k * S::BM * S::PITCH + (wm * 8 * MT + 2 * t) * S::PITCH + wn * 16 * NT + g;
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int j = 0; j < NT; j++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                mine[(8 * m + i % 2) * S::PITCH + 16 * j + i / 2 * 8] = sum[m][j][i];
+    __syncthreads();
+    for (int i = (int)threadIdx.x; i < S::BM * S::BN / 2; i += S::THREADS) {
+        int r = i / (S::BN / 2), c = i % (S::BN / 2) * 2;
+        if (row0 + r >= a.m || column0 + c >= a.n)
+            continue;
+        float2 v = make_float2(0, 0);
+#pragma unroll
+        for (int k = 0; k < WK; k++) {
+            float2 part = *(const float2 *)(all + (k * S::BM + r) * S::PITCH + c);
+            v.x += part.x;
+            v.y += part.y;
+        }
+        if (a.parts > 1)
+            *(float2 *)(a.sums + ((int64_t)blockIdx.z * a.m + row0 + r) * a.n + column0 + c) = v;
+        else
+            put_pair(a, row0 + r, column0 + c, make_float2(__fmul_rn(v.x, factor), __fmul_rn(v.y, factor)));
     }
 }
 
@@ -161,7 +197,7 @@ template <class S> static __device__ void add_parts(const blocks_args &a, int ro
             sum.x += v.x;
             sum.y += v.y;
         }
-        put_pair(a, row, column, __fmul_rn(sum.x, factor), __fmul_rn(sum.y, factor));
+        put_pair(a, row, column, make_float2(__fmul_rn(sum.x, factor), __fmul_rn(sum.y, factor)));
     }
 }
 
@@ -172,72 +208,35 @@ static __global__ void __launch_bounds__(32 * WM * WN * WK) product(blocks_args 
     extern __shared__ __align__(16) char shared[];
     __shared__ bool last;
     cuda_begin();
-    int warp = (int)threadIdx.x / 32, g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4;
-    int along_k = warp / (WM * WN), wn = warp / WM % WN, wm = warp % WM;
-    int row0 = (int)blockIdx.x * S::BM, column0 = (int)blockIdx.y * S::BN, my_column = column0 + wn * NT * 8;
+    int warp = (int)threadIdx.x / 32, along_k = warp / (WM * WN), wn = warp / WM % WN, wm = warp % WM;
+    int row0 = (int)blockIdx.x * S::BM, column0 = (int)blockIdx.y * S::BN, my_column = column0 + wn * 16 * NT;
     int all = (a.k + FEATURES * WK - 1) / (FEATURES * WK), part = (int)blockIdx.z;
     int begin = all * part / a.parts, end = all * (part + 1) / a.parts;
     float sum[MT][NT][4] = {};
     weights<NT> now, next;
 
+    fetch_w<NT>(a, next, my_column, (begin * WK + along_k) * FEATURES);
     for (int i = 0; i < STAGES - 1; i++) {
         if (begin + i < end)
-            fetch_x<S, WK>(a, shared + i * S::STAGE, row0, (begin + i) * WK * FEATURES, a.k);
+            fetch_x<S>(a, shared + i * S::STAGE, row0, (begin + i) * WK * FEATURES);
         cuda_copy_commit();
     }
-    fetch_w<NT>(a, next, my_column, (begin * WK + along_k) * FEATURES, a.k);
     for (int at = begin; at < end; at++) {
         cuda_copy_wait<STAGES - 2>();
-        __syncthreads(); /* the stage is there for all, and that before it has been read by all */
+        __syncthreads(); /* the stage is there for all, and the one before has been read by all */
         if (at + STAGES - 1 < end)
-            fetch_x<S, WK>(a, shared + (at - begin + STAGES - 1) % STAGES * S::STAGE, row0,
-                           (at + STAGES - 1) * WK * FEATURES, a.k);
+            fetch_x<S>(a, shared + (at - begin + STAGES - 1) % STAGES * S::STAGE, row0, (at + STAGES - 1) * WK * FEATURES);
         cuda_copy_commit();
         now = next;
         if (at + 1 < end)
-            fetch_w<NT>(a, next, my_column, ((at + 1) * WK + along_k) * FEATURES, a.k);
-        multiply<MT, NT, S::BM>(sum, shared + (at - begin) % STAGES * S::STAGE + along_k * S::SLAB, now,
-                                wm * MT * 16);
+            fetch_w<NT>(a, next, my_column, ((at + 1) * WK + along_k) * FEATURES);
+        multiply<MT, NT, S::BM>(sum, shared + (at - begin) % STAGES * S::STAGE + along_k * S::SLAB, now, wm * MT * 8);
     }
-
-    /* The warps along K hand their sums to the first, which adds them in order. */
-    if (WK > 1) {
-        float *handed = (float *)shared;
-        cuda_copy_wait<0>();
-        __syncthreads();
-        if (along_k)
-#pragma unroll
-            for (int i = 0; i < MT * NT * 4; i++)
-                handed[(((along_k - 1) * WM * WN + warp % (WM * WN)) * MT * NT * 4 + i) * 32 +
-                       threadIdx.x % 32] = sum[i / (NT * 4)][i / 4 % NT][i % 4];
-        __syncthreads();
-        if (!along_k)
-            for (int k = 1; k < WK; k++)
-#pragma unroll
-                for (int i = 0; i < MT * NT * 4; i++)
-                    sum[i / (NT * 4)][i / 4 % NT][i % 4] +=
-                        handed[(((k - 1) * WM * WN + warp) * MT * NT * 4 + i) * 32 + threadIdx.x % 32];
-    }
+    cuda_copy_wait<0>();
+    __syncthreads();
 
     float factor = *a.s * 0x1p16f;
-    if (!along_k)
-#pragma unroll
-        for (int m = 0; m < MT; m++)
-#pragma unroll
-            for (int j = 0; j < NT; j++) {
-                int row = row0 + (wm * MT + m) * 16 + g, column = my_column + 8 * j + 2 * t;
-                if (column >= a.n)
-                    continue;
-#pragma unroll
-                for (int h = 0; h < 2; h++, row += 8) {
-                    float left = sum[m][j][2 * h], right = sum[m][j][2 * h + 1];
-                    if (a.parts == 1)
-                        put_pair(a, row, column, __fmul_rn(left, factor), __fmul_rn(right, factor));
-                    else if (row < a.m)
-                        *(float2 *)(a.sums + ((int64_t)part * a.m + row) * a.n + column) =
-                            make_float2(left, right);
-                }
-            }
+    hand_over<S, MT, NT, WK>(a, (float *)shared, sum, along_k, wm, wn, row0, column0, factor);
     if (a.parts == 1)
         return;
     __threadfence();
@@ -308,15 +307,15 @@ static cudaError_t run(const cuda_call *c)
     a.n = (int)n->in[1]->dim[0];
     a.k = (int)n->in[1]->dim[1];
     if (a.m > FEW_ROWS)
-        return launch<4, 4, 2, 4, 1, 3>(c, a, false);
+        return launch<8, 2, 2, 4, 1, 3>(c, a, false);
     int device = 0, room = 0;
     cudaError_t e = cudaGetDevice(&device);
     if (e == cudaSuccess)
         e = cudaDeviceGetAttribute(&room, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
     if (e != cudaSuccess)
         return e;
-    return room >= (int)shape<4, 4, 1, 1, 4, 2>::SHARED + 64 ? launch<4, 4, 1, 1, 4, 2>(c, a, true)
-                                                             : launch<4, 4, 1, 1, 2, 2>(c, a, true);
+    return room >= (int)shape<8, 1, 1, 2, 4, 2>::SHARED + 64 ? launch<8, 1, 1, 2, 4, 2>(c, a, true)
+                                                             : launch<8, 1, 1, 2, 2, 2>(c, a, true);
 }
 
 extern "C" {
