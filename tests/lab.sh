@@ -62,7 +62,7 @@ PY
     result "JSON of lab $1" $?
 }
 
-tiny=(--model synth:tiny --runs 2 --warmup 0)
+tiny=(--model synth:tiny --runs 2 --warmup 0 --threads 1)
 
 works '^  steps ' --help
 refuses 2 "did you mean 'steps'" stps --model synth:tiny
@@ -74,6 +74,67 @@ refuses 4 'nowhere' steps --model synth:tiny --backend nowhere
 for name in $("$pivot" lab --help | sed -n 's/^  \([a-z]*\)  .*/\1/p'); do
     works "^Usage: pivot lab $name --model MODEL" "$name" --help
 done
+
+# of the last command's JSON: value <table begins with> <row> <key> is <python expression of v>
+value() {
+    command -v python3 >/dev/null || return 0
+    python3 - "$@" <<'PY' 2>err
+import json, math, sys
+table, name, key, test = sys.argv[1:]
+rows = [r for r in json.load(open("out"))["rows"] if r["table"].startswith(table) and r["name"] == name]
+assert len(rows) == 1, f"{len(rows)} rows {name}"
+v = rows[0][key]
+assert eval(test), f"{name}, {key}: {v}"
+PY
+    result "$1, $2, $3: $4" $?
+}
+
+works 'They evaluate|they evaluate' schedule "${tiny[@]}" --reference 20 --plot p.svg
+grep -q 'quadratic</text>' p.svg
+result 'the chart names its curves' $?
+works '"name":' schedule "${tiny[@]}" --reference 20 --json
+is_lab schedule
+W='Where a schedule' T='Times at which' E='Error of the actions'
+value "$W" 'linear, 10 steps' first_30_covers 'abs(v - 30) < 1e-4'
+value "$W" 'cosine, 10 steps' first_30_covers 'abs(v - 100 * (1 - math.cos(0.3 * math.pi / 2))) < 1e-4'
+value "$W" 'cosine, 10 steps' last_30_covers 'abs(v - 100 * math.cos(0.7 * math.pi / 2)) < 1e-4'
+value "$W" 'cosine, 10 steps' evaluations_late 'v == 10' # 1 of 10, where the report says 45 %
+value "$W" 'cosine, 10 steps' largest_from 'abs(v - math.cos(0.9 * math.pi / 2)) < 1e-6' # the last step
+value "$W" 'quadratic, 10 steps' last_30_covers 'abs(v - 51) < 1e-4'
+value "$W" 'quadratic, 10 steps' report_thor 'v == "9 % early, 51 % late"'
+value "$T" 'step 5' quadratic 'v == 0.75'
+value "$T" 'step 5' sigmoid 'abs(v - 0.5) < 1e-6'
+value "$E" 1 heun 'v is None'
+value "$E" 1 cosine 'v == [r for r in rows][0]["error"]' # a single step is the same whatever its name
+value "$E" 40 error '0 < v < 0.5'
+printf '1 0.5 0.25 0' >own.txt
+works 'own.txt, 3 steps' schedule "${tiny[@]}" --reference 20 --schedule own.txt
+printf '1 0.5 0.75 0' >own.txt
+refuses 1 'own.txt' schedule "${tiny[@]}" --reference 20 --schedule own.txt
+refuses 1 'gone.txt' schedule "${tiny[@]}" --reference 2 --schedule gone.txt
+refuses 2 'reference: expected a whole number from 2' schedule "${tiny[@]}" --reference 1
+refuses 1 'nowhere/p.svg' schedule "${tiny[@]}" --reference 2 --plot nowhere/p.svg
+refuses 2 'prompt-tokens: the model has room for' schedule --model synth:tiny --prompt-tokens 99999
+refuses 1 'gone.png' schedule "${tiny[@]}" --image base_0_rgb=gone.png
+refuses 1 'none of its cameras|camera' schedule "${tiny[@]}" --image elbow=gone.png
+works 'the smallest error has' schedule "${tiny[@]}" --reference 2 --prompt 'pick up the red block' --views 1
+
+works '"name":' reuse "${tiny[@]}" --json
+is_lab reuse
+value 'Steps taken' '0 of 10 steps' error 'v == 0' # the plain run, bit for bit
+value 'Steps taken' '0 of 10 steps' moved_error 'v is None'
+value 'Steps taken' '9 of 10 steps' error 'v > [r for r in json.load(open("out"))["rows"] if r["name"] == "3 of 10 steps"][0]["error"] > 0'
+value 'To compare' 'the old chunk itself, in place of the next' error 'v > 0'
+works '"name":' reuse "${tiny[@]}" --change 0 --chunks 1 --steps 1 --json
+value 'Steps taken' '0 of 1 steps' later_error 'v == 0'
+refuses 2 'change: expected a whole number from 0 to 255' reuse "${tiny[@]}" --change 256
+
+works '"name":' graph "${tiny[@]}" --json
+is_lab graph
+value 'Fused ops' 'a node at a time' error 'v == 0'
+value 'Fused ops' 'a node at a time, each waited for' error 'v == 0'
+value 'Fused ops' 'a node at a time, each waited for' submissions 'v > 100'
+works 'nodes a step, 1 steps' graph "${tiny[@]}" --steps 1
 
 works '^  20 ' steps "${tiny[@]}" --reference 20
 works '"name":' steps "${tiny[@]}" --reference 20 --json

@@ -26,7 +26,13 @@
 #include <math.h>
 
 /* name, the question that it answers, backends where it makes sense */
-#define LAB_EXPERIMENTS(X) X(steps, "what fewer or more denoising steps cost and give", "cpu cuda vulkan")
+/* clang-format off */
+#define LAB_EXPERIMENTS(X)                                                                                   \
+    X(graph, "one recording of all that a loop does, or its nodes one by one", "cpu cuda vulkan")            \
+    X(schedule, "what a noise schedule does with its steps, and what that is worth", "cpu cuda vulkan")      \
+    X(steps, "what fewer or more denoising steps cost and give", "cpu cuda vulkan")                          \
+    X(reuse, "denoising begun from a state of the chunk before: what it saves and costs", "cpu cuda vulkan")
+/* clang-format on */
 
 #define X(name, question, backends) int lab_##name(int argc, char **argv);
 LAB_EXPERIMENTS(X)
