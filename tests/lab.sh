@@ -89,7 +89,41 @@ PY
     result "$1, $2, $3: $4" $?
 }
 
-works 'They evaluate|they evaluate' schedule "${tiny[@]}" --reference 20 --plot p.svg
+works '"name":' mask "${tiny[@]}" --json
+is_lab mask
+M='The mask that' Y='Whole inferences' P='Something else'
+value "$M" 'c right_wrist_0_rgb' sees 'v == ". . . . . ."'
+value "$M" 'f actions' sees 'v == "1 1 . 1 . 1"' # full among themselves, both ways: not causal
+value "$M" 'd prompt' first_position 'v == 32'
+value "$M" 'f actions' last_position 'v == 46'
+value "$Y" 'packed, a count and no mask' prefix_tokens 'v == 37'
+value "$Y" 'every slot, the mask added to the scores' error '0 < v < 1e-6' # another order of sums, and no more
+value "$Y" 'every slot, no mask' error 'v > 1e-2'
+value "$P" 'mask: noise in the slots of absent cameras' changed 'v == 0'
+value "$P" 'mask: words behind the prompt' changed 'v == 0'
+value "$P" 'packed: NaN behind the prompt' changed 'v == 0'
+value "$P" 'packed: one pixel of a camera that is there' changed 'v > 0'
+works '"name":' mask "${tiny[@]}" --absent base_0_rgb --json # positions begin behind it
+value "$M" 'b left_wrist_0_rgb' first_position 'v == 0'
+value "$Y" 'every slot, the mask added to the scores' error '0 < v < 1e-6'
+works 'openpi builds' mask "${tiny[@]}" --prompt 'pick up the red block' --recipe bf16
+refuses 2 'absent goes without --image' mask "${tiny[@]}" --absent base_0_rgb --image base_0_rgb=x.png
+refuses 1 "no camera 'elbow'" mask "${tiny[@]}" --absent elbow
+refuses 1 'one camera at least' mask "${tiny[@]}" --absent base_0_rgb --absent left_wrist_0_rgb --absent right_wrist_0_rgb
+refuses 2 'prompt-tokens: the model has room for 23, came 24' mask "${tiny[@]}" --prompt-tokens 24
+
+works '"name":' suffix "${tiny[@]}" --json
+is_lab suffix
+value 'One step' 'time MLP' share '0 < v < 100'
+value 'One step' 'time MLP' hoisted_ms 'v < [r for r in json.load(open("out"))["rows"] if r["name"] == name][0]["median_ms"]'
+value 'The loop' hoisted error 'v == 0' # row-wise ops: the same for one row as for ten
+value 'Against float64' 'time embedding' error '0 < v < 6e-8'
+value 'Against float64' 'condition, hoisted' error '0 < v < 1e-6'
+value 'Against float64' 'last modulation, hoisted' error '0 < v < 1e-6'
+value 'Against float64' 'action projection, first row of the noise' error '0 < v < 1e-6'
+works 'what is hoisted' suffix "${tiny[@]}" --steps 1 --recipe bf16
+
+works 'they evaluate|evaluate the model' schedule "${tiny[@]}" --reference 20 --plot p.svg
 grep -q 'quadratic</text>' p.svg
 result 'the chart names its curves' $?
 works '"name":' schedule "${tiny[@]}" --reference 20 --json

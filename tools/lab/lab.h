@@ -28,6 +28,7 @@
 /* name, the question that it answers, backends where it makes sense */
 /* clang-format off */
 #define LAB_EXPERIMENTS(X)                                                                                   \
+    X(mask, "the mask that openpi builds, and what packing drops in its place", "cpu cuda vulkan")           \
     X(suffix, "what a step does beside its transformer, and what hoisting leaves of it", "cpu cuda vulkan")  \
     X(graph, "one recording of all that a loop does, or its nodes one by one", "cpu cuda vulkan")            \
     X(schedule, "what a noise schedule does with its steps, and what that is worth", "cpu cuda vulkan")      \
