@@ -66,7 +66,8 @@ tiny=(--model synth:tiny --runs 2 --warmup 0 --threads 1)
 
 works '^  steps ' --help
 refuses 2 "did you mean 'steps'" stps --model synth:tiny
-refuses 2 'Usage: pivot lab NAME'
+refuses 2 'expected the name of an experiment'
+refuses 2 'expected the name of an experiment' --
 refuses 2 'expected a model' steps
 refuses 2 'views: the model has 3 cameras, came 4' steps --model synth:tiny --views 4
 refuses 2 'runs: expected a whole number from 1 to' steps --model synth:tiny --runs 0
@@ -75,37 +76,44 @@ for name in $("$pivot" lab --help | sed -n 's/^  \([a-z]*\)  .*/\1/p'); do
     works "^Usage: pivot lab $name --model MODEL" "$name" --help
 done
 
-# of the last command's JSON: value <table begins with> <row> <key> is <python expression of v>
-value() {
+# values <name>: of the last command's JSON; its schema, and lines "table begins with|row|key|python expression of v" from stdin
+values() {
     command -v python3 >/dev/null || return 0
-    python3 - "$@" <<'PY' 2>err
+    is_lab "$1"
+    python3 - "$(cat)" <<'PY' 2>err
 import json, math, sys
-table, name, key, test = sys.argv[1:]
-rows = [r for r in json.load(open("out"))["rows"] if r["table"].startswith(table) and r["name"] == name]
-assert len(rows) == 1, f"{len(rows)} rows {name}"
-v = rows[0][key]
-assert eval(test), f"{name}, {key}: {v}"
+rows = json.load(open("out"))["rows"]
+def row(table, name):
+    found = [r for r in rows if r["table"].startswith(table) and r["name"] == name]
+    assert len(found) == 1, f"{len(found)} rows {name}"
+    return found[0]
+for line in sys.argv[1].splitlines():
+    table, name, key, test = line.split("|")
+    v = row(table, name)[key]
+    assert eval(test.split("#")[0]), f"{line}: {v}"
 PY
-    result "$1, $2, $3: $4" $?
+    result "values of lab $1" $?
 }
 
 works '"name":' mask "${tiny[@]}" --json
-is_lab mask
-M='The mask that' Y='Whole inferences' P='Something else'
-value "$M" 'c right_wrist_0_rgb' sees 'v == ". . . . . ."'
-value "$M" 'f actions' sees 'v == "1 1 . 1 . 1"' # full among themselves, both ways: not causal
-value "$M" 'd prompt' first_position 'v == 32'
-value "$M" 'f actions' last_position 'v == 46'
-value "$Y" 'packed, a count and no mask' prefix_tokens 'v == 37'
-value "$Y" 'every slot, the mask added to the scores' error '0 < v < 1e-6' # another order of sums, and no more
-value "$Y" 'every slot, no mask' error 'v > 1e-2'
-value "$P" 'mask: noise in the slots of absent cameras' changed 'v == 0'
-value "$P" 'mask: words behind the prompt' changed 'v == 0'
-value "$P" 'packed: NaN behind the prompt' changed 'v == 0'
-value "$P" 'packed: one pixel of a camera that is there' changed 'v > 0'
+values mask <<'END'
+The mask that|c right_wrist_0_rgb|sees|v == ". . . . . ."
+The mask that|f actions|sees|v == "1 1 . 1 . 1" # full among themselves, both ways: not causal
+The mask that|d prompt|first_position|v == 32
+The mask that|f actions|last_position|v == 46
+Whole inferences|packed, a count and no mask|prefix_tokens|v == 37
+Whole inferences|every slot, the mask added to the scores|error|0 < v < 1e-6 # another order of sums, and no more
+Whole inferences|every slot, no mask|error|v > 1e-2
+Something else|mask: noise in the slots of absent cameras|changed|v == 0
+Something else|mask: words behind the prompt|changed|v == 0
+Something else|packed: NaN behind the prompt|changed|v == 0
+Something else|packed: one pixel of a camera that is there|changed|v > 0
+END
 works '"name":' mask "${tiny[@]}" --absent base_0_rgb --json # positions begin behind it
-value "$M" 'b left_wrist_0_rgb' first_position 'v == 0'
-value "$Y" 'every slot, the mask added to the scores' error '0 < v < 1e-6'
+values mask <<'END'
+The mask that|b left_wrist_0_rgb|first_position|v == 0
+Whole inferences|every slot, the mask added to the scores|error|0 < v < 1e-6
+END
 works 'openpi builds' mask "${tiny[@]}" --prompt 'pick up the red block' --recipe bf16
 refuses 2 'absent goes without --image' mask "${tiny[@]}" --absent base_0_rgb --image base_0_rgb=x.png
 refuses 1 "no camera 'elbow'" mask "${tiny[@]}" --absent elbow
@@ -113,34 +121,35 @@ refuses 1 'one camera at least' mask "${tiny[@]}" --absent base_0_rgb --absent l
 refuses 2 'prompt-tokens: the model has room for 23, came 24' mask "${tiny[@]}" --prompt-tokens 24
 
 works '"name":' suffix "${tiny[@]}" --json
-is_lab suffix
-value 'One step' 'time MLP' share '0 < v < 100'
-value 'One step' 'time MLP' hoisted_ms 'v < [r for r in json.load(open("out"))["rows"] if r["name"] == name][0]["median_ms"]'
-value 'The loop' hoisted error 'v == 0' # row-wise ops: the same for one row as for ten
-value 'Against float64' 'time embedding' error '0 < v < 6e-8'
-value 'Against float64' 'condition, hoisted' error '0 < v < 1e-6'
-value 'Against float64' 'last modulation, hoisted' error '0 < v < 1e-6'
-value 'Against float64' 'action projection, first row of the noise' error '0 < v < 1e-6'
+values suffix <<'END'
+One step|time MLP|share|0 < v < 100
+One step|time MLP|hoisted_ms|v < row(table, name)["median_ms"]
+The loop|hoisted|error|v == 0 # row-wise ops: the same for one row as for ten
+Against float64|time embedding|error|0 < v < 6e-8
+Against float64|condition, hoisted|error|0 < v < 1e-6
+Against float64|last modulation, hoisted|error|0 < v < 1e-6
+Against float64|action projection, first row of the noise|error|0 < v < 1e-6
+END
 works 'what is hoisted' suffix "${tiny[@]}" --steps 1 --recipe bf16
 
 works 'they evaluate|evaluate the model' schedule "${tiny[@]}" --reference 20 --plot p.svg
 grep -q 'quadratic</text>' p.svg
 result 'the chart names its curves' $?
 works '"name":' schedule "${tiny[@]}" --reference 20 --json
-is_lab schedule
-W='Where a schedule' T='Times at which' E='Error of the actions'
-value "$W" 'linear, 10 steps' first_30_covers 'abs(v - 30) < 1e-4'
-value "$W" 'cosine, 10 steps' first_30_covers 'abs(v - 100 * (1 - math.cos(0.3 * math.pi / 2))) < 1e-4'
-value "$W" 'cosine, 10 steps' last_30_covers 'abs(v - 100 * math.cos(0.7 * math.pi / 2)) < 1e-4'
-value "$W" 'cosine, 10 steps' evaluations_late 'v == 10' # 1 of 10, where the report says 45 %
-value "$W" 'cosine, 10 steps' largest_from 'abs(v - math.cos(0.9 * math.pi / 2)) < 1e-6' # the last step
-value "$W" 'quadratic, 10 steps' last_30_covers 'abs(v - 51) < 1e-4'
-value "$W" 'quadratic, 10 steps' report_thor 'v == "9 % early, 51 % late"'
-value "$T" 'step 5' quadratic 'v == 0.75'
-value "$T" 'step 5' sigmoid 'abs(v - 0.5) < 1e-6'
-value "$E" 1 heun 'v is None'
-value "$E" 1 cosine 'v == [r for r in rows][0]["error"]' # a single step is the same whatever its name
-value "$E" 40 error '0 < v < 0.5'
+values schedule <<'END'
+Where a schedule|linear, 10 steps|first_30_covers|abs(v - 30) < 1e-4
+Where a schedule|cosine, 10 steps|first_30_covers|abs(v - 100 * (1 - math.cos(0.3 * math.pi / 2))) < 1e-4
+Where a schedule|cosine, 10 steps|last_30_covers|abs(v - 100 * math.cos(0.7 * math.pi / 2)) < 1e-4
+Where a schedule|cosine, 10 steps|evaluations_late|v == 10 # 1 of 10, where the report says 45 %
+Where a schedule|cosine, 10 steps|largest_from|abs(v - math.cos(0.9 * math.pi / 2)) < 1e-6 # the last step
+Where a schedule|quadratic, 10 steps|last_30_covers|abs(v - 51) < 1e-4
+Where a schedule|quadratic, 10 steps|report_thor|v == "9 % early, 51 % late"
+Times at which|step 5|quadratic|v == 0.75
+Times at which|step 5|sigmoid|abs(v - 0.5) < 1e-6
+Error of the actions|1|heun|v is None
+Error of the actions|1|cosine|v == row(table, name)["error"] # a single step is the same whatever its name
+Error of the actions|40|error|0 < v < 0.5
+END
 printf '1 0.5 0.25 0' >own.txt
 works 'own.txt, 3 steps' schedule "${tiny[@]}" --reference 20 --schedule own.txt
 printf '1 0.5 0.75 0' >own.txt
@@ -154,20 +163,24 @@ refuses 1 'none of its cameras|camera' schedule "${tiny[@]}" --image elbow=gone.
 works 'the smallest error has' schedule "${tiny[@]}" --reference 2 --prompt 'pick up the red block' --views 1
 
 works '"name":' reuse "${tiny[@]}" --json
-is_lab reuse
-value 'Steps taken' '0 of 10 steps' error 'v == 0' # the plain run, bit for bit
-value 'Steps taken' '0 of 10 steps' moved_error 'v is None'
-value 'Steps taken' '9 of 10 steps' error 'v > [r for r in json.load(open("out"))["rows"] if r["name"] == "3 of 10 steps"][0]["error"] > 0'
-value 'To compare' 'the old chunk itself, in place of the next' error 'v > 0'
+values reuse <<'END'
+Steps taken|0 of 10 steps|error|v == 0 # the plain run, bit for bit
+Steps taken|0 of 10 steps|moved_error|v is None
+Steps taken|9 of 10 steps|error|v > row(table, "3 of 10 steps")["error"] > 0
+To compare|the old chunk itself, in place of the next|error|v > 0
+END
 works '"name":' reuse "${tiny[@]}" --change 0 --chunks 1 --steps 1 --json
-value 'Steps taken' '0 of 1 steps' later_error 'v == 0'
+values reuse <<'END'
+Steps taken|0 of 1 steps|later_error|v == 0
+END
 refuses 2 'change: expected a whole number from 0 to 255' reuse "${tiny[@]}" --change 256
 
 works '"name":' graph "${tiny[@]}" --json
-is_lab graph
-value 'Fused ops' 'a node at a time' error 'v == 0'
-value 'Fused ops' 'a node at a time, each waited for' error 'v == 0'
-value 'Fused ops' 'a node at a time, each waited for' submissions 'v > 100'
+values graph <<'END'
+Fused ops|a node at a time|error|v == 0
+Fused ops|a node at a time, each waited for|error|v == 0
+Fused ops|a node at a time, each waited for|submissions|v > 100
+END
 works 'nodes a step, 1 steps' graph "${tiny[@]}" --steps 1
 
 works '^  20 ' steps "${tiny[@]}" --reference 20
