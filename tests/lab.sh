@@ -132,10 +132,10 @@ Against float64|action projection, first row of the noise|error|0 < v < 1e-6
 END
 works 'what is hoisted' suffix "${tiny[@]}" --steps 1 --recipe bf16
 
-works 'they evaluate|evaluate the model' schedule "${tiny[@]}" --reference 20 --plot p.svg
+works 'Every step is one evaluation' schedule "${tiny[@]}" --reference 20 --plot p.svg --json=both.json
 grep -q 'quadratic</text>' p.svg
 result 'the chart names its curves' $?
-works '"name":' schedule "${tiny[@]}" --reference 20 --json
+mv both.json out
 values schedule <<'END'
 Where a schedule|linear, 10 steps|first_30_covers|abs(v - 30) < 1e-4
 Where a schedule|cosine, 10 steps|first_30_covers|abs(v - 100 * (1 - math.cos(0.3 * math.pi / 2))) < 1e-4
@@ -151,7 +151,7 @@ Error of the actions|1|cosine|v == row(table, name)["error"] # a single step is 
 Error of the actions|40|error|0 < v < 0.5
 END
 printf '1 0.5 0.25 0' >own.txt
-works 'own.txt, 3 steps' schedule "${tiny[@]}" --reference 20 --schedule own.txt
+works 'own.txt, 3 steps' schedule "${tiny[@]}" --reference 2 --schedule own.txt --prompt 'pick up the red block' --views 1
 printf '1 0.5 0.75 0' >own.txt
 refuses 1 'own.txt' schedule "${tiny[@]}" --reference 20 --schedule own.txt
 refuses 1 'gone.txt' schedule "${tiny[@]}" --reference 2 --schedule gone.txt
@@ -160,7 +160,6 @@ refuses 1 'nowhere/p.svg' schedule "${tiny[@]}" --reference 2 --plot nowhere/p.s
 refuses 2 'prompt-tokens: the model has room for' schedule --model synth:tiny --prompt-tokens 99999
 refuses 1 'gone.png' schedule "${tiny[@]}" --image base_0_rgb=gone.png
 refuses 1 'none of its cameras|camera' schedule "${tiny[@]}" --image elbow=gone.png
-works 'the smallest error has' schedule "${tiny[@]}" --reference 2 --prompt 'pick up the red block' --views 1
 
 works '"name":' reuse "${tiny[@]}" --json
 values reuse <<'END'
@@ -183,8 +182,8 @@ Fused ops|a node at a time, each waited for|submissions|v > 100
 END
 works 'nodes a step, 1 steps' graph "${tiny[@]}" --steps 1
 
-works '^  20 ' steps "${tiny[@]}" --reference 20
-works '"name":' steps "${tiny[@]}" --reference 20 --json
+works '^  20 ' steps "${tiny[@]}" --reference 20 --json=both.json
+mv both.json out
 is_lab steps
 
 echo "$passed passed, $failed failed"

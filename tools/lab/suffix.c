@@ -228,10 +228,11 @@ static pv_status errors(suffix *s)
     lab *l = s->l;
     const pv_config *c = &l->model->config;
     int w = c->expert.width, step = l->steps - 1;
-    double *x = pv_alloc(sizeof *x * (size_t)w * 8), *h = x + w, *cond = h + w, *mod = cond + w;
-    double *in = pv_alloc(sizeof *in * (size_t)(w + c->action_dim));
+    double *x = pv_alloc(sizeof *x * (size_t)w), *h = pv_alloc(sizeof *h * (size_t)w);
+    double *cond = pv_alloc(sizeof *cond * (size_t)w), *mod = pv_alloc(sizeof *mod * 3 * (size_t)w);
+    double *in = pv_alloc(sizeof *in * (size_t)c->action_dim);
     float *emb = pv_alloc(sizeof *emb * (size_t)w);
-    pv_status st = x && in && emb ? PV_OK : PV_E_MEMORY;
+    pv_status st = x && h && cond && mod && in && emb ? PV_OK : PV_E_MEMORY;
     lab_begin_table(l, columns, "Against float64 on the host, at t = %.6g", (double)s->t[step]);
     if (!st) {
         pv_time_embedding(s->t[step], w, c->time_min_period, c->time_max_period, emb);
@@ -275,6 +276,9 @@ static pv_status errors(suffix *s)
         st = against(s, &s->whole, "step.suffix_in", 0, "action projection, first row of the noise", h,
                      (size_t)w);
     pv_free(x);
+    pv_free(h);
+    pv_free(cond);
+    pv_free(mod);
     pv_free(in);
     pv_free(emb);
     return st;
