@@ -1,35 +1,24 @@
-/* integrate.h - the flow from noise to actions, integrated in float64 on the host with the velocities that a
- * backend computes: what an answer of few steps is held to, and methods of second order beside Euler's. */
+/* integrate.h - dx/dt = v(x, t) from t = 1 (noise) down to 0 (actions), in float64.
+ *
+ *   Euler      x + h v(x, t)                                    one evaluation a step
+ *   Heun       x + h/2 (v(x, t) + v(x + h v(x, t), t + h))      two
+ *   midpoint   x + h v(x + h/2 v(x, t), t + h/2)                two */
 #ifndef PV_TOOLS_LAB_INTEGRATE_H
 #define PV_TOOLS_LAB_INTEGRATE_H
 
-#include "policy.h"
+#include "base/status.h"
 
-typedef enum lab_method {
-    LAB_EULER,
-    LAB_HEUN,
-    LAB_MIDPOINT
-} lab_method; /* one evaluation a step; two; two */
+typedef enum lab_method { LAB_EULER, LAB_HEUN, LAB_MIDPOINT } lab_method;
 
-typedef struct lab_flow {
-    pv_runner *r;
-    const pv_tensor *v_t;
-    size_t n;        /* numbers of a chunk */
-    void *raw;       /* v_t as it comes */
-    float *x, *v;    /* [n] */
-    double *x1, *v1; /* [n] */
-    float *at;       /* [rows of the tables]: times that they hold from evaluation `first` on */
-    int first, held;
-} lab_flow;
+/* Evaluations in a row: how many a step, and of evaluation i, its time. */
+int lab_evaluations(lab_method method);
+double lab_evaluation_time(lab_method method, const double *times, int i);
 
-pv_status lab_flow_open(lab *l, lab_flow *f); /* of the lab's observation */
-void lab_flow_close(lab_flow *f);
+/* v(x) at evaluation i, into v. */
+typedef pv_status (*lab_velocity)(void *user, int i, const double *x, double *v);
 
-/* x [chunk]: noise in, actions out. times [steps + 1], from 1 down to 0. */
-pv_status lab_flow_run(lab *l, lab_flow *f, lab_method method, const double *times, int steps, double *x);
-
-/* From the lab's noise, n steps of Heun, evenly; *own: how far from n / 2 steps, by which Heun's error is at
- * most a third of that once it converges. NULL: not asked for. */
-pv_status lab_flow_reference(lab *l, lab_flow *f, int n, double *x, double *own);
+/* x [n]: in place. times [steps + 1]. work [3 n]. */
+pv_status lab_integrate(lab_method method, const double *times, int steps, double *x, size_t n, double *work,
+                        lab_velocity velocity, void *user);
 
 #endif

@@ -147,16 +147,25 @@ int lab_end(lab *l, int code, pv_status status)
 
 /* ---- the command ---- */
 
-static void print_help(FILE *out)
+/* Options before the name of an experiment: --help, --version, or a mistake. */
+static int without_name(int argc, char **argv)
 {
-    fprintf(out,
-            "pivot lab - experiments: which findings about Pi0.5 hold on this device and these weights\n\n"
-            "Usage: pivot lab NAME --model MODEL [options]\n\n");
+    char list[2000] = "";
     for (int i = 0; i < N_EXPERIMENTS; i++)
-        fprintf(out, "  %-12s %s\n", experiments[i].name, experiments[i].question);
-    fprintf(out, "\n'pivot lab NAME --help' tells what is claimed, how it is tested, and the options.\n"
-                 "What the reports had measured on a Jetson Thor stands in a column of its own.\n"
-                 "\nExample\n  pivot lab schedule --model synth:tiny\n");
+        snprintf(list + strlen(list), sizeof list - strlen(list), "%-12s %s\n", experiments[i].name,
+                 experiments[i].question);
+    snprintf(list + strlen(list), sizeof list - strlen(list),
+             "\n'pivot lab NAME --help' tells what is claimed, how it is tested, and the options. What the\n"
+             "reports had measured on a Jetson Thor stands in a column of its own. docs/experiments.md");
+    cli_options common;
+    const cli_command command = {
+        .name = "lab",
+        .purpose = "experiments: which findings about Pi0.5 hold on this device and these weights",
+        .usage = "NAME --model MODEL [options]",
+        .example = "pivot lab schedule --model synth:tiny",
+        .notes = list};
+    int code = cli_parse(&command, argc, argv, &common);
+    return code == CLI_GO ? cli_usage(&common, "expected the name of an experiment") : code;
 }
 
 static int unknown(const char *word)
@@ -173,14 +182,8 @@ static int unknown(const char *word)
 
 int lab_main(int argc, char **argv)
 {
-    if (argc < 2) {
-        print_help(stderr);
-        return CLI_USAGE;
-    }
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
-        print_help(stdout);
-        return CLI_OK;
-    }
+    if (argc < 2 || argv[1][0] == '-')
+        return without_name(argc, argv);
     int i = find(argv[1]);
     return i < 0 ? unknown(argv[1]) : experiments[i].main(argc - 1, argv + 1);
 }

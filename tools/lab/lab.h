@@ -26,11 +26,18 @@
 #include <math.h>
 
 /* name, the question that it answers, backends where it makes sense */
-#define LAB_EXPERIMENTS(X) \
-    X(attention, "the loop's attention: through memory, masked, fused, transposed, causal", "cpu cuda vulkan") \
-    X(mlp, "the MLPs with numbers of 16, 8 and 4 bits", "cpu cuda vulkan")                                     \
-    X(projections, "the products of an expert's layer, one by one and joined", "cpu cuda vulkan")              \
-    X(steps, "what fewer or more denoising steps cost and give", "cpu cuda vulkan")
+/* clang-format off */
+#define LAB_EXPERIMENTS(X)                                                                                   \
+    X(attention, "the loop's attention through memory, masked, fused, transposed, causal", "cpu cuda vulkan") \
+    X(mlp, "the MLPs with numbers of 16, 8 and 4 bits", "cpu cuda vulkan")                                    \
+    X(projections, "the products of the expert's layers, one by one and joined", "cpu cuda vulkan")           \
+    X(mask, "the mask that openpi builds, and what packing drops in its place", "cpu cuda vulkan")           \
+    X(suffix, "what a step does beside its transformer, and what hoisting leaves of it", "cpu cuda vulkan")  \
+    X(graph, "one recording of all that a loop does, or its nodes one by one", "cpu cuda vulkan")            \
+    X(schedule, "what a noise schedule does with its steps, and what that is worth", "cpu cuda vulkan")      \
+    X(steps, "what fewer or more denoising steps cost and give", "cpu cuda vulkan")                          \
+    X(reuse, "denoising begun from a state of the chunk before: what it saves and costs", "cpu cuda vulkan")
+/* clang-format on */
 
 #define X(name, question, backends) int lab_##name(int argc, char **argv);
 LAB_EXPERIMENTS(X)

@@ -102,20 +102,29 @@ void lab_policy_close(lab *l)
 
 /* ---- plans of it ---- */
 
-pv_status lab_runner(lab *l, const pv_runner_params *params, pv_runner **out)
+pv_status lab_runner_unfed(lab *l, const pv_runner_params *params, pv_runner **out)
 {
-    lab_policy *p = l->policy;
     pv_runner_params q = *params;
     q.steps = q.steps ? q.steps : l->steps;
     q.recipe = q.recipe ? q.recipe : l->common.recipe;
-    if (!q.shape.tokens)
-        q.shape = (pv_pi05_shape){.views = p->views, .tokens = p->n_ids};
     pv_status st = pv_runner_create(l->model, l->backend, &q, out);
     if (!st)
-        st = pv_weights_load(p->weights, (*out)->plan->graph, cli_progress, &l->bar);
+        st = pv_weights_load(l->policy->weights, (*out)->plan->graph, cli_progress, &l->bar);
     cli_progress_end(&l->bar);
     if (!st)
-        st = pv_runner_start(*out, p->weights);
+        st = pv_runner_start(*out, l->policy->weights);
+    if (st)
+        pv_runner_destroy(out);
+    return st;
+}
+
+pv_status lab_runner(lab *l, const pv_runner_params *params, pv_runner **out)
+{
+    const lab_policy *p = l->policy;
+    pv_runner_params q = *params;
+    if (!q.shape.tokens)
+        q.shape = (pv_pi05_shape){.views = p->views, .tokens = p->n_ids};
+    pv_status st = lab_runner_unfed(l, &q, out);
     if (!st)
         st = pv_runner_images(*out, p->pixels);
     if (!st)

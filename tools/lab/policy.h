@@ -23,6 +23,9 @@ void lab_policy_close(lab *l);
  * are set here where they are not given; steps 0: l->steps. pv_runner_destroy it. */
 pv_status lab_runner(lab *l, const pv_runner_params *params, pv_runner **out);
 
+/* The same without the observation: for those who feed another. */
+pv_status lab_runner_unfed(lab *l, const pv_runner_params *params, pv_runner **out);
+
 /* The loop from `noise` (NULL: the lab's) over a named schedule. ms may be NULL: the loop's, by the device's
  * clock. */
 pv_status lab_denoise(lab *l, pv_runner *r, const char *schedule, int steps, const float *noise,

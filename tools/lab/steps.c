@@ -1,6 +1,6 @@
 /* steps.c - the loop with 1 to 20 steps: milliseconds of an inference and of the loop in it, beside how far
  * the actions are from where the flow ends. */
-#include "integrate.h"
+#include "flow.h"
 #include "base/memory.h"
 #include "session/schedule.h"
 
@@ -76,7 +76,7 @@ static pv_status work(steps *s)
     if (!st)
         st = lab_flow_open(l, &flow);
     if (!st)
-        st = lab_flow_reference(l, &flow, s->reference, s->truth, &own);
+        st = lab_flow_reference(&flow, s->reference, s->truth, &own);
     lab_flow_close(&flow);
     lab_begin_table(l, columns, "Whole inferences by steps; error: of the actions, against %d steps of Heun",
                     s->reference);
@@ -89,7 +89,7 @@ static pv_status work(steps *s)
             "nothing else: what the "
             "loop is of the whole decides what it is worth, %.0f %% here at 10 steps.",
             s->loop[3] / s->loop[10], s->whole[3] / s->whole[10], 100 * s->loop[10] / s->whole[10]);
-    lab_say(l, "The reference is off by some %.1e of itself (what half its steps change).", own);
+    lab_say_reference(l, s->reference, own);
     return PV_OK;
 }
 
