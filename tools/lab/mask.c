@@ -459,8 +459,8 @@ int lab_mask(int argc, char **argv)
                                   {NULL}};
     const lab_command command = {
         .name = "mask",
-        .claim = "The reports: 000 has a causal suffix; 001 finds its mask all true and drops it, with equal "
-                 "results.\n"
+        .claim = "The reports: one gives the actions a causal mask; the other finds the mask all true and "
+                 "drops it.\n"
                  "Here: the mask for an observation by openpi's rule, the model run with it, and run packed.",
         .example =
             "pivot lab mask --model synth:tiny --absent left_wrist_0_rgb\n"

@@ -347,7 +347,8 @@ static void tell_loops(suffix *s)
     r->time = (lab_time){1, s->schedule_ms, s->schedule_ms, s->schedule_ms};
     lab_say(
         l,
-        "It turns where weights are read slowly beside what a step computes (there the modulations, a third "
+        "It turns where weights are read slowly beside what a step computes (there the modulations, more "
+        "than a third "
         "of the expert's "
         "weights once more, weigh more), and where launches are what counts (there so does every small op).");
 }
