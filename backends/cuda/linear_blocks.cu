@@ -11,7 +11,8 @@
  *   the side of 16 and y comes out by columns; as the side of 8 it took three moves a product.
  * Numerics: an e2m1 has 2 significant bits and an e4m3 has 4: w b is exact in bf16. It is made from the bits as a bf16 that is 2^126
  *   too small, times b 2^110: so sums are 2^16 too small, which the factor of the result mends. f32 sums, one rounding on store.
- * Bound: bytes of w for tens of rows; for hundreds the tensor cores and the instructions that make bf16. */
+ * Bound: should be bytes of w for tens of rows, for hundreds the tensor cores and the instructions that make bf16. It is neither yet:
+ *   docs/experiments.md. */
 #include "mma.cuh"
 #include "util.cuh"
 
