@@ -64,7 +64,7 @@ static __device__ __nv_bfloat162 scale_of(uint32_t e4m3)
 template <int MT, int NT, int WM, int WN, int WK, int STAGES> struct shape {
     static constexpr int BM = 8 * MT * WM, BN = 16 * NT * WN, THREADS = 32 * WM * WN * WK;
     static constexpr int SLAB = BM * FEATURES * 2, STAGE = SLAB * WK; /* bytes */
-    static constexpr int PITCH = BN + 4;                              /* of the sums: a warp's are in banks of their own */
+    static constexpr int PITCH = BN + 4; /* of the sums: a warp's are in banks of their own */
     static constexpr size_t SHARED = (size_t)STAGE * STAGES;
     static_assert(SHARED >= (size_t)WK * BM * PITCH * sizeof(float), "the sums of all warps along K fit");
 };
@@ -81,7 +81,8 @@ template <class S> static __device__ void fetch_x(const blocks_args &a, char *st
     constexpr int CHUNKS = S::STAGE / 16;
 #pragma unroll 4
     for (int c = (int)threadIdx.x; c < CHUNKS; c += S::THREADS) {
-        int slab = c / (S::SLAB / 16), row = c % (S::SLAB / 16) / 16, piece = c % 16, k = k0 + slab * FEATURES;
+        int slab = c / (S::SLAB / 16), row = c % (S::SLAB / 16) / 16, piece = c % 16,
+            k = k0 + slab * FEATURES;
         bool there = row0 + row < a.m && k < a.k;
         const __nv_bfloat16 *from = there ? a.x + (int64_t)(row0 + row) * a.k + k + piece * 8 : a.x;
         cuda_copy16(stage + slab * S::SLAB + place<S::BM>(row, piece / 4, piece % 4), from, there);
@@ -154,8 +155,8 @@ static __device__ void put_pair(const blocks_args &a, int row, int column, float
 
 /* Each warp's sums into shared memory, then rows of the tile, the warps along K added in order. */
 template <class S, int MT, int NT, int WK>
-static __device__ void hand_over(const blocks_args &a, float *all, const float (&sum)[MT][NT][4], int along_k, int wm, int wn, int row0,
-                                 int column0, float factor)
+static __device__ void hand_over(const blocks_args &a, float *all, const float (&sum)[MT][NT][4], int along_k,
+                                 int wm, int wn, int row0, int column0, float factor)
 {
     int g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4;
     float *mine = all + along_k * S::BM * S::PITCH + (wm * 8 * MT + 2 * t) * S::PITCH + wn * 16 * NT + g;
@@ -226,12 +227,14 @@ static __global__ void __launch_bounds__(32 * WM * WN * WK) product(blocks_args 
         cuda_copy_wait<STAGES - 2>();
         __syncthreads(); /* the stage is there for all, and the one before has been read by all */
         if (at + STAGES - 1 < end)
-            fetch_x<S>(a, shared + (at - begin + STAGES - 1) % STAGES * S::STAGE, row0, (at + STAGES - 1) * WK * FEATURES);
+            fetch_x<S>(a, shared + (at - begin + STAGES - 1) % STAGES * S::STAGE, row0,
+                       (at + STAGES - 1) * WK * FEATURES);
         cuda_copy_commit();
         now = next;
         if (at + 1 < end)
             fetch_w<NT>(a, next, my_column, ((at + 1) * WK + along_k) * FEATURES);
-        multiply<MT, NT, S::BM>(sum, shared + (at - begin) % STAGES * S::STAGE + along_k * S::SLAB, now, wm * MT * 8);
+        multiply<MT, NT, S::BM>(sum, shared + (at - begin) % STAGES * S::STAGE + along_k * S::SLAB, now,
+                                wm * MT * 8);
     }
     cuda_copy_wait<0>();
     __syncthreads();

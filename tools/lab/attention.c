@@ -100,7 +100,8 @@ static pv_status prepare(work *w)
     w->got = pv_alloc(sizeof *w->got * q);
     w->truth = pv_alloc(sizeof *w->truth * q);
     w->truth_mean = pv_alloc(sizeof *w->truth_mean * q);
-    if (!w->q || !w->k || !w->v || !w->v_mean || !w->mask || !w->turned || !w->got || !w->truth || !w->truth_mean)
+    if (!w->q || !w->k || !w->v || !w->v_mean || !w->mask || !w->turned || !w->got || !w->truth ||
+        !w->truth_mean)
         return PV_E_MEMORY;
     lab_random(w->l->seed, w->q, q);
     lab_random(w->l->seed + 1, w->k, k);
@@ -133,8 +134,8 @@ static pv_tensor *as(pv_tensor *t, pv_dtype dtype)
     return t;
 }
 
-static pv_tensor *through_memory(const work *w, pv_graph *g, pv_tensor *q, pv_tensor *k, pv_tensor *v, pv_tensor *mask,
-                                 pv_attention_attr attr)
+static pv_tensor *through_memory(const work *w, pv_graph *g, pv_tensor *q, pv_tensor *k, pv_tensor *v,
+                                 pv_tensor *mask, pv_attention_attr attr)
 {
     pv_tensor *s = as(pv_attention_scores(g, NULL, q, k, NULL, attr), w->dtype);
     if (mask)
@@ -145,7 +146,9 @@ static pv_tensor *through_memory(const work *w, pv_graph *g, pv_tensor *q, pv_te
 
 static void one_layer(const work *w, pv_graph *g, way_id way, int i, pv_tensor *mask, pv_tensor *len)
 {
-    const pv_attention_attr attr = {.heads = (int)w->heads, .kv_heads = (int)w->kv_heads, .batch = 1,
+    const pv_attention_attr attr = {.heads = (int)w->heads,
+                                    .kv_heads = (int)w->kv_heads,
+                                    .batch = 1,
                                     .scale = (float)(1 / sqrt((double)w->head))};
     bool turned = way == TRANSPOSED;
     int64_t q_rows = turned ? w->rows * w->heads : w->rows, k_rows = turned ? w->keys * w->kv_heads : w->keys;
@@ -185,7 +188,8 @@ static pv_graph *build(const work *w, way_id way)
 
 /* ---- at work ---- */
 
-static pv_status put(work *w, lab_small *s, const char *letter, const float *x, int64_t rows, int64_t heads, bool turned)
+static pv_status put(work *w, lab_small *s, const char *letter, const float *x, int64_t rows, int64_t heads,
+                     bool turned)
 {
     if (turned)
         turn(x, w->turned, rows, heads, w->head);
@@ -206,8 +210,11 @@ static pv_status feed(work *w, lab_small *s, way_id way, const float *v)
     if (!st)
         st = put(w, s, "v", v, w->keys, w->kv_heads, turned);
     for (int64_t i = 0; i < w->rows; i++)
-        for (int64_t j = 0; j < w->keys; j++) /* openpi's number for what is not to be seen; f16 has none as low */
-            w->mask[i * w->keys + j] = way != CAUSAL || j <= w->prefix + i ? 0 : w->dtype == PV_F16 ? -6e4f : -2.3819763e38f;
+        for (int64_t j = 0; j < w->keys;
+             j++) /* openpi's number for what is not to be seen; f16 has none as low */
+            w->mask[i * w->keys + j] = way != CAUSAL || j <= w->prefix + i ? 0
+                                       : w->dtype == PV_F16                ? -6e4f
+                                                                           : -2.3819763e38f;
     if (!st && (way == MASKED || way == CAUSAL))
         st = lab_small_set(s, "mask", w->mask);
     return !st && way == LENGTH ? lab_small_count(s, "len", (int32_t)w->keys) : st;
@@ -276,24 +283,32 @@ static pv_status all_ways(lab *l, pv_dtype dtype)
               .layers = c->expert.depth};
     w.keys = w.prefix + w.rows;
     pv_status st = prepare(&w);
-    lab_begin_table(l, columns, "%lld queries on %lld + %lld keys, %lld heads of %lld with %lld for keys, %s; milliseconds of %d calls",
-                    (long long)w.rows, (long long)w.prefix, (long long)w.rows, (long long)w.heads, (long long)w.head,
-                    (long long)w.kv_heads, pv_dtype_name(w.dtype), w.layers * l->steps);
+    lab_begin_table(l, columns,
+                    "%lld queries on %lld + %lld keys, %lld heads of %lld with %lld for keys, %s; "
+                    "milliseconds of %d calls",
+                    (long long)w.rows, (long long)w.prefix, (long long)w.rows, (long long)w.heads,
+                    (long long)w.head, (long long)w.kv_heads, pv_dtype_name(w.dtype), w.layers * l->steps);
     for (int i = 0; !st && i < N_WAYS; i++)
         st = one_way(&w, (way_id)i);
     give_back(&w);
     if (st)
         return st;
-    lab_say(l, "error: relative L2 against float64 on the same rounded numbers; shared mean: the same where all values have a mean of "
-               "%.0f deviations.", (double)SHARED_MEAN);
+    lab_say(l,
+            "error: relative L2 against float64 on the same rounded numbers; shared mean: the same where all "
+            "values have a mean of "
+            "%.0f deviations.",
+            (double)SHARED_MEAN);
     if (w.ms[CAUSAL] > 0)
         lab_say(l,
-                "A causal mask among the action tokens is a mistake, not a speed-up: openpi lets them all see each other. It is off by "
-                "%.3g %% (cosine %.5f); where values share a mean by %.2g %%, and then its cosine is %.6f: a gate on cosine lets it pass.",
+                "A causal mask among the action tokens is a mistake, not a speed-up: openpi lets them all "
+                "see each other. It is off by "
+                "%.3g %% (cosine %.5f); where values share a mean by %.2g %%, and then its cosine is %.6f: a "
+                "gate on cosine lets it pass.",
                 100 * w.error[CAUSAL], w.cosine[CAUSAL], 100 * w.mean_error[CAUSAL], w.mean_cosine[CAUSAL]);
     if (w.ms[MASKED] > 0 && w.ms[LENGTH] > 0 && w.ms[TRANSPOSED] > 0)
         lab_say(l,
-                "Of the eager way an additive mask takes %.2fx the time; the length in place of it takes %.2fx of the fused way on all keys. "
+                "Of the eager way an additive mask takes %.2fx the time; the length in place of it takes "
+                "%.2fx of the fused way on all keys. "
                 "Four explicit transposes make the fused way %.2fx as slow.",
                 w.ms[MASKED] / w.ms[EAGER], w.ms[LENGTH] / w.ms[FUSED], w.ms[TRANSPOSED] / w.ms[FUSED]);
     return PV_OK;
@@ -303,15 +318,18 @@ int lab_attention(int argc, char **argv)
 {
     lab l;
     pv_dtype dtype = PV_BF16;
-    const lab_command command = {
-        .name = "attention",
-        .claim = "The reports: of 180 calls (18 layers, 10 steps) flash attention takes 7.88 ms, an SDPA without mask 7.00, with a mask\n"
-                 "16.60, eager 12.94, flash behind transposes 20.74; and that the action tokens' mask is causal (the first report), then\n"
-                 "all true (the second). Here each way is a graph of ordinary ops; eager rounds scores and weights to the dtype and writes\n"
-                 "them. Where a backend has no fused kernel, as the CPU, fused means the same ops without that rounding.",
-        .example = "pivot lab attention --model synth:tiny\n"
-                   "pivot lab attention --model synth:full --backend cuda",
-        .uses = LAB_SIZES | LAB_STEPS | LAB_SEED};
+    const lab_command command = {.name = "attention",
+                                 .claim = "The reports: of 180 calls (18 layers, 10 steps) flash attention "
+                                          "takes 7.88 ms, an SDPA without mask 7.00, with a mask\n"
+                                          "16.60, eager 12.94, flash behind transposes 20.74; and that the "
+                                          "action tokens' mask is causal (the first report), then\n"
+                                          "all true (the second). Here each way is a graph of ordinary ops; "
+                                          "eager rounds scores and weights to the dtype and writes\n"
+                                          "them. Where a backend has no fused kernel, as the CPU, fused "
+                                          "means the same ops without that rounding.",
+                                 .example = "pivot lab attention --model synth:tiny\n"
+                                            "pivot lab attention --model synth:full --backend cuda",
+                                 .uses = LAB_SIZES | LAB_STEPS | LAB_SEED};
     int code = lab_begin(&l, &command, argc, argv);
     if (code == CLI_GO)
         code = lab_dtype(&l, &dtype);

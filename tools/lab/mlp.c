@@ -10,17 +10,29 @@
 
 #include <string.h>
 
-#define JUDGED 16 /* rows, at most */
+#define JUDGED         16                   /* rows, at most */
 #define OVERFLOW_BYTES ((int64_t)256 << 20) /* of bf16 weights: no cache holds them */
 
 enum { GATE, UP, DOWN, N_WEIGHTS };
 static const char *const weight_names[N_WEIGHTS] = {"gate", "up", "down"};
 
-typedef enum way_id { BF16, BF16_APART, F16, DYNAMIC, DYNAMIC_APART, STATIC, STATIC_APART, CONVERSIONS, FOUR, FOUR_MEMORY, N_WAYS } way_id;
+typedef enum way_id {
+    BF16,
+    BF16_APART,
+    F16,
+    DYNAMIC,
+    DYNAMIC_APART,
+    STATIC,
+    STATIC_APART,
+    CONVERSIONS,
+    FOUR,
+    FOUR_MEMORY,
+    N_WAYS
+} way_id;
 
 static const struct {
     const char *name, *expert, *prefix; /* and what the reports have */
-    double bytes; /* a weight's; of 4 bits with its part of a scale */
+    double bytes;                       /* a weight's; of 4 bits with its part of a scale */
 } ways[N_WAYS] = {
     {"bf16", "0.100 ms", "~0.3 ms", 2},
     {"bf16, each op apart", NULL, NULL, 2},
@@ -35,9 +47,12 @@ static const struct {
 };
 
 enum { SPEED, COSINE, MB, NODES, WORD };
-static const lab_column columns[] = {{"speed_of_bf16", "of bf16", LAB_RATIO}, {"cosine", "cosine", LAB_NUMBER},
-                                     {"weight_mb", "MB of weights", LAB_NUMBER}, {"nodes", "nodes", LAB_NUMBER},
-                                     {"note", "", LAB_WORD},                     {NULL}};
+static const lab_column columns[] = {{"speed_of_bf16", "of bf16", LAB_RATIO},
+                                     {"cosine", "cosine", LAB_NUMBER},
+                                     {"weight_mb", "MB of weights", LAB_NUMBER},
+                                     {"nodes", "nodes", LAB_NUMBER},
+                                     {"note", "", LAB_WORD},
+                                     {NULL}};
 
 typedef struct mlp {
     lab *l;
@@ -102,9 +117,11 @@ static pv_status prepare(mlp *m)
     for (int i = 0; !st && i < N_WEIGHTS; i++) {
         m->block[i] = ins(m, i) % 32 ? 16 : 32;
         if (ins(m, i) % 16)
-            return pv_fail(PV_E_ARG, "lab mlp: blocks of 16 do not divide the model's width %lld", (long long)ins(m, i));
+            return pv_fail(PV_E_ARG, "lab mlp: blocks of 16 do not divide the model's width %lld",
+                           (long long)ins(m, i));
         m->w[i] = pv_alloc(sizeof *m->w[i] * count(m, i));
-        st = m->w[i] ? lab_fill(l->seed + 1 + (uint64_t)i, (float)(1 / sqrt((double)ins(m, i))), m->w[i], outs(m, i), ins(m, i))
+        st = m->w[i] ? lab_fill(l->seed + 1 + (uint64_t)i, (float)(1 / sqrt((double)ins(m, i))), m->w[i],
+                                outs(m, i), ins(m, i))
                      : PV_E_MEMORY;
     }
     return st ? st : reference(m);
@@ -205,7 +222,8 @@ static void sixteen(const mlp *m, pv_graph *g, pv_dtype dtype, pv_tensor *x, int
     pv_tensor *w[N_WEIGHTS];
     for (int k = 0; k < N_WEIGHTS; k++)
         w[k] = lab_weight(g, dtype, outs(m, k), ins(m, k), "w_%s%d", weight_names[k], i);
-    pv_tensor *gate = as(pv_linear(g, NULL, x, w[GATE], NULL), dtype), *up = as(pv_linear(g, NULL, x, w[UP], NULL), dtype);
+    pv_tensor *gate = as(pv_linear(g, NULL, x, w[GATE], NULL), dtype),
+              *up = as(pv_linear(g, NULL, x, w[UP], NULL), dtype);
     pv_tensor *act = as(pv_geglu(g, NULL, gate, up), dtype);
     keep(as(pv_linear(g, pv_graph_printf(g, "y%d", i), act, w[DOWN], NULL), dtype));
 }
@@ -219,7 +237,8 @@ static pv_tensor *found(pv_graph *g, const char *name, int i, pv_tensor *of)
 
 static void eight(const mlp *m, pv_graph *g, way_id way, pv_tensor *x, const scales *s, int i)
 {
-    bool dynamic = way == DYNAMIC || way == DYNAMIC_APART, apart = way == DYNAMIC_APART || way == STATIC_APART;
+    bool dynamic = way == DYNAMIC || way == DYNAMIC_APART,
+         apart = way == DYNAMIC_APART || way == STATIC_APART;
     pv_dtype between = apart ? PV_F16 : PV_BF16;
     pv_tensor *w[N_WEIGHTS], *a, *s_act = s->act;
     for (int k = 0; k < N_WEIGHTS; k++)
@@ -244,13 +263,15 @@ static void eight(const mlp *m, pv_graph *g, way_id way, pv_tensor *x, const sca
 
 static void conversions(const mlp *m, pv_graph *g, pv_tensor *x, const scales *s, int i)
 {
-    pv_tensor *act = lab_weight(g, PV_F16, m->rows, m->inner, "act%d", i), *y = lab_weight(g, PV_F16, m->rows, m->width, "y%d", i);
+    pv_tensor *act = lab_weight(g, PV_F16, m->rows, m->inner, "act%d", i),
+              *y = lab_weight(g, PV_F16, m->rows, m->width, "y%d", i);
     keep(as(pv_quantize(g, NULL, pv_cast(g, NULL, x, PV_F16), s->x), PV_E4M3));
     keep(as(pv_quantize(g, NULL, act, s->act), PV_E4M3));
     keep(pv_cast(g, NULL, y, PV_BF16));
 }
 
-static pv_tensor *by_four(const mlp *m, pv_graph *g, way_id way, const char *name, pv_tensor *x, int k, int i, const scales *s)
+static pv_tensor *by_four(const mlp *m, pv_graph *g, way_id way, const char *name, pv_tensor *x, int k, int i,
+                          const scales *s)
 {
     pv_tensor *w = lab_weight(g, PV_E2M1, outs(m, k), ins(m, k), "w_%s%d", weight_names[k], i);
     pv_tensor *b = lab_weight(g, PV_E4M3, outs(m, k), ins(m, k) / m->block[k], "b_%s%d", weight_names[k], i);
@@ -273,7 +294,8 @@ static pv_graph *build(const mlp *m, way_id way)
     if (!g)
         return NULL;
     pv_tensor *x = pv_state(g, "x", way == F16 ? PV_F16 : PV_BF16, m->rows, m->width);
-    scales s = {number(g, "s_x"), number(g, "s_act"), {number(g, "s_gate"), number(g, "s_up"), number(g, "s_down")}};
+    scales s = {
+        number(g, "s_x"), number(g, "s_act"), {number(g, "s_gate"), number(g, "s_up"), number(g, "s_down")}};
     for (int i = 0; i < m->layers; i++)
         if (way == BF16 || way == BF16_APART || way == F16)
             sixteen(m, g, way == F16 ? PV_F16 : PV_BF16, x, i);
@@ -290,10 +312,10 @@ static pv_graph *build(const mlp *m, way_id way)
 
 static pv_dtype dtype_of(way_id way)
 {
-    return way == F16                                           ? PV_F16
-           : way == BF16 || way == BF16_APART                   ? PV_BF16
-           : way == FOUR || way == FOUR_MEMORY                  ? PV_E2M1
-                                                                : PV_E4M3;
+    return way == F16                          ? PV_F16
+           : way == BF16 || way == BF16_APART  ? PV_BF16
+           : way == FOUR || way == FOUR_MEMORY ? PV_E2M1
+                                               : PV_E4M3;
 }
 
 static pv_status feed(const mlp *m, way_id way, lab_small *s)
@@ -356,7 +378,8 @@ static pv_status one_way(mlp *m, way_id way)
     }
     pv_graph *g = build(m, way);
     bool made = false;
-    pv_status st = lab_try(l, &g, &(pv_plan_params){.expand = way == BF16_APART ? apart : 0}, r, WORD, &s, &made);
+    pv_status st =
+        lab_try(l, &g, &(pv_plan_params){.expand = way == BF16_APART ? apart : 0}, r, WORD, &s, &made);
     if (st || !made)
         return st;
     st = feed(m, way, &s);
@@ -381,22 +404,31 @@ static pv_status one_way(mlp *m, way_id way)
 
 static pv_status one_size(lab *l, const char *name, bool expert, int64_t rows, const pv_gemma_config *c)
 {
-    mlp m = {.l = l, .name = name, .expert = expert, .rows = rows, .width = c->width, .inner = c->mlp_dim, .s_x = 1, .s_act = 1};
+    mlp m = {.l = l,
+             .name = name,
+             .expert = expert,
+             .rows = rows,
+             .width = c->width,
+             .inner = c->mlp_dim,
+             .s_x = 1,
+             .s_act = 1};
     int64_t layers = 1 + OVERFLOW_BYTES / (6 * m.width * m.inner);
     m.layers = layers < c->depth ? (int)layers : c->depth;
     m.judged = rows < JUDGED ? rows : JUDGED;
-    lab_begin_table(l, columns, "%s: %lld rows, %lld -> %lld; milliseconds a layer of %d", name, (long long)rows, (long long)m.width,
-                    (long long)m.inner, m.layers);
+    lab_begin_table(l, columns, "%s: %lld rows, %lld -> %lld; milliseconds a layer of %d", name,
+                    (long long)rows, (long long)m.width, (long long)m.inner, m.layers);
     pv_status st = prepare(&m);
     for (int i = 0; !st && i < N_WAYS; i++)
         st = one_way(&m, (way_id)i);
     give_back(&m);
     if (!st && m.ms[STATIC] > 0 && m.ms[STATIC_APART] > 0 && m.ms[FOUR] > 0)
         lab_say(l,
-                "%s: e4m3 with static scales %.2fx as fast as bf16, and %.2fx with f16 in between; the conversions alone are %.0f %% of the "
+                "%s: e4m3 with static scales %.2fx as fast as bf16, and %.2fx with f16 in between; the "
+                "conversions alone are %.0f %% of the "
                 "bf16 MLP. 4-bit weights %.2fx. Errors: bf16 %.1e, e4m3 %.1e, 4 bits %.1e.",
-                name, m.ms[BF16] / m.ms[STATIC], m.ms[BF16] / m.ms[STATIC_APART], 100 * m.ms[CONVERSIONS] / m.ms[BF16],
-                m.ms[BF16] / m.ms[FOUR], m.error[BF16], m.error[STATIC], m.error[FOUR]);
+                name, m.ms[BF16] / m.ms[STATIC], m.ms[BF16] / m.ms[STATIC_APART],
+                100 * m.ms[CONVERSIONS] / m.ms[BF16], m.ms[BF16] / m.ms[FOUR], m.error[BF16], m.error[STATIC],
+                m.error[FOUR]);
     return st;
 }
 
@@ -408,7 +440,8 @@ static pv_status both(lab *l)
     if (!st)
         st = one_size(l, "Prefix", false, (int64_t)l->views * pv_image_tokens(c) + l->tokens, &c->gemma);
     if (!st)
-        lab_say(l, "error: relative L2 against float64 with the numbers before any rounding, over the first rows. Inputs and weights are normal "
+        lab_say(l, "error: relative L2 against float64 with the numbers before any rounding, over the first "
+                   "rows. Inputs and weights are normal "
                    "numbers; what outliers of a real model cost is not shown.");
     return st;
 }
@@ -418,8 +451,10 @@ int lab_mlp(int argc, char **argv)
     lab l;
     const lab_command command = {
         .name = "mlp",
-        .claim = "The reports: FP8 makes the prefix's MLP 2.94x as fast and the expert's 1.02x, as it is small; and going BF16, FP16, FP8,\n"
-                 "FP16, BF16 makes the expert's take 0.154 ms in place of 0.100. Here the same numbers go through bf16, f16, e4m3 and 4-bit\n"
+        .claim = "The reports: FP8 makes the prefix's MLP 2.94x as fast and the expert's 1.02x, as it is "
+                 "small; and going BF16, FP16, FP8,\n"
+                 "FP16, BF16 makes the expert's take 0.154 ms in place of 0.100. Here the same numbers go "
+                 "through bf16, f16, e4m3 and 4-bit\n"
                  "weights; the CPU does the same arithmetic: products of the stored numbers, summed in f32.",
         .example = "pivot lab mlp --model synth:tiny\n"
                    "pivot lab mlp --model synth:full --backend cuda",

@@ -76,7 +76,8 @@ void *lab_bytes(const float *x, pv_dtype dtype, size_t n)
     return bytes;
 }
 
-pv_status lab_try(lab *l, pv_graph **g, const pv_plan_params *params, lab_row *row, int word, lab_small *out, bool *made)
+pv_status lab_try(lab *l, pv_graph **g, const pv_plan_params *params, lab_row *row, int word, lab_small *out,
+                  bool *made)
 {
     pv_status st = lab_small_make(l->backend, g, params, out);
     *made = !st;

@@ -16,7 +16,8 @@ pv_status lab_fill(uint64_t seed, float deviation, float *x, int64_t rows, int64
 void lab_product(const double *x, const float *w, double *y, int64_t rows, int64_t n, int64_t k);
 
 /* Weights stand in states: device memory, without a twin on the host as inputs have. */
-pv_tensor *lab_weight(pv_graph *g, pv_dtype dtype, int64_t rows, int64_t width, const char *fmt, ...) PV_PRINTF(5, 6);
+pv_tensor *lab_weight(pv_graph *g, pv_dtype dtype, int64_t rows, int64_t width, const char *fmt, ...)
+    PV_PRINTF(5, 6);
 
 /* The tensor's bytes as they stand; passed over where the plan does without the tensor. */
 pv_status lab_put(lab_small *s, const void *bytes, const char *fmt, ...) PV_PRINTF(3, 4);
@@ -24,7 +25,8 @@ pv_status lab_put(lab_small *s, const void *bytes, const char *fmt, ...) PV_PRIN
 void *lab_bytes(const float *x, pv_dtype dtype, size_t n);
 
 /* lab_small_make, where a missing kernel is no failure but the row's answer: its column `word` says so, *made is false. */
-pv_status lab_try(lab *l, pv_graph **g, const pv_plan_params *params, lab_row *row, int word, lab_small *out, bool *made);
+pv_status lab_try(lab *l, pv_graph **g, const pv_plan_params *params, lab_row *row, int word, lab_small *out,
+                  bool *made);
 
 /* Milliseconds of one of n. */
 lab_time lab_share(lab_time t, int n);

@@ -14,8 +14,10 @@ static const struct {
                     {"gate", "0.047 ms"}, {"up", "0.046 ms"}, {"down", "0.047 ms"}};
 
 enum { MB, RATE, LAUNCHES };
-static const lab_column columns[] = {
-    {"weight_mb", "MB of weights", LAB_NUMBER}, {"gb_a_second", "GB/s", LAB_NUMBER}, {"nodes", "nodes a layer", LAB_NUMBER}, {NULL}};
+static const lab_column columns[] = {{"weight_mb", "MB of weights", LAB_NUMBER},
+                                     {"gb_a_second", "GB/s", LAB_NUMBER},
+                                     {"nodes", "nodes a layer", LAB_NUMBER},
+                                     {NULL}};
 
 typedef struct work {
     lab *l;
@@ -29,7 +31,8 @@ typedef struct work {
 
 static pv_status prepare(work *p, part i)
 {
-    size_t x = (size_t)(p->rows * p->width[i]), w = (size_t)(p->outs[i] * p->width[i]), y = (size_t)(p->rows * p->outs[i]);
+    size_t x = (size_t)(p->rows * p->width[i]), w = (size_t)(p->outs[i] * p->width[i]),
+           y = (size_t)(p->rows * p->outs[i]);
     double *wide = pv_alloc(sizeof *wide * x);
     p->x[i] = pv_alloc(sizeof(float) * x);
     p->w[i] = pv_alloc(sizeof(float) * w);
@@ -39,7 +42,8 @@ static pv_status prepare(work *p, part i)
     if (!st)
         st = lab_fill(p->l->seed + (q_like ? Q : i), 1, p->x[i], p->rows, p->width[i]);
     if (!st)
-        st = lab_fill(p->l->seed + 100 + i, (float)(1 / sqrt((double)p->width[i])), p->w[i], p->outs[i], p->width[i]);
+        st = lab_fill(p->l->seed + 100 + i, (float)(1 / sqrt((double)p->width[i])), p->w[i], p->outs[i],
+                      p->width[i]);
     if (!st) {
         p->x_bytes[i] = lab_bytes(p->x[i], p->dtype, x);
         p->w_bytes[i] = lab_bytes(p->w[i], p->dtype, w);
@@ -156,8 +160,10 @@ static pv_status all(lab *l, pv_dtype dtype)
     pv_status st = PV_OK;
     for (int i = 0; !st && i < N_PARTS; i++)
         st = prepare(&p, (part)i);
-    lab_begin_table(l, columns, "Products of a layer of the expert, %lld rows, width %d, MLP %d, %s; milliseconds a layer of %d",
-                    (long long)p.rows, c->width, c->mlp_dim, pv_dtype_name(p.dtype), p.layers);
+    lab_begin_table(
+        l, columns,
+        "Products of a layer of the expert, %lld rows, width %d, MLP %d, %s; milliseconds a layer of %d",
+        (long long)p.rows, c->width, c->mlp_dim, pv_dtype_name(p.dtype), p.layers);
     for (int i = 0; !st && i < N_PARTS; i++) {
         st = one(&p, 1u << i, false, parts[i].name, parts[i].report, &each);
         alone += st ? 0 : each;
@@ -179,9 +185,14 @@ static pv_status all(lab *l, pv_dtype dtype)
     }
     if (st)
         return st;
-    lab_say(l, "Of the seven measured alone the sum is %.4f ms a layer, in a row they take %.4f. Joined, where the backend has a kernel for "
-               "it: %.2fx and %.2fx of one by one.", alone, ms[0] + ms[2], ms[1] / ms[0], ms[3] / ms[2]);
-    lab_say(l, "error: relative L2 against float64 on the same rounded numbers, the worst of the row's products.");
+    lab_say(l,
+            "Of the seven measured alone the sum is %.4f ms a layer, in a row they take %.4f. Joined, where "
+            "the backend has a kernel for "
+            "it: %.2fx and %.2fx of one by one.",
+            alone, ms[0] + ms[2], ms[1] / ms[0], ms[3] / ms[2]);
+    lab_say(
+        l,
+        "error: relative L2 against float64 on the same rounded numbers, the worst of the row's products.");
     return PV_OK;
 }
 
@@ -189,13 +200,14 @@ int lab_projections(int argc, char **argv)
 {
     lab l;
     pv_dtype dtype = PV_BF16;
-    const lab_command command = {
-        .name = "projections",
-        .claim = "The reports: q, k, v and o take 0.102 ms a layer of the expert and the MLP's three 0.105, so both are the same size and\n"
-                 "neither is worth FP8. Here each is measured alone, in a row, and as the backend joins what reads the same input.",
-        .example = "pivot lab projections --model synth:tiny\n"
-                   "pivot lab projections --model synth:full --backend cuda",
-        .uses = LAB_SEED};
+    const lab_command command = {.name = "projections",
+                                 .claim = "The reports: q, k, v and o take 0.102 ms a layer of the expert "
+                                          "and the MLP's three 0.105, so both are the same size and\n"
+                                          "neither is worth FP8. Here each is measured alone, in a row, and "
+                                          "as the backend joins what reads the same input.",
+                                 .example = "pivot lab projections --model synth:tiny\n"
+                                            "pivot lab projections --model synth:full --backend cuda",
+                                 .uses = LAB_SEED};
     int code = lab_begin(&l, &command, argc, argv);
     if (code == CLI_GO)
         code = lab_dtype(&l, &dtype);
