@@ -598,6 +598,53 @@ static void in_flight(void)
     CHECK(fake.live == 0 && fake.misused == 0);
 }
 
+/* ---- products of e4m3: where there are tensor cores for them, and nothing else in their place ---- */
+
+static pv_status of_e4m3(int major, int minor, int64_t width, pv_op *op)
+{
+    pv_graph *g = pv_graph_create();
+    pv_tensor *one = pv_input(g, "scale", PV_F32, 2, (int64_t[]){1, 1}, NULL);
+    pv_tensor *x = pv_input(g, "x", PV_E4M3, 2, (int64_t[]){ROWS, width}, NULL);
+    pv_tensor *w = pv_input(g, "w", PV_E4M3, 2, (int64_t[]){32, width}, NULL);
+    keep(pv_linear_scaled(g, "product", x, w, one, one));
+    pv_backend *be = NULL;
+    pv_plan *plan = NULL;
+    pv_instance *inst = NULL;
+    fake.major = major;
+    fake.minor = minor;
+    pv_status st = pv_backend_open("cuda", NULL, &be);
+    if (!st)
+        st = pv_plan_create(be, &g, &(pv_plan_params){.steps = 1}, &plan);
+    *op = st ? PV_OP_COUNT : plan->graph->nodes[0]->op;
+    if (!st)
+        st = pv_instance_create(plan, NULL, &inst);
+    pv_instance_destroy(&inst);
+    pv_plan_destroy(&plan);
+    pv_graph_destroy(&g);
+    pv_backend_close(&be);
+    return st;
+}
+
+static void few_bits(void)
+{
+    pv_op op;
+    fake_reset();
+    CHECK_OK(of_e4m3(8, 9, 64, &op));
+    CHECK(op == PV_OP_LINEAR_SCALED);
+    CHECK_STATUS(of_e4m3(8, 7, 64, &op), PV_E_NO_KERNEL);
+    CHECK_TEXT("no kernel for: linear (f32, as 'product/linear");
+    CHECK_STATUS(of_e4m3(9, 0, 72, &op), PV_E_NO_KERNEL); /* no whole 16 bytes */
+    fake_reset();
+    fake.only = "cublasLtMatmul";
+    fake.fail_at = 1;
+    fake.always = true;
+    fake.error = cudaErrorNotSupported;
+    CHECK_STATUS(of_e4m3(9, 0, 64, &op), PV_E_NO_KERNEL);
+    CHECK_TEXT("cuBLASLt has no algorithm for 4 x 32 x 64 in e4m3");
+    CHECK(op == PV_OP_LINEAR_SCALED && fake.live == 0 && fake.misused == 0);
+    fake_reset();
+}
+
 /* ---- a part of a device: the fake's has 4 multiprocessors, in groups of 2 ---- */
 
 static void part(void)
@@ -642,6 +689,7 @@ int main(void)
     little_memory();
     sessions();
     in_flight();
+    few_bits();
     part();
     fake_reset();
     return test_done();

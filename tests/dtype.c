@@ -211,6 +211,25 @@ static void bulk(const format *f)
     pv_free(x);
 }
 
+/* Two to a byte: all bytes, an odd number of elements, and what stands behind them. */
+static void halves(void)
+{
+    uint8_t codes[256], back[257];
+    float x[512];
+    int wrong = 0;
+    for (int i = 0; i < 256; i++)
+        codes[i] = (uint8_t)i;
+    pv_to_f32(x, codes, PV_E2M1, 512);
+    for (int i = 0; i < 512; i++)
+        wrong += memcmp(&x[i], &(float){pv_e2m1_to_f32((uint8_t)(i % 2 ? i / 2 >> 4 : i / 2 & 15))}, sizeof *x) != 0;
+    CHECK(wrong == 0);
+    memset(back, 0xa5, sizeof back);
+    pv_from_f32(back, x, PV_E2M1, 512);
+    CHECK(!memcmp(back, codes, 256) && back[256] == 0xa5);
+    pv_from_f32(back, (const float[]){6, -0.5f, 1}, PV_E2M1, 3);
+    CHECK(back[0] == 0x97 && back[1] == 0x02 && back[2] == 2);
+}
+
 static void f32_bulk(void)
 {
     const float x[3] = {1, from_bits(0x7f800001), -0.0f};
@@ -288,6 +307,7 @@ int main(void)
             bulk(f);
         pv_free(f->value);
     }
+    halves();
     f32_bulk();
     compiler_f16();
     names();

@@ -130,12 +130,19 @@ typedef struct data {
 
 static void narrow(void *dst, pv_dtype dtype, int64_t at, float v)
 {
+    if (dtype == PV_E2M1) { /* half a byte */
+        uint8_t *b = (uint8_t *)dst + at / 2;
+        *b = (uint8_t)((*b & 0xf0 >> at % 2 * 4) | pv_f32_to_e2m1(v) << at % 2 * 4);
+        return;
+    }
     pv_from_f32((char *)dst + pv_dtype_bytes(dtype, (size_t)at), &v, dtype, 1);
 }
 
 static float widen(const void *src, pv_dtype dtype, int64_t at)
 {
     float v;
+    if (dtype == PV_E2M1)
+        return pv_e2m1_to_f32(((const uint8_t *)src)[at / 2] >> at % 2 * 4);
     pv_to_f32(&v, (const char *)src + pv_dtype_bytes(dtype, (size_t)at), dtype, 1);
     return v;
 }
@@ -289,12 +296,12 @@ static void release(void **out)
 
 static double unit(pv_dtype dtype) /* the largest relative error of one rounding */
 {
-    return dtype == PV_BF16 ? 0x1p-8 : dtype == PV_F16 ? 0x1p-11 : 0x1p-24;
+    return dtype == PV_BF16 ? 0x1p-8 : dtype == PV_F16 ? 0x1p-11 : dtype == PV_E4M3 ? 0x1p-4 : 0x1p-24;
 }
 
 static double smallest(pv_dtype dtype) /* of what a rounding to a denormal may lose */
 {
-    return dtype == PV_F16 ? 0x1p-25 : dtype == PV_BF16 ? 0x1p-134 : 0x1p-150;
+    return dtype == PV_E4M3 ? 0x1p-10 : dtype == PV_F16 ? 0x1p-25 : dtype == PV_BF16 ? 0x1p-134 : 0x1p-150;
 }
 
 typedef struct judgement {
@@ -502,7 +509,8 @@ static bool check_on(const op_case *c, const struct device *dev, uint64_t expand
     bool cpu = !strcmp(pv_backend_name(dev->be), "cpu");
     pv_status st = build(c, dev->be, expand, &w);
     bool free_product = !cpu && (c->op == PV_OP_LINEAR || c->op == PV_OP_LINEAR_GROUP || c->op == PV_OP_LINEAR_ADD ||
-                                 c->op == PV_OP_LINEAR_GELU || c->op == PV_OP_LINEAR_GEGLU);
+                                 c->op == PV_OP_LINEAR_GELU || c->op == PV_OP_LINEAR_GEGLU || c->op == PV_OP_LINEAR_SCALED ||
+                                 c->op == PV_OP_LINEAR_BLOCKS);
     w.only = free_product || garbage_in_state(c) ? t : NULL;
     if (st == PV_E_NO_KERNEL && !cpu) {
         printf("  %s: %s\n", dev->name, pv_error_text());

@@ -18,6 +18,8 @@ static const struct {
     {"range", "`first`, `size`"},
     {"patch", "`size`"},
     {"group", "`n`"},
+    {"transpose", "`first`, `second`"},
+    {"scale_for", "`dtype`"},
     {"expert", "`eps`, `heads`, `kv_heads` (of which `heads` is a multiple), `store` (the row of the caches that gets row 0), "
                "`first` (the first key row that takes part), `scale`"},
     {"linear_geglu", "`between` (the dtype that both products are rounded to)"},
@@ -90,7 +92,8 @@ static void put_page(FILE *f)
           "deep. Inputs in brackets are optional. *Row by row*: row r of the result depends on row r of the first input alone,\n"
           "which is what lets [hoisting](plan.md#hoist) run an op for all denoising steps at once. Where the rows of the first\n"
           "input are counted at run time, so are those of the result. On the CPU every op takes and makes f32, bf16 and f16\n"
-          "(counts and positions: i32), computes in f32 and rounds once, on store; other backends claim what they have.\n"
+          "(counts and positions: i32), computes in f32 and rounds once, on store; other backends claim what they have. `linear` takes and `scale_for`, `quantize`\n"
+          "and `dequantize` take and make e4m3 and e2m1 too; a scale may have any of these dtypes but e2m1.\n"
           "\n## Primitives\n", f);
     for (int op = 0; op < PV_OP_COUNT; op++)
         if (!pv_ops[op].body)

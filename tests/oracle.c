@@ -536,6 +536,101 @@ static void store(op_truth *t)
             copy(t, (t->c->attr.range.first + r) * W, t->in[1] + r * W, W);
 }
 
+static void transpose(op_truth *t)
+{
+    int64_t first = t->c->attr.transpose.first, second = t->c->attr.transpose.second, all = op_elements(&t->c->in[0]);
+    for (int64_t at = 0, rest = all / first / second; at < all; at++)
+        put(t, 0, ((at / rest % second) * first + at / rest / second) * rest + at % rest, t->in[0][at], 0);
+}
+
+/* ---- few bits: quotients are rounded to f32, as part of the meaning; saturated where e4m3 ends ---- */
+
+static void scale_for(op_truth *t)
+{
+    double most = 0;
+    for (int64_t at = 0, W = width(t, 0); at < op_elements(&t->c->in[0]); at++)
+        if (op_valid_row(&t->c->in[0], at / W))
+            most = fmax(most, fabs(t->in[0][at]));
+    double s = (double)(float)(most / (t->c->attr.scale_for.dtype == PV_E4M3 ? 448 : 6));
+    put(t, 0, 0, s > 0 ? s : 1, 0);
+}
+
+static double block_scale(const op_truth *t, int x, int s, int64_t at)
+{
+    int64_t W = width(t, x), down = rows(t, x) / rows(t, s), across = W / width(t, s);
+    return t->in[s][at / W / down * width(t, s) + at % W / across];
+}
+
+static void quantize(op_truth *t)
+{
+    for (int64_t at = 0, W = width(t, 0); at < op_elements(&t->c->in[0]); at++)
+        if (op_valid_row(&t->c->in[0], at / W))
+            put(t, 0, at, (double)(float)(t->in[0][at] / block_scale(t, 0, 1, at)), 0);
+}
+
+static void dequantize(op_truth *t)
+{
+    for (int64_t at = 0, W = width(t, 0); at < op_elements(&t->c->in[0]); at++)
+        if (op_valid_row(&t->c->in[0], at / W))
+            put(t, 0, at, (double)(float)(t->in[0][at] * block_scale(t, 0, 1, at)), 0);
+}
+
+static double geglu_quantized_at(const op_truth *t, int64_t at, int64_t column, double *size)
+{
+    double y = geglu_at(t, at, column, size) / t->in[2][0], most = t->c->out[0] == PV_E4M3 ? 448 : INFINITY;
+    *size /= fabs(t->in[2][0]);
+    return fmax(-most, fmin(most, y));
+}
+
+static void geglu_quantize(op_truth *t)
+{
+    each(t, 14, geglu_quantized_at);
+}
+
+/* Hopper lines 32 products of e4m3 up with the largest of them, and keeps some 13 bits behind its first: each may lose that much. */
+#define AT_ONCE 32
+#define KEPT    0x1p-13
+
+static double lost(const op_truth *t, int64_t r, int64_t n)
+{
+    int64_t K = width(t, 0);
+    double sum = 0;
+    for (int64_t k = 0; k < K; k += AT_ONCE) {
+        double most = 0;
+        for (int64_t i = k; i < K && i < k + AT_ONCE; i++)
+            most = fmax(most, fabs(t->in[0][r * K + i] * t->in[1][n * K + i]));
+        sum += AT_ONCE * KEPT * most;
+    }
+    return sum;
+}
+
+static void linear_scaled(op_truth *t)
+{
+    t->steps = sum_steps(width(t, 0)) + 2;
+    for (int64_t r = 0, N = rows(t, 1); r < rows(t, 0); r++)
+        for (int64_t k = 0; op_valid_row(&t->c->in[0], r) && k < N; k++) {
+            double size, s = t->in[2][0] * t->in[3][0], y = product(t, 1, 0, r, k, &size) * s;
+            put(t, 0, r * N + k, y, size * fabs(s));
+            t->whole[0][r * N + k] = lost(t, r, k) * fabs(s);
+        }
+}
+
+static void linear_blocks(op_truth *t)
+{
+    int64_t K = width(t, 0);
+    t->steps = sum_steps(K) + 2;
+    for (int64_t r = 0, N = rows(t, 1); r < rows(t, 0); r++)
+        for (int64_t n = 0; op_valid_row(&t->c->in[0], r) && n < N; n++) {
+            double sum = 0, abs = 0, s = t->in[3][0];
+            for (int64_t k = 0; k < K; k++) {
+                double p = t->in[0][r * K + k] * t->in[1][n * K + k] * block_scale(t, 1, 2, n * K + k);
+                sum += p;
+                abs += fabs(p);
+            }
+            put(t, 0, r * N + n, sum * s, abs * fabs(s));
+        }
+}
+
 /* Exact: the roundings are part of the meaning, as float32 has been to every model that was trained. */
 static double pixel(double v)
 {

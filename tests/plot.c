@@ -133,6 +133,39 @@ static void refusals(void)
     CHECK_STATUS(plot_actions("/no/such/folder/actions.svg", a, 1, 3, "t", "u"), PV_E_FILE);
 }
 
+/* Points lie where their logarithms say; what is not above 0 has none. */
+static void curves(void)
+{
+    double x[] = {1, 10, 100}, falls[] = {1, 0.1, 0.01}, gap[] = {1, NAN, 1}, none[] = {0, -1, INFINITY};
+    const plot_curve two[] = {{"falls <b>", falls}, {"gap", gap}};
+    char *text = NULL;
+    size_t n = 0;
+    if (CHECK_OK(plot_curves(path, x, 3, two, 2, "title & words", "x", "y")) &&
+        CHECK_OK(pv_file_read(path, (size_t)1 << 20, &text, &n))) {
+        double at[6];
+        const char *line = strstr(text, "style=\"stroke:#2563eb\" d=\"M");
+        CHECK(well_formed(text) && !strstr(text, "nan") && !strstr(text, "inf"));
+        CHECK(count(text, "<circle") == 5); /* 3 and 2 */
+        CHECK(strstr(text, "falls &#60;b&#62;</text>") && strstr(text, "title &#38; words"));
+        CHECK(strstr(text, ">0.01</text>") && strstr(text, ">100</text>"));
+        if (CHECK(line && sscanf(line, "style=\"stroke:#2563eb\" d=\"M%lf %lfL%lf %lfL%lf %lf", &at[0], &at[1], &at[2], &at[3],
+                                 &at[4], &at[5]) == 6)) {
+            CHECK(fabs((at[4] - at[2]) - (at[2] - at[0])) < 0.21 && at[2] > at[0]);
+            CHECK(fabs((at[5] - at[3]) - (at[3] - at[1])) < 0.21 && at[3] > at[1]); /* downwards */
+        }
+    }
+    pv_free(text);
+    remove(path);
+    const plot_curve empty = {"none", none};
+    double back[] = {1, 1, 2};
+    CHECK_STATUS(plot_curves(path, x, 3, &empty, 1, "t", "x", "y"), PV_E_ARG);
+    CHECK_STATUS(plot_curves(path, back, 3, two, 2, "t", "x", "y"), PV_E_ARG);
+    CHECK_STATUS(plot_curves(path, none, 3, two, 2, "t", "x", "y"), PV_E_ARG);
+    CHECK_STATUS(plot_curves(path, x, 1, two, 2, "t", "x", "y"), PV_E_ARG);
+    CHECK_STATUS(plot_curves(path, x, 3, two, 9, "t", "x", "y"), PV_E_ARG);
+    CHECK(access(path, F_OK) != 0);
+}
+
 int main(void)
 {
     char folder[] = "/tmp/pivot_plot_XXXXXX";
@@ -142,6 +175,7 @@ int main(void)
         numbers();
         words();
         refusals();
+        curves();
         rmdir(folder);
     }
     CHECK(!pv_alloc_live());

@@ -99,6 +99,25 @@ static inline pv_node *sample(pv_graph *g, pv_op op)
         attr.range.first = 50;
         IN(pv_state(g, "cache", PV_F32, 250, 64), x);
         break;
+    case PV_OP_TRANSPOSE:
+        attr.transpose = (pv_transpose_attr){.first = 50, .second = 4};
+        break;
+    case PV_OP_SCALE_FOR:
+        attr.scale_for.dtype = PV_E4M3;
+        break;
+    case PV_OP_QUANTIZE:
+    case PV_OP_DEQUANTIZE:
+        IN(x, sample_in(g, "s", 50, 2));
+        break;
+    case PV_OP_LINEAR_SCALED:
+        IN(x, sample_in(g, "w", 256, 64), sample_in(g, "s_x", 1, 1), sample_in(g, "s_w", 1, 1));
+        break;
+    case PV_OP_LINEAR_BLOCKS:
+        IN(x, sample_in(g, "w", 256, 64), sample_in(g, "b", 256, 2), sample_in(g, "s", 1, 1));
+        break;
+    case PV_OP_GEGLU_QUANTIZE:
+        IN(sample_in(g, "gate", 50, 64), sample_in(g, "up", 50, 64), sample_in(g, "s", 1, 1));
+        break;
     case PV_OP_PATCHIFY:
         attr.patch.size = 14;
         IN(pv_input(g, "images", PV_U8, 4, (int64_t[]){2, 28, 28, 3}, NULL));

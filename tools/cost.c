@@ -71,6 +71,8 @@ static pv_status flops_of(pv_runner *r, const pv_node *n, double *flops)
     case PV_OP_LINEAR_ADD:
     case PV_OP_LINEAR_GELU:
     case PV_OP_LINEAR_GATED:
+    case PV_OP_LINEAR_SCALED:
+    case PV_OP_LINEAR_BLOCKS:
         return linear(r, n, 1, flops);
     case PV_OP_LINEAR_GEGLU:
         return linear(r, n, 2, flops);

@@ -11,6 +11,7 @@
     X(replay, "recordings of `serve --record` run again, beside what came of them")                          \
     X(verify, "this implementation against a trace of openpi or another backend, tensor by tensor")          \
     X(bench, "time and memory of an inference, by stage and by op")                                          \
+    X(lab, "experiments: which findings about Pi0.5 hold on this device and these weights")                  \
     X(inspect, "what a checkpoint holds, its graph, its plan, its memory")                                   \
     X(devices, "every backend's devices, and what each supports")                                            \
     X(synth, "a checkpoint folder with made-up weights, to try everything without a download")

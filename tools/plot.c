@@ -1,4 +1,4 @@
-/* plot.c - small multiples: every dimension its own chart and its own scale, since radians, metres and
+/* plot.c - actions as small multiples: every dimension its own chart and its own scale, since radians, metres and
  * grippers share none. Steps below, the value at three to five round numbers at the left, a dot for each step
  * while there is room. */
 #include "plot.h"
@@ -194,6 +194,27 @@ static void panel(svg *out, double x, double y, const float *actions, int horizo
         b.x + b.w / 2, b.y + b.h + 29);
 }
 
+/* Up to the words of the title, which are left open. */
+static void begin(svg *out, int width, int height, const char *title)
+{
+    put(out, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\">\n",
+        width, height, width, height);
+    put(out, "<style>\n"
+              "text{font-family:system-ui,-apple-system,'Segoe UI','DejaVu Sans',sans-serif;fill:#1f2937}\n"
+              ".title{font-size:19px;font-weight:600}.sub{font-size:12.5px;fill:#6b7280}\n"
+              ".name{font-size:12.5px;font-weight:600}.unit{font-size:10.5px;fill:#6b7280}\n");
+    put(out, ".num{font-size:10.5px;fill:#6b7280}.grid,.zero,.axis,.line{fill:none}\n"
+              ".grid{stroke:#e5e7eb}.zero{stroke:#9ca3af;stroke-dasharray:3 3}.axis{stroke:#9ca3af}\n"
+              ".line{stroke:#2563eb;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}.dot{fill:#"
+              "2563eb}\n"
+              "</style>\n");
+    put(out, "<title>");
+    put_text(out, title, 400);
+    put(out, "</title>\n<rect width=\"%d\" height=\"%d\" fill=\"#ffffff\"/>\n", width, height);
+    put(out, "<text class=\"title\" x=\"%d\" y=\"38\">", MARGIN + LEFT);
+    put_text(out, title, (width - 2 * MARGIN - LEFT) / 11); /* some 11 wide each at its size */
+}
+
 pv_status plot_actions(const char *path, const float *actions, int horizon, int dims, const char *title,
                        const char *unit)
 {
@@ -207,22 +228,7 @@ pv_status plot_actions(const char *path, const float *actions, int horizon, int 
     int columns = dims == 1 ? 1 : dims <= 4 ? 2 : dims <= 9 ? 3 : 4, rows = (dims + columns - 1) / columns;
     int width = 2 * MARGIN + (columns > 1 ? columns : 2) * PANEL_W, height = HEAD + rows * PANEL_H + FOOT;
     svg out = {0};
-    put(&out, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\">\n",
-        width, height, width, height);
-    put(&out, "<style>\n"
-              "text{font-family:system-ui,-apple-system,'Segoe UI','DejaVu Sans',sans-serif;fill:#1f2937}\n"
-              ".title{font-size:19px;font-weight:600}.sub{font-size:12.5px;fill:#6b7280}\n"
-              ".name{font-size:12.5px;font-weight:600}.unit{font-size:10.5px;fill:#6b7280}\n");
-    put(&out, ".num{font-size:10.5px;fill:#6b7280}.grid,.zero,.axis,.line{fill:none}\n"
-              ".grid{stroke:#e5e7eb}.zero{stroke:#9ca3af;stroke-dasharray:3 3}.axis{stroke:#9ca3af}\n"
-              ".line{stroke:#2563eb;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}.dot{fill:#"
-              "2563eb}\n"
-              "</style>\n");
-    put(&out, "<title>");
-    put_text(&out, title, 400);
-    put(&out, "</title>\n<rect width=\"%d\" height=\"%d\" fill=\"#ffffff\"/>\n", width, height);
-    put(&out, "<text class=\"title\" x=\"%d\" y=\"38\">", MARGIN + LEFT);
-    put_text(&out, title, (width - 2 * MARGIN - LEFT) / 11); /* some 11 wide each at its size */
+    begin(&out, width, height, title);
     put(&out,
         "</text>\n<text class=\"sub\" x=\"%d\" y=\"58\">%d step%s, %d action%s a step; each chart has its "
         "own "
@@ -232,6 +238,120 @@ pv_status plot_actions(const char *path, const float *actions, int horizon, int 
         panel(&out, MARGIN + d % columns * PANEL_W, HEAD + d / columns * PANEL_H, actions, horizon, dims, d,
               unit);
     put(&out, "</svg>\n");
+    pv_status st = out.st ? out.st : pv_file_write(path, out.text, out.n);
+    pv_free(out.text);
+    return st;
+}
+
+/* ---- curves ---- */
+
+enum { CURVES_W = 780, CURVES_H = 460, CURVES_LEFT = 76, CURVES_RIGHT = 150, CURVES_BOTTOM = 58 };
+
+static const char *const colours[] = {"#2563eb", "#dc2626", "#16a34a", "#9333ea",
+                                      "#ea580c", "#0891b2", "#4b5563", "#ca8a04"};
+
+typedef struct log_scale { /* logarithms to base 10 */
+    double low, high;
+} log_scale;
+
+static bool drawn(double v)
+{
+    return isfinite(v) && v > 0;
+}
+
+static void widen(log_scale *s, double v)
+{
+    s->low = fmin(s->low, log10(v));
+    s->high = fmax(s->high, log10(v));
+}
+
+static double at_log(const log_scale *s, double v, double from, double size)
+{
+    return from + size * (log10(v) - s->low) / (s->high - s->low);
+}
+
+/* 1, 2 and 5 times each power of ten; where there are many, the powers alone. */
+static bool ticked(const log_scale *s, int digit)
+{
+    return digit == 1 || (s->high - s->low < 2.5 && (digit == 2 || digit == 5));
+}
+
+static void log_grid(svg *out, const box *b, const log_scale *s, bool across)
+{
+    for (int power = (int)floor(s->low); power <= (int)ceil(s->high); power++)
+        for (int digit = 1; digit < 10; digit++) {
+            double v = digit * pow(10, power), log_v = log10(v);
+            if (!ticked(s, digit) || log_v < s->low - 1e-9 || log_v > s->high + 1e-9)
+                continue;
+            if (across) {
+                double y = at_log(s, v, b->y + b->h, -b->h);
+                put(out, "<path class=\"grid\" d=\"M%.1f %.1fh%.1f\"/>\n", b->x, y, b->w);
+                put(out, "<text class=\"num\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%.4g</text>\n", b->x - 7, y + 3.5, v);
+            } else {
+                double x = at_log(s, v, b->x, b->w);
+                put(out, "<path class=\"grid\" d=\"M%.1f %.1fv%.1f\"/>\n", x, b->y, b->h);
+                put(out, "<text class=\"num\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%.4g</text>\n", x,
+                    b->y + b->h + 16, v);
+            }
+        }
+}
+
+static void log_curve(svg *out, const box *b, const log_scale *sx, const log_scale *sy, const double *x, const plot_curve *c, int n,
+                      int at)
+{
+    const char *colour = colours[at];
+    put(out, "<path class=\"line\" style=\"stroke:%s\" d=\"", colour);
+    bool begun = false;
+    for (int i = 0; i < n; i++) {
+        if (!drawn(c->y[i]))
+            continue;
+        put(out, "%c%.1f %.1f", begun ? 'L' : 'M', at_log(sx, x[i], b->x, b->w), at_log(sy, c->y[i], b->y + b->h, -b->h));
+        begun = true;
+    }
+    put(out, "\"/>\n");
+    for (int i = 0; i < n; i++)
+        if (drawn(c->y[i]))
+            put(out, "<circle style=\"fill:%s\" cx=\"%.1f\" cy=\"%.1f\" r=\"2.6\"/>\n", colour,
+                at_log(sx, x[i], b->x, b->w), at_log(sy, c->y[i], b->y + b->h, -b->h));
+    double y = b->y + 10 + 20 * at;
+    put(out, "<path class=\"line\" style=\"stroke:%s\" d=\"M%.1f %.1fh18\"/>\n", colour, b->x + b->w + 14, y);
+    put(out, "<text class=\"unit\" x=\"%.1f\" y=\"%.1f\">", b->x + b->w + 38, y + 3.5);
+    put_text(out, c->name, 18);
+    put(out, "</text>\n");
+}
+
+pv_status plot_curves(const char *path, const double *x, int n, const plot_curve *curves, int n_curves, const char *title,
+                      const char *x_name, const char *y_name)
+{
+    log_scale sx = {INFINITY, -INFINITY}, sy = sx;
+    bool ok = n >= 2 && n <= 200 && n_curves >= 1 && n_curves <= 8;
+    for (int i = 0; ok && i < n; i++)
+        ok = drawn(x[i]) && (!i || x[i] > x[i - 1]);
+    for (int c = 0; ok && c < n_curves; c++)
+        for (int i = 0; i < n; i++)
+            if (drawn(curves[c].y[i]))
+                widen(&sy, curves[c].y[i]);
+    if (!ok || sy.low > sy.high)
+        return pv_fail(PV_E_ARG, "%s: expected 2..200 points, x above 0 and growing, of 1..8 curves with something above 0, came "
+                       "%d of %d", path, n, n_curves);
+    widen(&sx, x[0]);
+    widen(&sx, x[n - 1]);
+    double air_x = 0.03 * (sx.high - sx.low), air_y = fmax(0.05 * (sy.high - sy.low), 0.05);
+    sx = (log_scale){sx.low - air_x, sx.high + air_x};
+    sy = (log_scale){sy.low - air_y, sy.high + air_y};
+    box b = {CURVES_LEFT, HEAD, CURVES_W - CURVES_LEFT - CURVES_RIGHT, CURVES_H - HEAD - CURVES_BOTTOM};
+    svg out = {0};
+    begin(&out, CURVES_W, CURVES_H, title);
+    put(&out, "</text>\n<text class=\"sub\" x=\"%d\" y=\"58\">", MARGIN + LEFT);
+    put_text(&out, y_name, 110);
+    put(&out, "; both axes logarithmic</text>\n");
+    log_grid(&out, &b, &sx, false);
+    log_grid(&out, &b, &sy, true);
+    for (int c = 0; c < n_curves; c++)
+        log_curve(&out, &b, &sx, &sy, x, &curves[c], n, c);
+    put(&out, "<text class=\"unit\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">", b.x + b.w / 2, b.y + b.h + 38);
+    put_text(&out, x_name, 80);
+    put(&out, "</text>\n</svg>\n");
     pv_status st = out.st ? out.st : pv_file_write(path, out.text, out.n);
     pv_free(out.text);
     return st;

@@ -59,6 +59,10 @@ static double error_of(const pv_node *n)
     case PV_OP_AXPY:
     case PV_OP_PATCHIFY: /* a division, which a device may have as a product */
         return U * 3;
+    case PV_OP_SCALE_FOR: /* one quotient or product */
+    case PV_OP_QUANTIZE:
+    case PV_OP_DEQUANTIZE:
+        return U;
     case PV_OP_ADD:
     case PV_OP_MUL:
     case PV_OP_SCALE:
@@ -70,7 +74,7 @@ static double error_of(const pv_node *n)
 
 static double ulp_of(pv_dtype dtype) /* the middle of what it is, relatively, within a power of two */
 {
-    return dtype == PV_BF16 ? 0x1.6ap-8 : dtype == PV_F16 ? 0x1.6ap-11 : 0;
+    return dtype == PV_BF16 ? 0x1.6ap-8 : dtype == PV_F16 ? 0x1.6ap-11 : dtype == PV_E4M3 ? 0x1.6ap-4 : 0;
 }
 
 /* What error e becomes when n elements are rounded to a dtype. */

@@ -50,6 +50,10 @@ static const cpu_kernel *const kernels[PV_OP_COUNT] = {
     [PV_OP_SLICE] = &cpu_slice,
     [PV_OP_ROW] = &cpu_row,
     [PV_OP_STORE] = &cpu_store,
+    [PV_OP_TRANSPOSE] = &cpu_transpose,
+    [PV_OP_SCALE_FOR] = &cpu_scale_for,
+    [PV_OP_QUANTIZE] = &cpu_quantize,
+    [PV_OP_DEQUANTIZE] = &cpu_dequantize,
     [PV_OP_PATCHIFY] = &cpu_patchify,
 };
 
@@ -58,14 +62,21 @@ static bool is_float(const pv_tensor *t)
     return t->dtype == PV_F32 || t->dtype == PV_BF16 || t->dtype == PV_F16;
 }
 
+/* Rows of 4-bit numbers begin at whole bytes. */
+static bool is_fraction(const cpu_kernel *kernel, const pv_tensor *t)
+{
+    return is_float(t) || (kernel->few && (t->dtype == PV_E4M3 || (t->dtype == PV_E2M1 && pv_width(t) % 2 == 0)));
+}
+
 static bool claims(const pv_backend *be, const pv_node *n)
 {
     (void)be;
-    bool ok = kernels[n->op] != NULL;
+    const cpu_kernel *kernel = kernels[n->op];
+    bool ok = kernel != NULL;
     for (int k = 0; ok && k < n->n_in; k++)
-        ok = is_float(n->in[k]) == !(kernels[n->op]->whole >> k & 1);
+        ok = is_fraction(kernel, n->in[k]) == !(kernel->whole >> k & 1);
     for (int k = 0; ok && k < n->n_out; k++)
-        ok = is_float(n->out[k]);
+        ok = is_fraction(kernel, n->out[k]);
     return ok;
 }
 

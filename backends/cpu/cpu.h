@@ -24,11 +24,12 @@ typedef struct cpu_kernel {
     void (*run)(const cpu_call *c);
     size_t (*need)(const pv_node *n); /* floats of working memory a worker; NULL: none */
     unsigned whole; /* bits 1 << input: whole numbers (a count, positions, pixels); all others hold fractions */
+    bool few; /* fractions may have 8 bits or 4 */
 } cpu_kernel;
 
 extern const cpu_kernel cpu_linear, cpu_attention_scores, cpu_softmax, cpu_attention_values, cpu_rms_norm,
     cpu_layer_norm, cpu_rope, cpu_add, cpu_mul, cpu_scale, cpu_gelu, cpu_silu, cpu_axpy, cpu_copy, cpu_concat,
-    cpu_slice, cpu_row, cpu_store, cpu_patchify;
+    cpu_slice, cpu_row, cpu_store, cpu_transpose, cpu_scale_for, cpu_quantize, cpu_dequantize, cpu_patchify;
 
 const char *cpu_blas_name(void); /* "OpenBLAS 0.3.21 ..., core ..." or "own loops" */
 

@@ -1,4 +1,4 @@
-/* layout.c - cast, concat, slice, row, store: rows copied from one place to another, converted where dtypes differ.
+/* layout.c - cast, concat, slice, row, store, transpose: rows copied from one place to another, converted where dtypes differ.
  * Bound: memory. */
 #include "cpu.h"
 
@@ -78,8 +78,20 @@ static void row_run(const cpu_call *c)
     move(c->out[0], n->out[0]->dtype, 0, c->in[0], n->in[0]->dtype, i * width, width, c->tmp[0]);
 }
 
+static void transpose_run(const cpu_call *c)
+{
+    const pv_node *n = c->node;
+    const pv_tensor *x = n->in[0];
+    int64_t first = n->attr.transpose.first, second = n->attr.transpose.second, rest = pv_elements(x) / first / second;
+    for (int64_t i = 0; i < first; i++)
+        for (int64_t j = 0; j < second; j++)
+            move(c->out[0], n->out[0]->dtype, (j * first + i) * rest, c->in[0], x->dtype, (i * second + j) * rest, rest,
+                 c->tmp[0]);
+}
+
 const cpu_kernel cpu_copy = {copy_run, cpu_row_need};
 const cpu_kernel cpu_slice = {slice_run, cpu_row_need};
+const cpu_kernel cpu_transpose = {transpose_run, need};
 const cpu_kernel cpu_concat = {concat_run, need, 1u << 2};
 const cpu_kernel cpu_store = {store_run, need};
 const cpu_kernel cpu_row = {row_run, need, 1u << 1};

@@ -1,4 +1,4 @@
-/* linear.c - y = x w^T (+ b): x [M, K], w [N, K] as stored (f32, bf16, f16), b [N].
+/* linear.c - y = x w^T (+ b): x [M, K], w [N, K] as stored (f32, bf16, f16, e4m3, e2m1), b [N].
  *
  * The weight is cut into panels of rows x columns whose size depends on the shape alone. A task expands its
  * panel to f32 in working memory that stays in cache (f32 weights are read where they are), multiplies it
@@ -153,4 +153,4 @@ static void run(const cpu_call *c)
     pv_pool_run(c->pool, (n->in[1]->dim[0] + j.p.rows - 1) / j.p.rows, task, &j);
 }
 
-const cpu_kernel cpu_linear = {run, need};
+const cpu_kernel cpu_linear = {run, need, .few = true};

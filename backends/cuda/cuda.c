@@ -10,6 +10,8 @@
 #define LEAST_MAJOR                                                                                          \
     8 /* compute capability 8.0: bf16 tensor cores and cp.async, on which every kernel is built */
 
+#define LEAST_FP8 89 /* 8.9: tensor cores for e4m3 */
+
 #ifndef PV_CUDA_WGMMA /* the build says so where it makes code for sm_90a: see wgmma.cuh */
 #define PV_CUDA_WGMMA 0
 #endif
@@ -20,6 +22,8 @@ const cuda_kernel *const cuda_kernels[PV_OP_COUNT] = {
     [PV_OP_LINEAR_GELU] = &cuda_linear,
     [PV_OP_LINEAR_GROUP] = &cuda_linear,
     [PV_OP_LINEAR_GEGLU] = &cuda_linear,
+    [PV_OP_LINEAR_SCALED] = &cuda_linear,
+    [PV_OP_LINEAR_BLOCKS] = &cuda_linear_blocks,
     [PV_OP_ATTENTION] = &cuda_attention,
     [PV_OP_ATTENTION_SCORES] = &cuda_attention_scores,
     [PV_OP_SOFTMAX] = &cuda_softmax,
@@ -44,6 +48,11 @@ const cuda_kernel *const cuda_kernels[PV_OP_COUNT] = {
     [PV_OP_SLICE] = &cuda_slice,
     [PV_OP_ROW] = &cuda_row,
     [PV_OP_STORE] = &cuda_store,
+    [PV_OP_TRANSPOSE] = &cuda_transpose,
+    [PV_OP_SCALE_FOR] = &cuda_scale_for,
+    [PV_OP_QUANTIZE] = &cuda_quantize,
+    [PV_OP_DEQUANTIZE] = &cuda_dequantize,
+    [PV_OP_GEGLU_QUANTIZE] = &cuda_geglu_quantize,
     [PV_OP_PATCHIFY] = &cuda_patchify,
     [PV_OP_EXPERT_BLOCK] = &cuda_expert_block,
     [PV_OP_EULER_STEP] = &cuda_euler_step,
@@ -244,6 +253,7 @@ static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
     const char *plain = getenv("PIVOT_CUDA_PLAIN"), *apart = getenv("PIVOT_CUDA_DEPENDENT");
     d->dependent = prop.major >= 9 && !(apart && !strcmp(apart, "0"));
     d->plain = plain && !strcmp(plain, "1");
+    d->fp8 = prop.major * 10 + prop.minor >= LEAST_FP8;
     d->wgmma = PV_CUDA_WGMMA && prop.major == 9 && prop.minor == 0 && !d->plain;
     st = start(d, &prop, p->sms);
     if (!st)

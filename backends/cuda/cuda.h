@@ -55,6 +55,9 @@ extern const cuda_kernel cuda_linear,                                           
     cuda_rope, cuda_rope_store, cuda_rope_cache,                                            /* rope.cu */
     cuda_add, cuda_mul, cuda_scale, cuda_gelu, cuda_silu, cuda_axpy, cuda_gated_residual, cuda_geglu, /* elementwise.cu */
     cuda_cast, cuda_concat, cuda_slice, cuda_row, cuda_store,                               /* layout.cu */
+    cuda_transpose,                                                                         /* layout.cu */
+    cuda_scale_for, cuda_quantize, cuda_dequantize, cuda_geglu_quantize,                    /* quantize.cu */
+    cuda_linear_blocks,                                                                     /* linear_blocks.cu */
     cuda_patchify;                                                                          /* embed.cu */
 
 #ifdef __cplusplus

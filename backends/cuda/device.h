@@ -21,6 +21,7 @@ struct cuda_device {
     bool integrated; /* its memory is the host's */
     bool dependent; /* kernels may be launched dependently (Hopper and later) */
     bool plain;     /* PIVOT_CUDA_PLAIN=1 in the environment: only the kernels that all devices have */
+    bool fp8;       /* tensor cores for e4m3 (Ada and later) */
     bool wgmma;     /* Hopper, code for it in this build, and not `plain` */
     cudaStream_t stream;
     cublasLtHandle_t lt;

@@ -1,9 +1,9 @@
-/* layout.cu - cast, concat, slice, row, store: rows copied from one place to another, converted where dtypes differ.
+/* layout.cu - cast, concat, slice, row, store, transpose: rows copied from one place to another, converted where dtypes differ.
  *
  * Computes: nothing; each.cuh does the walking.
  * Layout: tensors [.., rows, width] row-major, f32, bf16, f16. Only valid rows are read or written; a state keeps its other
  *   rows. The index of `row` is read on the device and kept within the table.
- * Launch: a block for up to 256 vectors of a row; concat: one launch an input.
+ * Launch: a block for up to 256 vectors of a row; concat: one launch an input; transpose: a thread a vector.
  * Numerics: one rounding where the result is narrower, exact otherwise.
  * Bound: memory. */
 #include "each.cuh"
@@ -55,7 +55,36 @@ static cudaError_t row_run(const cuda_call *c)
                         pv_width(c->node->in[0]));
 }
 
+/* x [first, second, rest] -> y [second, first, rest]: a thread V elements of y. */
+template <int V>
+static __global__ void __launch_bounds__(256) transpose(cuda_operand x, cuda_operand y, unsigned first, unsigned second, int64_t rest)
+{
+    cuda_begin();
+    int64_t at = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * V, piece = at / rest;
+    if (piece >= (int64_t)first * second)
+        return;
+    float v[V];
+    cuda_get<V>(v, x.data, x.dtype, (piece % first * second + piece / first) * rest + at % rest);
+    cuda_put<V>(y.data, y.dtype, at, v);
+}
+
+static cudaError_t transpose_run(const cuda_call *c)
+{
+    cuda_operand x = cuda_of(c->node->in[0], c->in[0]), y = cuda_of(c->node->out[0], c->out[0]);
+    int64_t first = c->node->attr.transpose.first, second = c->node->attr.transpose.second, all = cuda_elements(c->node->in[0]);
+    int64_t rest = all / first / second;
+    bool wide = rest % 8 == 0 && cuda_aligned(x.data) && cuda_aligned(y.data);
+    dim3 grid(cuda_ceil(all, wide ? 256 * 8 : 256));
+    return cuda_launch(c, wide ? transpose<8> : transpose<1>, grid, 256, 0, x, y, (unsigned)first, (unsigned)second, rest);
+}
+
+static bool accepts_transpose(const cuda_device *device, const pv_node *n)
+{
+    return accepts(device, n) && cuda_elements(n->in[0]) < (int64_t)1 << 38; /* blocks are counted in 31 bits */
+}
+
 extern "C" {
+const cuda_kernel cuda_transpose = {accepts_transpose, transpose_run, NULL};
 const cuda_kernel cuda_cast = {accepts, cast_run, NULL};
 const cuda_kernel cuda_concat = {accepts, concat_run, NULL};
 const cuda_kernel cuda_slice = {accepts, slice_run, NULL};

@@ -4,7 +4,8 @@
  * Rows of few f32 numbers are linear_thin.cu's.
  *
  * Every row up to the capacity is computed: what the rows behind the valid count hold stays in those rows.
- * Both operands bf16: tensor cores, f32 sums, y bf16 or f32. All else: f32 products of f32 numbers (never
+ * Both operands bf16 or both f16: tensor cores, f32 sums, y that or f32. Both e4m3, with a scale for each (linear_scaled), where the
+ * device has tensor cores for them: their sums have fewer bits than f32, which is the device's affair. All else: f32 products of f32 numbers (never
  * TF32), where an operand that is not f32 is first expanded into the work memory, which is exact.
  * The residual (f32, as is its sum) is the library's C, with beta 1. Bias and GELU are the epilogue's where y
  * and b have the product's own dtype (GELU: bf16 alone), else one kernel behind an f32 product does the rest:
@@ -36,7 +37,7 @@
 /* What decides the algorithm. */
 typedef struct shape {
     int64_t m, n, k;
-    pv_dtype in, out; /* of the product: f32 or bf16 */
+    pv_dtype in, out; /* of the product: f32, bf16, f16, or in e4m3 */
     bool bias, gelu;  /* in its epilogue */
     bool onto;        /* added to a residual */
     int batch;        /* 2: two weights of one shape, each with its own result */
@@ -62,7 +63,7 @@ static int residual_of(const pv_node *n)
 static int bias_of(const pv_node *n)
 {
     int at = residual_of(n) ? 3 : 2;
-    return n->op != PV_OP_LINEAR_GROUP && n->n_in > at ? at : 0;
+    return n->op != PV_OP_LINEAR_GROUP && n->op != PV_OP_LINEAR_SCALED && n->n_in > at ? at : 0;
 }
 
 /* For our own kernel, where it has Hopper's tensor instructions and rows to fill tiles with: all bf16. */
@@ -106,8 +107,18 @@ static bool is_own(const pv_node *n)
     return is_thin(n) || n->op == PV_OP_LINEAR_GEGLU || (n->op == PV_OP_LINEAR_GROUP && !is_pair(n));
 }
 
+/* The library asks for whole 16 bytes of features, and of results. */
+static bool is_scaled(const cuda_device *d, const pv_node *n)
+{
+    const pv_tensor *w = n->in[1];
+    return d->fp8 && n->in[0]->dtype == PV_E4M3 && w->dtype == PV_E4M3 && n->in[2]->dtype == PV_F32 &&
+           n->in[3]->dtype == PV_F32 && is_float(n->out[0]) && w->dim[0] % 16 == 0 && w->dim[1] % 16 == 0;
+}
+
 static bool accepts(const cuda_device *d, const pv_node *n)
 {
+    if (n->op == PV_OP_LINEAR_SCALED)
+        return is_scaled(d, n);
     if (n->op == PV_OP_LINEAR_GROUP)
         return is_pair(n) || is_wide(d, n);
     if (n->op == PV_OP_LINEAR_GEGLU)
@@ -124,9 +135,9 @@ static shape shape_of(const pv_node *n)
     shape s = {.n = w->dim[0], .k = w->dim[1], .onto = residual_of(n) != 0};
     s.batch = n->op == PV_OP_LINEAR_GROUP ? 2 : 1;
     s.m = pv_elements(x) / pv_width(x);
-    s.in = x->dtype == PV_BF16 && w->dtype == PV_BF16 ? PV_BF16 : PV_F32;
-    bool gelu = n->op == PV_OP_LINEAR_GELU, narrow = y->dtype == PV_BF16 && (!b || b->dtype == PV_BF16);
-    s.out = s.in == PV_BF16 && narrow && (!gelu || LIBRARY_GELU) ? PV_BF16 : PV_F32;
+    s.in = x->dtype == w->dtype ? x->dtype : PV_F32;
+    bool gelu = n->op == PV_OP_LINEAR_GELU, narrow = y->dtype == s.in && (!b || b->dtype == s.in);
+    s.out = narrow && (!gelu || (LIBRARY_GELU && s.in == PV_BF16)) ? s.in : s.in == PV_E4M3 ? y->dtype : PV_F32;
     s.gelu = gelu && s.out == PV_BF16;
     s.bias = b && b->dtype == s.out && y->dtype == s.out && gelu == s.gelu;
     return s;
@@ -170,7 +181,7 @@ static size_t need(const cuda_device *d, const pv_node *n)
 /* ---- the product in the library's words ---- */
 
 typedef struct operands {
-    const void *x, *w, *bias, *onto;
+    const void *x, *w, *bias, *onto, *s_x, *s_w;
     void *y, *workspace;
     int64_t w_step, y_step; /* elements from the first of a batch to the second */
 } operands;
@@ -183,7 +194,10 @@ typedef struct problem {
 
 static cudaDataType type_of(pv_dtype dtype)
 {
-    return dtype == PV_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    return dtype == PV_BF16   ? CUDA_R_16BF
+           : dtype == PV_F16  ? CUDA_R_16F
+           : dtype == PV_E4M3 ? CUDA_R_8F_E4M3
+                              : CUDA_R_32F;
 }
 
 static cublasStatus_t in_batch(cublasLtMatrixLayoutOpaque_t *matrix, int64_t step)
@@ -213,6 +227,10 @@ static cublasStatus_t describe(const cuda_device *d, const shape *s, const opera
         st = cublasLtMatmulDescSetAttribute(&p->op, CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET, &sms, sizeof sms);
     if (!st && s->bias)
         st = cublasLtMatmulDescSetAttribute(&p->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &o->bias, sizeof o->bias);
+    if (!st && s->in == PV_E4M3)
+        st = cublasLtMatmulDescSetAttribute(&p->op, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &o->s_w, sizeof o->s_w);
+    if (!st && s->in == PV_E4M3)
+        st = cublasLtMatmulDescSetAttribute(&p->op, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &o->s_x, sizeof o->s_x);
     if (!st)
         st = cublasLtMatrixLayoutInit(&p->w, type_of(s->in), (uint64_t)s->k, (uint64_t)s->n, s->k);
     if (!st)
@@ -258,6 +276,10 @@ static cudaError_t expand(const cuda_call *c, const shape *s, operands *o)
     *o = (operands){.x = c->in[0], .w = c->in[1], .y = c->out[0], .workspace = work + p.library};
     o->bias = s->bias ? c->in[bias_of(n)] : NULL;
     o->onto = s->onto ? c->in[residual_of(n)] : NULL;
+    if (s->in == PV_E4M3) {
+        o->s_x = c->in[2];
+        o->s_w = c->in[3];
+    }
     cudaError_t e = cudaSuccess;
     if (n->in[0]->dtype != s->in) {
         o->x = work + p.x;
@@ -537,6 +559,9 @@ static pv_status choose(const cuda_call *c, const shape *s, const trial *t, cuda
     if (!st && best < 0) /* not the library's lack of an algorithm, but its failure */
         st = cuda_check_lt(d, failed, "cublasLtMatmul");
     out->plain = best < 0;
+    if (!st && out->plain && s->in == PV_E4M3)
+        return pv_fail(PV_E_NO_KERNEL, "cuBLASLt has no algorithm for %lld x %lld x %lld in e4m3", (long long)s->m, (long long)s->n,
+                       (long long)s->k);
     if (!st && out->plain)
         pv_log(PV_LOG_WARN,
                "cuBLASLt has no algorithm for %lld x %lld x %lld, %s to %s: the plain kernel does it",

@@ -30,6 +30,10 @@ template <> __device__ float narrow<float>(float x)
 {
     return x;
 }
+template <> __device__ __half narrow<__half>(float x)
+{
+    return __float2half_rn(x);
+}
 template <> __device__ __nv_bfloat16 narrow<__nv_bfloat16>(float x)
 {
     return __float2bfloat16_rn(x);
@@ -136,6 +140,10 @@ cudaError_t cuda_plain_product(const cuda_plain *p, cudaStream_t s)
         return cudaErrorInvalidValue;
     if (p->in == PV_F32)
         product<float, float><<<(unsigned)tiles, THREADS, 0, s>>>(*p, row_tiles);
+    else if (p->in == PV_F16 && p->out == PV_F32)
+        product<__half, float><<<(unsigned)tiles, THREADS, 0, s>>>(*p, row_tiles);
+    else if (p->in == PV_F16)
+        product<__half, __half><<<(unsigned)tiles, THREADS, 0, s>>>(*p, row_tiles);
     else if (p->out == PV_F32)
         product<__nv_bfloat16, float><<<(unsigned)tiles, THREADS, 0, s>>>(*p, row_tiles);
     else

@@ -6,11 +6,12 @@
  *   written.
  * Layout: q and o [batch rows, heads head], k and v [batch keys, kv_heads head], s and p [batch heads, rows, keys from
  *   `first` on]; f32, bf16, f16 in any mix.
- * Launch: products: a block of 256 threads for 64 x 64 results of a head, 4 x 4 a thread, 16 deep through shared memory;
- *   softmax: a block a row.
- * Numerics: f32 multiplied and added, no TF32; sums over the depth in order; softmax divides by multiplying with 1 / sum;
- *   one rounding on store.
- * Bound: the f32 rate of the plain cores; correct first, it is the yardstick of attention.cu. */
+ * Launch: products: a block of 256 threads for 64 x 64 results of a head, 4 x 4 a thread, 16 deep through shared memory; where both
+ *   operands are bf16 and their rows allow, 128 threads, a warp 16 x 64, 64 deep; softmax: a block a row.
+ * Numerics: f32 multiplied and added, no TF32; sums over the depth in order; two of bf16 by the tensor cores, f32 sums; softmax
+ *   divides by multiplying with 1 / sum; one rounding on store.
+ * Bound: the f32 rate of the plain cores; of bf16 the latency of few blocks. Correct first, it is the yardstick of attention.cu. */
+#include "mma.cuh"
 #include "util.cuh"
 
 #define TILE    64
@@ -73,6 +74,108 @@ static __global__ void __launch_bounds__(THREADS) multiply(product p)
             cuda_put1(p.c, p.c_dtype, c_at + (m0 + tm + i) * p.c_m + n0 + tn + j, p.alpha * sum[i][j]);
 }
 
+/* ---- both operands bf16 ---- */
+
+#define DEEP     64 /* of the depth at a time */
+#define PITCH    (DEEP + 8) /* keeps the rows of an 8 x 8 matrix in banks of their own; DEEP and TILE are the same */
+#define OF_WARPS 128
+
+/* A tile of 64 rows of 64 neighbours into shared memory, zeros where there is none; WIDE: by 16 bytes, which are there or not as a
+ * whole. */
+template <bool WIDE>
+static __device__ void fetch(__nv_bfloat16 (*to)[PITCH], const __nv_bfloat16 *from, int64_t stride, int row0, int rows, int column0,
+                             int columns)
+{
+    if (WIDE) {
+        for (int i = (int)threadIdx.x; i < TILE * DEEP / 8; i += OF_WARPS) {
+            int r = i / (DEEP / 8), c = i % (DEEP / 8) * 8;
+            bool there = row0 + r < rows && column0 + c < columns;
+            cuda_copy16(&to[r][c], there ? from + (row0 + r) * stride + column0 + c : from, there);
+        }
+    } else {
+        for (int i = (int)threadIdx.x; i < TILE * DEEP; i += OF_WARPS) {
+            int r = i / DEEP, c = i % DEEP;
+            bool there = row0 + r < rows && column0 + c < columns;
+            to[r][c] = there ? from[(row0 + r) * stride + column0 + c] : __float2bfloat16_rn(0.0f);
+        }
+    }
+}
+
+/* A_WIDE: rows of a by 16 bytes; B_DEEP: neighbours of b in memory are neighbours in the depth, else in n. */
+template <bool A_WIDE, bool B_DEEP> static __global__ void __launch_bounds__(OF_WARPS) multiply_bf16(product p)
+{
+    cuda_begin();
+    __shared__ __align__(16) __nv_bfloat16 a_s[2][TILE][PITCH], b_s[2][DEEP][PITCH];
+    int m = cuda_count(p.rows, p.m), n = cuda_count(p.columns, p.n), k = cuda_count(p.depth, p.k);
+    int m0 = (int)blockIdx.y * TILE, n0 = (int)blockIdx.x * TILE;
+    if (m0 >= m || n0 >= n)
+        return;
+    int64_t batch = blockIdx.z / (unsigned)p.heads, head = blockIdx.z % (unsigned)p.heads;
+    const __nv_bfloat16 *a = (const __nv_bfloat16 *)p.a + batch * p.a_batch + head * p.a_head;
+    const __nv_bfloat16 *b = (const __nv_bfloat16 *)p.b + p.b_first + batch * p.b_batch + head / p.group * p.b_head;
+    int64_t c_at = batch * p.c_batch + head * p.c_head;
+    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32, steps = (k + DEEP - 1) / DEEP;
+    float sum[TILE / 8][4] = {};
+
+    auto ask = [&](int step) {
+        fetch<A_WIDE>(a_s[step % 2], a, p.a_m, m0, m, step * DEEP, k);
+        if (B_DEEP)
+            fetch<true>(b_s[step % 2], b, p.b_n, n0, n, step * DEEP, k);
+        else
+            fetch<true>(b_s[step % 2], b, p.b_k, step * DEEP, k, n0, n);
+        cuda_copy_commit();
+    };
+    if (steps)
+        ask(0);
+    for (int step = 0; step < steps; step++) {
+        if (step + 1 < steps)
+            ask(step + 1);
+        else
+            cuda_copy_commit();
+        cuda_copy_wait<1>();
+        __syncthreads();
+#pragma unroll
+        for (int d = 0; d < DEEP; d += 16) {
+            uint32_t x[4], y[4];
+            cuda_ldmatrix(x, &a_s[step % 2][warp * 16 + lane % 16][d + lane / 16 * 8]);
+#pragma unroll
+            for (int t = 0; t < TILE / 8; t += 2) { /* of y, two tiles: b0 and b1 of each */
+                if (B_DEEP)
+                    cuda_ldmatrix(y, &b_s[step % 2][t * 8 + lane / 16 * 8 + lane % 8][d + lane / 8 % 2 * 8]);
+                else
+                    cuda_ldmatrix_trans(y, &b_s[step % 2][d + lane / 8 % 2 * 8 + lane % 8][t * 8 + lane / 16 * 8]);
+                cuda_mma(sum[t], x, y[0], y[1]);
+                cuda_mma(sum[t + 1], x, y[2], y[3]);
+            }
+        }
+        __syncthreads(); /* read by all before it is overwritten */
+    }
+#pragma unroll
+    for (int t = 0; t < TILE / 8; t++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int row = m0 + warp * 16 + lane / 4 + i / 2 * 8, column = n0 + t * 8 + lane % 4 * 2 + i % 2;
+            if (row < m && column < n)
+                cuda_put1(p.c, p.c_dtype, c_at + row * p.c_m + column, p.alpha * sum[t][i]);
+        }
+}
+
+static bool by_eight(int64_t a, int64_t b, int64_t c, int64_t d)
+{
+    return a % 8 == 0 && b % 8 == 0 && c % 8 == 0 && d % 8 == 0;
+}
+
+static void (*pick(const product &p))(product)
+{
+    bool deep = p.b_k == 1;
+    if (p.a_dtype != PV_BF16 || p.b_dtype != PV_BF16 || !cuda_aligned(p.b) ||
+        !by_eight(p.b_first, p.b_batch, p.b_head, deep ? p.b_n : p.b_k) || (deep ? p.k : p.n) % 8)
+        return NULL;
+    bool wide = cuda_aligned(p.a) && by_eight(p.a_batch, p.a_head, p.a_m, p.k) && !p.depth;
+    return deep ? wide ? multiply_bf16<true, true> : multiply_bf16<false, true>
+                : wide ? multiply_bf16<true, false> : multiply_bf16<false, false>;
+}
+
 static cudaError_t enqueue(const cuda_call *c, product p, int batch)
 {
     const pv_node *n = c->node;
@@ -83,8 +186,9 @@ static cudaError_t enqueue(const cuda_call *c, product p, int batch)
     p.b_dtype = n->in[1]->dtype;
     p.c_dtype = n->out[0]->dtype;
     p.rows = c->rows[0];
-    return cuda_launch(c, multiply, dim3(cuda_ceil(p.n, TILE), cuda_ceil(p.m, TILE), (unsigned)(batch * p.heads)), THREADS,
-                       0, p);
+    void (*bf16)(product) = pick(p);
+    return cuda_launch(c, bf16 ? bf16 : multiply, dim3(cuda_ceil(p.n, TILE), cuda_ceil(p.m, TILE), (unsigned)(batch * p.heads)),
+                       bf16 ? OF_WARPS : THREADS, 0, p);
 }
 
 static const int32_t *count_input(const cuda_call *c, int i)

@@ -22,7 +22,7 @@ cudaError_t cuda_widen(float *dst, const void *src, pv_dtype dtype, int64_t n, c
 cudaError_t cuda_finish_product(const cuda_call *c, const void *product, int bias, bool gelu);
 
 /* y[m, n] = x[m, k] w[n, k]^T (+ bias[n] of y's dtype) (+ onto[m, n], f32), through GELU if asked for; sums
- * in f32. x and w f32 or both bf16, y f32 or bf16. */
+ * in f32. x and w both f32, bf16 or f16, y f32 or that. */
 typedef struct cuda_plain {
     const void *x, *w, *bias, *onto;
     void *y;

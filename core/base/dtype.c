@@ -196,8 +196,12 @@ void pv_to_f32(float *dst, const void *src, pv_dtype dtype, size_t n)
     case PV_E4M3:
         LOOP(float, uint8_t, from_e4m3);
         return;
+    case PV_E2M1:
+        for (size_t i = 0; i < n; i++)
+            dst[i] = pv_e2m1_to_f32(((const uint8_t *)src)[i / 2] >> i % 2 * 4);
+        return;
     default:
-        assert(!"pv_to_f32: f32, bf16, f16, e4m3");
+        assert(!"pv_to_f32: a fraction");
     }
 }
 
@@ -217,7 +221,11 @@ void pv_from_f32(void *dst, const float *src, pv_dtype dtype, size_t n)
     case PV_E4M3:
         LOOP(uint8_t, float, to_e4m3);
         return;
+    case PV_E2M1:
+        for (size_t i = 0; i < n; i += 2)
+            ((uint8_t *)dst)[i / 2] = (uint8_t)(pv_f32_to_e2m1(src[i]) | (i + 1 < n ? pv_f32_to_e2m1(src[i + 1]) << 4 : 0));
+        return;
     default:
-        assert(!"pv_from_f32: f32, bf16, f16, e4m3");
+        assert(!"pv_from_f32: a fraction");
     }
 }

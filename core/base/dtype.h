@@ -22,7 +22,8 @@ uint8_t pv_f32_to_e4m3(float value);
 float pv_e2m1_to_f32(uint8_t bits); /* the low 4 bits */
 uint8_t pv_f32_to_e2m1(float value);
 
-/* n elements of `dtype` (F32, BF16, F16, E4M3) to f32 and back. Vectorised by the compiler; src and dst do not overlap. */
+/* n elements of `dtype` (all but I32 and U8) to f32 and back. Vectorised by the compiler, but for e2m1, of which the first is
+ * even and the last may leave a half byte, which becomes 0; src and dst do not overlap. */
 void pv_to_f32(float *dst, const void *src, pv_dtype dtype, size_t n);
 void pv_from_f32(void *dst, const float *src, pv_dtype dtype, size_t n);
 

@@ -37,6 +37,23 @@ void body_geglu(pv_graph *g, const pv_node *n, pv_tensor **out)
     out[0] = pv_mul(g, NULL, pv_gelu(g, NULL, n->in[0]), n->in[1]);
 }
 
+void body_linear_scaled(pv_graph *g, const pv_node *n, pv_tensor **out)
+{
+    pv_tensor *y = pv_dequantize(g, NULL, pv_linear(g, NULL, n->in[0], n->in[1], NULL), n->in[2]);
+    out[0] = pv_dequantize(g, NULL, y, n->in[3]);
+}
+
+void body_linear_blocks(pv_graph *g, const pv_node *n, pv_tensor **out)
+{
+    pv_tensor *w = pv_dequantize(g, NULL, n->in[1], n->in[2]);
+    out[0] = pv_dequantize(g, NULL, pv_linear(g, NULL, n->in[0], w, NULL), n->in[3]);
+}
+
+void body_geglu_quantize(pv_graph *g, const pv_node *n, pv_tensor **out)
+{
+    out[0] = pv_quantize(g, NULL, pv_geglu(g, NULL, n->in[0], n->in[1]), n->in[2]);
+}
+
 void body_linear_group(pv_graph *g, const pv_node *n, pv_tensor **out)
 {
     int k = n->attr.group.n;

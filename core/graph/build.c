@@ -132,3 +132,38 @@ pv_tensor *pv_patchify(pv_graph *g, const char *name, pv_tensor *images, int pat
 {
     return add(g, name, PV_OP_PATCHIFY, &(pv_attr){.patch.size = patch}, IN(images));
 }
+
+pv_tensor *pv_transpose(pv_graph *g, const char *name, pv_tensor *x, int64_t first, int64_t second)
+{
+    return add(g, name, PV_OP_TRANSPOSE, &(pv_attr){.transpose = {first, second}}, IN(x));
+}
+
+pv_tensor *pv_scale_for(pv_graph *g, const char *name, pv_tensor *x, pv_dtype dtype)
+{
+    return add(g, name, PV_OP_SCALE_FOR, &(pv_attr){.scale_for.dtype = dtype}, IN(x));
+}
+
+pv_tensor *pv_quantize(pv_graph *g, const char *name, pv_tensor *x, pv_tensor *s)
+{
+    return add(g, name, PV_OP_QUANTIZE, NULL, IN(x, s));
+}
+
+pv_tensor *pv_dequantize(pv_graph *g, const char *name, pv_tensor *x, pv_tensor *s)
+{
+    return add(g, name, PV_OP_DEQUANTIZE, NULL, IN(x, s));
+}
+
+pv_tensor *pv_linear_scaled(pv_graph *g, const char *name, pv_tensor *x, pv_tensor *w, pv_tensor *s_x, pv_tensor *s_w)
+{
+    return add(g, name, PV_OP_LINEAR_SCALED, NULL, IN(x, w, s_x, s_w));
+}
+
+pv_tensor *pv_linear_blocks(pv_graph *g, const char *name, pv_tensor *x, pv_tensor *w, pv_tensor *blocks, pv_tensor *s)
+{
+    return add(g, name, PV_OP_LINEAR_BLOCKS, NULL, IN(x, w, blocks, s));
+}
+
+pv_tensor *pv_geglu_quantize(pv_graph *g, const char *name, pv_tensor *gate, pv_tensor *up, pv_tensor *s)
+{
+    return add(g, name, PV_OP_GEGLU_QUANTIZE, NULL, IN(gate, up, s));
+}

@@ -28,6 +28,13 @@ pv_tensor *pv_concat(pv_graph *g, const char *name, pv_tensor *x, pv_tensor *y, 
 pv_tensor *pv_slice(pv_graph *g, const char *name, pv_tensor *x, int64_t first, int64_t size);
 pv_tensor *pv_row(pv_graph *g, const char *name, pv_tensor *table, pv_tensor *index);
 pv_tensor *pv_store(pv_graph *g, const char *name, pv_tensor *state, pv_tensor *x, int64_t first);
+pv_tensor *pv_transpose(pv_graph *g, const char *name, pv_tensor *x, int64_t first, int64_t second);
+pv_tensor *pv_scale_for(pv_graph *g, const char *name, pv_tensor *x, pv_dtype dtype);
+pv_tensor *pv_quantize(pv_graph *g, const char *name, pv_tensor *x, pv_tensor *s); /* f32 until its dtype is set */
+pv_tensor *pv_dequantize(pv_graph *g, const char *name, pv_tensor *x, pv_tensor *s);
+pv_tensor *pv_linear_scaled(pv_graph *g, const char *name, pv_tensor *x, pv_tensor *w, pv_tensor *s_x, pv_tensor *s_w);
+pv_tensor *pv_linear_blocks(pv_graph *g, const char *name, pv_tensor *x, pv_tensor *w, pv_tensor *blocks, pv_tensor *s);
+pv_tensor *pv_geglu_quantize(pv_graph *g, const char *name, pv_tensor *gate, pv_tensor *up, pv_tensor *s);
 pv_tensor *pv_patchify(pv_graph *g, const char *name, pv_tensor *images, int patch);
 
 #endif

@@ -82,6 +82,10 @@ static void put_attr(text *t, const pv_node *n)
         put(t, " first=%lld size=%lld", (long long)a->range.first, (long long)a->range.size);
     else if (!strcmp(kind, "patch"))
         put(t, " size=%d", a->patch.size);
+    else if (!strcmp(kind, "transpose"))
+        put(t, " first=%lld second=%lld", (long long)a->transpose.first, (long long)a->transpose.second);
+    else if (!strcmp(kind, "scale_for"))
+        put(t, " dtype=%s", pv_dtype_name(a->scale_for.dtype));
     else if (!strcmp(kind, "linear_geglu"))
         put(t, " between=%s", pv_dtype_name(a->linear_geglu.between));
     else if (!strcmp(kind, "rope_cache"))

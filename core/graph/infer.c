@@ -500,6 +500,87 @@ pv_status infer_row(pv_graph *g, pv_node *n)
     return out(g, n, 2, (int64_t[]){1, pv_width(n->in[0])}) ? PV_OK : g->status;
 }
 
+pv_status infer_transpose(pv_graph *g, pv_node *n)
+{
+    const pv_transpose_attr *a = &n->attr.transpose;
+    const pv_tensor *x = n->in[0];
+    int64_t all = pv_elements(x);
+    if (a->first < 1 || a->second < 1 || all % a->first || all / a->first % a->second || x->rows)
+        return misfit(g, n, "all rows valid, of as many numbers as there are of both times a rest", x);
+    return out(g, n, 2, (int64_t[]){a->second, all / a->second}) ? PV_OK : g->status;
+}
+
+pv_status infer_scale_for(pv_graph *g, pv_node *n)
+{
+    pv_dtype dtype = n->attr.scale_for.dtype;
+    if (dtype != PV_E4M3 && dtype != PV_E2M1)
+        return pv_graph_fail(g, PV_E_ARG, "scale_for '%s': for %s, expected e4m3 or e2m1", n->name, pv_dtype_name(dtype));
+    if (n->in[0]->rows && n->in[0]->n_dims > 2)
+        return misfit(g, n, "one matrix, where rows are counted", n->in[0]);
+    return out(g, n, 2, (int64_t[]){1, 1}) ? PV_OK : g->status;
+}
+
+/* A scale for each block of x. */
+static pv_status check_blocks(pv_graph *g, const pv_node *n, const pv_tensor *x, const pv_tensor *s)
+{
+    if (x->n_dims != 2)
+        return misfit(g, n, "one matrix", x);
+    if (s->n_dims != 2 || s->dim[0] < 1 || s->dim[1] < 1 || x->dim[0] % s->dim[0] || x->dim[1] % s->dim[1] || s->rows || s->dtype == PV_E2M1)
+        return misfit(g, n, "scales [n, k] of 8 bits or more, whose blocks divide what is scaled", s);
+    return PV_OK;
+}
+
+/* Of everything at once. */
+static pv_status check_scale(pv_graph *g, const pv_node *n, int i)
+{
+    const pv_tensor *s = n->in[i];
+    bool fits = s->n_dims == 2 && pv_elements(s) == 1 && !s->rows && s->dtype != PV_E2M1;
+    return fits ? PV_OK : misfit(g, n, "one scale [1, 1] of 8 bits or more", s);
+}
+
+pv_status infer_quantize(pv_graph *g, pv_node *n)
+{
+    pv_status st = check_blocks(g, n, n->in[0], n->in[1]);
+    return st ? st : same(g, n);
+}
+
+pv_status infer_dequantize(pv_graph *g, pv_node *n)
+{
+    return infer_quantize(g, n);
+}
+
+pv_status infer_geglu_quantize(pv_graph *g, pv_node *n)
+{
+    if (n->in[0]->n_dims != 2)
+        return misfit(g, n, "one matrix", n->in[0]);
+    pv_status st = check_beside(g, n, 1);
+    if (!st)
+        st = check_scale(g, n, 2);
+    return st ? st : same(g, n);
+}
+
+static pv_status infer_few(pv_graph *g, pv_node *n)
+{
+    if (n->in[0]->n_dims != 2)
+        return misfit(g, n, "one matrix", n->in[0]);
+    pv_status st = check_linear(g, n, n->in[1], NULL);
+    if (!st)
+        st = check_scale(g, n, 3);
+    return st ? st : with_width(g, n, n->in[1]->dim[0]);
+}
+
+pv_status infer_linear_scaled(pv_graph *g, pv_node *n)
+{
+    pv_status st = check_scale(g, n, 2);
+    return st ? st : infer_few(g, n);
+}
+
+pv_status infer_linear_blocks(pv_graph *g, pv_node *n)
+{
+    pv_status st = check_blocks(g, n, n->in[1], n->in[2]);
+    return st ? st : infer_few(g, n);
+}
+
 pv_status infer_patchify(pv_graph *g, pv_node *n)
 {
     const pv_tensor *x = n->in[0];

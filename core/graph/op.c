@@ -9,6 +9,9 @@ void body_attention(struct pv_graph *g, const struct pv_node *n, struct pv_tenso
 void body_ada_rms_norm(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 void body_gated_residual(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 void body_geglu(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
+void body_linear_scaled(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
+void body_linear_blocks(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
+void body_geglu_quantize(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 void body_linear_group(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 void body_linear_add(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 void body_linear_geglu(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);

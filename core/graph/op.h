@@ -38,6 +38,12 @@ typedef struct pv_range_attr {
 typedef struct pv_patch_attr {
     int size;
 } pv_patch_attr;
+typedef struct pv_transpose_attr {
+    int64_t first, second; /* how many there are of each */
+} pv_transpose_attr;
+typedef struct pv_scale_for_attr {
+    pv_dtype dtype; /* e4m3 or e2m1 */
+} pv_scale_for_attr;
 typedef struct pv_group_attr {
     int n; /* linears in the group */
 } pv_group_attr;
@@ -68,6 +74,8 @@ typedef union pv_attr {
     pv_scale_attr scale;
     pv_range_attr range;
     pv_patch_attr patch;
+    pv_transpose_attr transpose;
+    pv_scale_for_attr scale_for;
     pv_group_attr group;
     pv_linear_geglu_attr linear_geglu;
     pv_rope_store_attr rope_store;

@@ -15,6 +15,8 @@ static pv_status make_plan(pv_runner *r, pv_backend *be, const pv_runner_params 
         return st;
     for (int i = 0; p->keep && i < g->n_tensors; i++)
         g->tensors[i]->output |= p->keep(p->user, g->tensors[i]->name);
+    if (p->change)
+        p->change(p->user, g);
     const pv_tensor **inputs[] = {&r->images,     &r->prompt,     &r->prompt_len, &r->prefix_len, &r->kv_len,
                                   &r->prefix_pos, &r->suffix_pos, &r->time_emb,   &r->dt,         &r->x_t};
     static const char *const names[] = {"images",        "prompt",        "prompt_len",

@@ -13,6 +13,7 @@ typedef struct pv_runner_params {
     uint64_t expand;    /* see pv_plan_params */
     bool (*keep)(void *user, const char *tensor); /* probe: tensors of the model to keep as outputs; NULL: none */
     bool (*hold)(void *user, const pv_tensor *t); /* see pv_plan_params */
+    void (*change)(void *user, pv_graph *g); /* the model's graph, before it is planned: for experiments; NULL: as it is */
     void *user;
 } pv_runner_params;
 

@@ -144,7 +144,8 @@ cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t *
 static void check(const void *at, cublasLtMatrixLayout_t m)
 {
     int64_t offset = (int64_t)m->data[BATCH_STRIDE] * ((int64_t)m->data[BATCH] - 1);
-    size_t element = m->data[TYPE] == CUDA_R_16BF ? 2 : 4;
+    uint64_t type = m->data[TYPE];
+    size_t element = type == CUDA_R_8F_E4M3 ? 1 : type == CUDA_R_16BF || type == CUDA_R_16F ? 2 : 4;
     size_t elements = (size_t)((m->data[COLS] - 1) * m->data[STRIDE] + m->data[ROWS]);
     if (!fake_holds(at, elements * element) || !fake_holds((const char *)at + offset * (int64_t)element, elements * element))
         fake_misuse("a product outside of device memory");

@@ -86,6 +86,9 @@ const cuda_kernel cuda_attention = {.accepts = accepts, .enqueue = enqueue, .nee
                   cuda_gated_residual = {.accepts = accepts, .enqueue = enqueue}, cuda_geglu = {.accepts = accepts, .enqueue = enqueue},
                   cuda_cast = {.accepts = accepts, .enqueue = enqueue}, cuda_concat = {.accepts = accepts, .enqueue = enqueue},
                   cuda_slice = {.accepts = accepts, .enqueue = enqueue}, cuda_row = {.accepts = accepts, .enqueue = enqueue},
+                  cuda_transpose = {.accepts = accepts, .enqueue = enqueue}, cuda_scale_for = {.accepts = accepts, .enqueue = enqueue, .need = need, .own = own},
+                  cuda_quantize = {.accepts = accepts, .enqueue = enqueue}, cuda_dequantize = {.accepts = accepts, .enqueue = enqueue},
+                  cuda_geglu_quantize = {.accepts = accepts, .enqueue = enqueue}, cuda_linear_blocks = {.accepts = accepts, .enqueue = enqueue},
                   cuda_store = {.accepts = accepts, .enqueue = enqueue}, cuda_patchify = {.accepts = accepts, .enqueue = enqueue},
                   cuda_euler_step = {.accepts = accepts, .enqueue = enqueue};
 

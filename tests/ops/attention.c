@@ -144,6 +144,18 @@ int test_attention(void)
     CHECK_OP(ATTENTION_VALUES, .attr = counted,
              .in = {{.dim = {2, 9, 20}, .rows = 4, .cols = 11, .counted = true}, {.dim = {20, 16}, .rows = 11}, COUNT(11)});
 
+    /* both bf16: what a GPU multiplies by its tensor cores; rows, keys and heads that fill no tile, rows of weights of any length */
+    const pv_attr grouped = {.attention = {4, 2, 1, 6, 0.2f}}, wide = {.attention = {4, 2, 1, 8, 0}};
+    CHECK_OP(ATTENTION_SCORES, .attr = grouped, .in = {BF16(70, 4 * 72), BF16(140, 2 * 72)}, .out = {PV_BF16});
+    CHECK_OP(ATTENTION_SCORES, .attr = grouped,
+             .in = {{.dtype = PV_BF16, .dim = {70, 4 * 72}, .rows = 65, .counted = true},
+                    {.dtype = PV_BF16, .dim = {140, 2 * 72}, .first = 6, .rows = 107}, COUNT(101)});
+    CHECK_OP(ATTENTION_VALUES, .attr = grouped, .in = {BF16(4, 70, 134), BF16(140, 2 * 72)}, .out = {PV_BF16});
+    CHECK_OP(ATTENTION_VALUES, .attr = wide, .in = {BF16(4, 33, 136), BF16(144, 2 * 256)}, .out = {PV_BF16});
+    CHECK_OP(ATTENTION_VALUES, .attr = grouped,
+             .in = {{.dtype = PV_BF16, .dim = {4, 70, 134}, .rows = 65, .cols = 101, .counted = true},
+                    {.dtype = PV_BF16, .dim = {140, 2 * 72}, .first = 6, .rows = 107}, COUNT(101)});
+
     CHECK_OP(SOFTMAX, .in = {F32(4, 50, 17)});
     CHECK_OP(SOFTMAX, .in = {F32(3, 1)});
     CHECK_OP(SOFTMAX, .in = {{.dim = {2, 7, 100}, .cols = 33}, COUNT(33)});

@@ -1,5 +1,5 @@
 /* main.c - all families of ops, or those named; and whether every op of ops.def was met.
- *   test_ops [--bench] [linear|attention|norm|rope|elementwise|layout|embed|expert]... */
+ *   test_ops [--bench] [linear|attention|norm|rope|elementwise|layout|embed|quantize|expert]... */
 #include "ops.h"
 
 static const struct {
@@ -8,7 +8,7 @@ static const struct {
 } families[] = {
     {"linear", test_linear}, {"attention", test_attention},     {"norm", test_norm},     {"rope", test_rope},
     {"layout", test_layout}, {"elementwise", test_elementwise}, {"embed", test_embed},
-    {"expert", test_expert},
+    {"quantize", test_quantize}, {"expert", test_expert},
 };
 
 static bool named(int argc, char **argv, const char *name) /* NULL: any */

@@ -10,6 +10,7 @@ int test_norm(void);
 int test_rope(void);
 int test_elementwise(void);
 int test_layout(void);
+int test_quantize(void);
 int test_embed(void);
 int test_expert(void);
 
