@@ -6,10 +6,11 @@
  *   keys. Two warpgroups hold 64 lines each, their result in registers; a third has K and V fetched into a ring of five
  *   tiles in the order of use: by the copy engine, or, where a tile ends behind `len` or the head is below 256, by cp.async,
  *   so that nothing behind is read. Scores of the next tile are computed while the weights of this one meet V, and the two
- *   warpgroups fill one another's gaps. At the end each block hands over the half that the other finishes.
- *   `picture`, 256 keys of head 72: 64 lines a block, two warpgroups with half the keys each, all of them at once in shared
- *   memory, by the copy engine where lines are long. All scores of a line are in registers, so the softmax is one pass; the
- *   halves are added up at the end.
+ *   warpgroups fill one another's gaps. At the end each block finishes 64 lines: what the other has for them, it puts into
+ *   this one's shared memory.
+ *   `picture`, 256 keys of head 72: 128 lines a block, two warpgroups, all keys at once in shared memory, by the copy engine
+ *   where lines are long. All scores of a line are in registers, so the softmax is one pass; the second half of the keys is
+ *   weighed while the first meets V.
  * Bound: the tensor cores and shared memory; `picture`: latency. */
 #include "attention.cuh"
 #include "tma.cuh"
@@ -90,18 +91,27 @@ static __device__ inline void merge(const float (&top)[2], const float (&sum)[2]
 #define Q_BYTES   (2 * LINES * HEAD * 2)
 #define HAND_LINE (HEAD / 8) /* float4 of a thread's results */
 
+#define HAND_BYTES ((HAND_LINE + 1) * GROUP * (int)sizeof(float4))
+
 static_assert(LINES == KEYS, "q of a warpgroup is laid out as a tile");
-static_assert(TILE * SLOTS >= (HAND_LINE + 1) * GROUP * (int)sizeof(float4), "what is handed over fits the ring");
 
 typedef struct stream_args {
-    CUtensorMap k, v; /* where the head is HEAD */
+    CUtensorMap q, k, v; /* where the head is HEAD; q where its lines lie in a row, too */
+    bool q_in_a_row;
     flash_args a;
 } stream_args;
 
-/* From a block's shared memory, rounded up to 1024. */
+/* From a block's shared memory, rounded up to 1024. At the end the ring's place is used again. */
 typedef struct stream_memory {
-    unsigned char q[2][TILE], ring[SLOTS][TILE];
-    uint64_t full[SLOTS], empty[SLOTS];
+    unsigned char q[2][TILE];
+    union {
+        unsigned char ring[SLOTS][TILE];
+        struct {
+            float4 handed[HAND_LINE + 1][GROUP]; /* what the other block's warpgroup found for the same lines */
+            float out[LINES][HEAD];              /* in the result's dtype */
+        } end;
+    };
+    uint64_t full[SLOTS], empty[SLOTS], q_there[2], handed;
 } stream_memory;
 
 #define STREAM_BYTES (sizeof(stream_memory) + 1024)
@@ -133,15 +143,26 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(const __grid_constant_
     int z = (int)blockIdx.z, part = (int)blockIdx.y, role = (int)threadIdx.x / GROUP, thread = (int)threadIdx.x % GROUP;
     stream_memory *mem = (stream_memory *)(memory + (1024 - cuda_shared(memory) % 1024) % 1024);
     uint32_t ring = cuda_shared(mem->ring), full = cuda_shared(mem->full), empty = cuda_shared(mem->empty);
+    uint32_t q_there = cuda_shared(mem->q_there), handed = cuda_shared(&mem->handed);
     if (threadIdx.x == 0) {
         for (int i = 0; i < SLOTS; i++) {
             cuda_mbarrier_init(full + 8 * i, GROUP / 32);
             cuda_mbarrier_init(empty + 8 * i, 2 * GROUP / 32);
         }
+        for (int i = 0; i < 2; i++)
+            cuda_mbarrier_init(q_there + 8 * i, 1);
+        cuda_mbarrier_init(handed, 1);
         cuda_shared_for_wgmma(); /* for the copy engine */
+        cuda_expect_bytes(handed, HAND_BYTES);
+        if (a.head == HEAD) {
+            cuda_map_ahead(&p.k);
+            cuda_map_ahead(&p.v);
+        }
+        if (p.q_in_a_row)
+            cuda_map_ahead(&p.q);
     }
     __syncthreads();
-    cuda_begin(); /* so far: its own shared memory */
+    cuda_begin(); /* so far: its own shared memory, and its arguments */
     int lines = cuda_count(a.rows, a.row_cap) * a.group, m0 = (int)blockIdx.x * 2 * LINES;
     if (m0 >= lines) /* the whole cluster */
         return;
@@ -155,6 +176,16 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(const __grid_constant_
         int64_t kv_at = ((int64_t)(z / a.kv_heads) * a.key_rows + a.first) * kv_width + z % a.kv_heads * a.head;
         int items = 2 * n, column = z % a.kv_heads * a.head, row = z / a.kv_heads * a.key_rows + a.first;
         cuda_slot<SLOTS> slot = {0, 1}; /* new slots are free */
+        if (p.q_in_a_row && thread == 0) {
+#pragma unroll 1
+            for (int i = 0; i < 2; i++) {
+                cuda_expect_bytes(q_there + 8 * i, TILE);
+                for (int j = 0; j < HEAD / 64; j++)
+                    cuda_box(cuda_shared(mem->q[i]) + j * SUB, &p.q, 64 * j, z * a.row_cap * a.group + m0 + i * LINES,
+                             q_there + 8 * i);
+            }
+        }
+        __syncwarp();
         for (int i = 0; i < items; i++) {
             bool is_k = i == 0 || (i % 2 && i != items - 1);
             int t = begin + (is_k ? (i + 1) / 2 : (i - 1) / 2);
@@ -181,11 +212,12 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(const __grid_constant_
             slot.next();
         }
         cuda_cluster_barrier();
-        cuda_cluster_barrier();
     } else {
         cuda_registers_more<232>();
         int lane = thread % 32, warp = thread / 32, m = m0 + role * LINES;
-        {
+        if (p.q_in_a_row) {
+            cuda_mbarrier_wait(q_there + 8 * role, 0);
+        } else {
             const bf16 *q =
                 a.q + ((int64_t)(z / a.kv_heads) * a.row_cap * a.kv_heads + z % a.kv_heads) * a.group * a.head;
             int chunk = lane;
@@ -282,40 +314,62 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(const __grid_constant_
             sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
         }
 
-        cuda_barrier(3, 2 * GROUP); /* nobody uses the ring any more */
-        float4 *hand = (float4 *)mem->ring + thread;
+        cuda_cluster_barrier(); /* nobody in either block uses the ring any more */
         if (role != part) {
+            const uint32_t there = cuda_cluster_at(cuda_shared(mem->end.handed[0] + thread), role),
+                           barrier = cuda_cluster_at(handed, role);
+            const float sums[4] = {top[0], sum[0], top[1], sum[1]};
+            constexpr uint32_t next_line = GROUP * sizeof(float4);
 #pragma unroll
             for (int i = 0; i < HAND_LINE; i++)
-                hand[i * GROUP] = make_float4(o[4 * i], o[4 * i + 1], o[4 * i + 2], o[4 * i + 3]);
-            hand[HAND_LINE * GROUP] = make_float4(top[0], sum[0], top[1], sum[1]);
-        }
-        cuda_cluster_barrier();
-        if (role == part) {
-            uint32_t there = cuda_cluster_shared(hand, 1 - part);
-            float4 other = cuda_cluster_get4(there + HAND_LINE * GROUP * (uint32_t)sizeof(float4));
+                cuda_cluster_put4(there + i * next_line, o + 4 * i, barrier);
+            cuda_cluster_put4(there + HAND_LINE * next_line, sums, barrier);
+        } else {
             float mine[2], theirs[2];
-            merge(top, sum, other, mine, theirs);
-            m += warp * 16 + lane / 4;
-            const flash_line to[2] = {cuda_line(a, z, m, 0, m < lines), cuda_line(a, z, m + 8, 0, m + 8 < lines)};
+            cuda_mbarrier_wait(handed, 0);
+            merge(top, sum, mem->end.handed[HAND_LINE][thread], mine, theirs);
 #pragma unroll
-            for (int i = 0; i < HAND_LINE; i += 8) { /* eight reads under way */
-                float4 v[8];
+            for (int i = 0; i < HAND_LINE; i++) {
+                const float4 v = mem->end.handed[i][thread];
+                o[4 * i] = o[4 * i] * mine[0] + v.x * theirs[0];
+                o[4 * i + 1] = o[4 * i + 1] * mine[0] + v.y * theirs[0];
+                o[4 * i + 2] = o[4 * i + 2] * mine[1] + v.z * theirs[1];
+                o[4 * i + 3] = o[4 * i + 3] * mine[1] + v.w * theirs[1];
+            }
+            /* By way of shared memory, so that a warp stores whole lines: 16 bytes at place c of line r are at c ^ r % 8. */
+            const uint32_t line_bytes = a.out_f32 ? HEAD * 4 : HEAD * 2;
+            const uint32_t warp_at = cuda_shared(mem->end.out) + (uint32_t)warp * 16 * line_bytes;
+            const int g = lane / 4, t = lane % 4;
 #pragma unroll
-                for (int k = 0; k < 8; k++)
-                    v[k] = cuda_cluster_get4(there + (i + k) * GROUP * (uint32_t)sizeof(float4));
+            for (int i = 0; i < HAND_LINE; i++) {
+                const float *x = o + 4 * i;
 #pragma unroll
-                for (int k = 0; k < 8; k++) {
-                    const float *mine_at = o + 4 * (i + k);
-                    int column = (i + k) * 8 + lane % 4 * 2;
-                    cuda_put_pair(to[0], column, a.head, mine_at[0] * mine[0] + v[k].x * theirs[0],
-                                  mine_at[1] * mine[0] + v[k].y * theirs[0]);
-                    cuda_put_pair(to[1], column, a.head, mine_at[2] * mine[1] + v[k].z * theirs[1],
-                                  mine_at[3] * mine[1] + v[k].w * theirs[1]);
+                for (int r = 0; r < 2; r++) {
+                    const uint32_t at = warp_at + (uint32_t)(g + 8 * r) * line_bytes;
+                    if (a.out_f32)
+                        asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(at + ((2 * i + t / 2) ^ g) * 16 + t % 2 * 8),
+                                     "f"(x[2 * r]), "f"(x[2 * r + 1])
+                                     : "memory");
+                    else
+                        asm volatile("st.shared.b32 [%0], %1;" ::"r"(at + (i ^ g) * 16 + t * 4),
+                                     "r"(cuda_pack_bf16(x[2 * r], x[2 * r + 1]))
+                                     : "memory");
+                }
+            }
+            __syncwarp();
+            const int chunks = a.head * (a.out_f32 ? 4 : 2) / 16;
+            m += warp * 16 + lane % 16;
+            const flash_line to = cuda_line(a, z, m, 0, m < lines); /* of line `lane` of the warp */
+            const uint64_t to_at = to.bf16 || to.f32 ? (uint64_t)to.at : 0;
+#pragma unroll 4
+            for (int r = 0; r < 16; r++) {
+                char *line_at = (char *)__shfl_sync(~0u, to_at, r);
+                for (int c = lane; line_at && c < chunks; c += 32) {
+                    const uint4 *from = (const uint4 *)mem->end.out + (warp * 16 + r) * (int)(line_bytes / 16);
+                    *(uint4 *)(line_at + c * 16) = from[c ^ r % 8];
                 }
             }
         }
-        cuda_cluster_barrier(); /* nobody reads this block's memory any more */
     }
 #endif
 }
@@ -325,131 +379,165 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(const __grid_constant_
 /* 64 columns in lines of 128 bytes, and 8 in cores, with another 8 of zeros where products go along them. */
 #define SMALL_HEAD 72
 #define SMALL_KEYS 256
-#define HALF_KEYS  (SMALL_KEYS / 2) /* of a warpgroup */
+#define HALF_KEYS  (SMALL_KEYS / 2)
 
 typedef struct picture_args {
-    CUtensorMap q, k, v; /* columns 0 .. 63 of a head; K and V half the keys */
+    CUtensorMap q, k, v; /* columns 0 .. 63 of a head; K half the keys, V all */
     flash_args a;
 } picture_args;
 
 /* From a block's shared memory, rounded up to 1024. */
 typedef struct picture_memory {
-    bf16 q[LINES][64], k[2][HALF_KEYS][64], v[2][HALF_KEYS][64];
-    bf16 q_rest[2][LINES][8], k_rest[2][2][HALF_KEYS][8], v_rest[2][HALF_KEYS][8];
-    float4 hand[SMALL_HEAD / 8 + 1][GROUP]; /* what the second warpgroup hands over */
-    uint64_t k_there[2], v_there[2];
+    bf16 k[2][HALF_KEYS][64], v[SMALL_KEYS][64], q[2][LINES][64];
+    bf16 q_rest[2][2][LINES][8], k_rest[2][SMALL_KEYS][8], v_rest[SMALL_KEYS][8];
+    uint64_t k_there[2], v_there;
 } picture_memory;
 
 #define PICTURE_BYTES (sizeof(picture_memory) + 1024)
 
-static __global__ void __launch_bounds__(2 * GROUP, 2) picture(const __grid_constant__ picture_args p)
+static __global__ void __launch_bounds__(2 * GROUP, 1) picture(const __grid_constant__ picture_args p)
 {
 #if CUDA_WGMMA
     extern __shared__ __align__(16) unsigned char memory[];
     picture_memory *mem = (picture_memory *)(memory + (1024 - cuda_shared(memory) % 1024) % 1024);
     const flash_args &a = p.a;
-    int half = (int)threadIdx.x / GROUP, thread = (int)threadIdx.x % GROUP, lane = thread % 32, z = (int)blockIdx.z;
-    int m = (int)blockIdx.x * LINES, width = a.kv_heads * a.head, column = z % a.kv_heads * a.head;
-    int row = z / a.kv_heads * a.row_cap + m, key = z / a.kv_heads * a.key_rows + a.first + half * HALF_KEYS;
-    uint32_t k_there = cuda_shared(mem->k_there), v_there = cuda_shared(mem->v_there);
+    const int group = (int)threadIdx.x / GROUP, thread = (int)threadIdx.x % GROUP, lane = thread % 32, t = lane % 4;
+    const int z = (int)blockIdx.z, m0 = (int)blockIdx.x * 2 * LINES, width = a.kv_heads * a.head;
+    const int column = z % a.kv_heads * a.head, row = z / a.kv_heads * a.row_cap + m0;
+    const int key = z / a.kv_heads * a.key_rows + a.first;
+    const uint32_t k_there = cuda_shared(mem->k_there), v_there = cuda_shared(&mem->v_there);
 
     if (threadIdx.x == 0) {
-        for (int i = 0; i < 2; i++) {
+        for (int i = 0; i < 2; i++)
             cuda_mbarrier_init(k_there + 8 * i, 1);
-            cuda_mbarrier_init(v_there + 8 * i, 1);
-        }
+        cuda_mbarrier_init(v_there, 1);
         cuda_map_ahead(&p.q);
         cuda_map_ahead(&p.k);
         cuda_map_ahead(&p.v);
     }
-    *(uint4 *)mem->k_rest[half][1][thread] = make_uint4(0, 0, 0, 0);
-    if (threadIdx.x < LINES)
-        *(uint4 *)mem->q_rest[1][thread] = make_uint4(0, 0, 0, 0);
+    *(uint4 *)mem->k_rest[1][threadIdx.x] = make_uint4(0, 0, 0, 0);
+    if (thread < LINES)
+        *(uint4 *)mem->q_rest[group][1][thread] = make_uint4(0, 0, 0, 0);
     cuda_shared_for_wgmma(); /* and for the copy engine: the barriers */
     __syncthreads();
-    cuda_begin();      /* so far: its own shared memory, and its arguments */
-    if (thread == 0) { /* each half asks for its own, the first also for q, which both wait for */
-        uint32_t k_bar = k_there + 8 * half, v_bar = v_there + 8 * half;
-        cuda_expect_bytes(k_bar, HALF_KEYS * 128 + (half ? 0 : LINES * 128));
-        if (half == 0)
-            cuda_box(cuda_shared(mem->q), &p.q, column, row, k_bar);
-        cuda_box(cuda_shared(mem->k[half]), &p.k, column, key, k_bar);
-        cuda_expect_bytes(v_bar, HALF_KEYS * 128);
-        cuda_box(cuda_shared(mem->v[half]), &p.v, column, key, v_bar);
+    cuda_begin(); /* so far: its own shared memory, and its arguments */
+    if (threadIdx.x == 0) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            cuda_expect_bytes(k_there + 8 * i, HALF_KEYS * 128 + (i ? 0 : 2 * LINES * 128));
+            if (i == 0)
+                for (int j = 0; j < 2; j++)
+                    cuda_box(cuda_shared(mem->q[j]), &p.q, column, row + j * LINES, k_there);
+            cuda_box(cuda_shared(mem->k[i]), &p.k, column, key + i * HALF_KEYS, k_there + 8 * i);
+        }
+        cuda_expect_bytes(v_there, SMALL_KEYS * 128);
+        cuda_box(cuda_shared(mem->v), &p.v, column, key, v_there);
     }
     __syncwarp();
     /* Boxes of lines as short as the rest of a head take the copy engine as long as whole ones: a thread a line. */
-    const int64_t rest = (int64_t)(key + thread) * width + column + 64;
-    if (threadIdx.x < LINES) {
-        bool there = m + thread < a.row_cap;
-        cuda_copy16(mem->q_rest[0][thread], there ? a.q + (int64_t)(row + thread) * width + column + 64 : a.q, there);
+    const int64_t rest = (int64_t)(key + (int)threadIdx.x) * width + column + 64;
+    if (thread < LINES) {
+        const int line = group * LINES + thread;
+        const bool there = m0 + line < a.row_cap;
+        cuda_copy16(mem->q_rest[group][0][thread], there ? a.q + (int64_t)(row + line) * width + column + 64 : a.q, there);
     }
-    cuda_copy16(mem->k_rest[half][0][thread], a.k + rest, true);
-    cuda_copy16(mem->v_rest[half][thread], a.v + rest, true);
+    cuda_copy16(mem->k_rest[0][threadIdx.x], a.k + rest, true);
+    cuda_copy16(mem->v_rest[threadIdx.x], a.v + rest, true);
     cuda_copy_commit();
+    const int line = group * LINES + thread / 32 * 16 + lane / 4;
+    char *const out = (char *)a.out + ((int64_t)(row + line) * width + column) * (a.out_f32 ? 4 : 2);
     cuda_copy_wait<0>();
     cuda_shared_for_wgmma();
     __syncthreads(); /* the rests are there */
 
-    float s[HALF_KEYS / 2], o[32], o_rest[4], top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, scale[2];
+    float s[2][HALF_KEYS / 2], o[32], o_rest[4], top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
     uint32_t w[HALF_KEYS / 16][4];
-    const uint64_t q_at = cuda_operand_at(cuda_shared(mem->q), 16, 1024, WGMMA_128);
-    const uint64_t k_at = cuda_operand_at(cuda_shared(mem->k[half]), 16, 1024, WGMMA_128);
-    const uint64_t v_at = cuda_operand_at(cuda_shared(mem->v[half]), 16, 1024, WGMMA_128);
-    const uint64_t q_rest = cuda_operand_at(cuda_shared(mem->q_rest), sizeof mem->q_rest[0], 128, WGMMA_PLAIN);
-    const uint64_t k_rest = cuda_operand_at(cuda_shared(mem->k_rest[half]), sizeof mem->k_rest[0][0], 128, WGMMA_PLAIN);
-    const uint64_t v_rest = cuda_operand_at(cuda_shared(mem->v_rest[half]), 128, 128, WGMMA_PLAIN);
-    cuda_mbarrier_wait(k_there, 0);
-    cuda_mbarrier_wait(k_there + 8 * half, 0);
-    cuda_wgmma_begin();
+    const uint64_t q_at = cuda_operand_at(cuda_shared(mem->q[group]), 16, 1024, WGMMA_128);
+    const uint64_t k_at = cuda_operand_at(cuda_shared(mem->k), 16, 1024, WGMMA_128);
+    const uint64_t v_at = cuda_operand_at(cuda_shared(mem->v), 16, 1024, WGMMA_128);
+    const uint64_t q_rest = cuda_operand_at(cuda_shared(mem->q_rest[group]), sizeof mem->q_rest[0][0], 128, WGMMA_PLAIN);
+    const uint64_t k_rest = cuda_operand_at(cuda_shared(mem->k_rest), sizeof mem->k_rest[0], 128, WGMMA_PLAIN);
+    const uint64_t v_rest = cuda_operand_at(cuda_shared(mem->v_rest), 128, 128, WGMMA_PLAIN);
 #pragma unroll
-    for (int d = 0; d < 4; d++)
-        cuda_wgmma<HALF_KEYS>(s, q_at + 2 * d, k_at + 2 * d, d != 0);
-    cuda_wgmma<HALF_KEYS>(s, q_rest, k_rest, true);
-    cuda_wgmma_commit();
-    cuda_wgmma_wait<0>();
-    cuda_settle(s);
-    weigh(s, a.scale, SMALL_KEYS, top, sum, scale);
-    pack(w, s);
-    cuda_mbarrier_wait(v_there + 8 * half, 0);
-    cuda_wgmma_begin();
+    for (int h = 0; h < 2; h++) {
+        cuda_mbarrier_wait(k_there + 8 * h, 0);
+        cuda_wgmma_begin();
 #pragma unroll
-    for (int j = 0; j < HALF_KEYS / 16; j++) {
-        cuda_wgmma_of<64>(o, w[j], v_at + j * (2048 >> 4), j != 0);
-        cuda_wgmma_of<8>(o_rest, w[j], v_rest + j * (256 >> 4), j != 0);
+        for (int d = 0; d < 4; d++)
+            cuda_wgmma<HALF_KEYS>(s[h], q_at + 2 * d, k_at + h * (sizeof mem->k[0] >> 4) + 2 * d, d != 0);
+        cuda_wgmma<HALF_KEYS>(s[h], q_rest, k_rest + h * (HALF_KEYS * 16 >> 4), true);
+        cuda_wgmma_commit();
     }
-    cuda_wgmma_commit();
+    cuda_wgmma_wait<1>();
+    cuda_settle(s[0]);
+#pragma unroll
+    for (int i = 0; i < HALF_KEYS / 2; i++)
+        top[i / 2 % 2] = fmaxf(top[i / 2 % 2], s[0][i]);
+    cuda_wgmma_wait<0>();
+    cuda_settle(s[1]);
+#pragma unroll
+    for (int i = 0; i < HALF_KEYS / 2; i++)
+        top[i / 2 % 2] = fmaxf(top[i / 2 % 2], s[1][i]);
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 1));
+        top[r] = a.scale * fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 2));
+    }
+    /* The second half's weights are made while the first half's meet V. */
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+#pragma unroll
+        for (int i = 0; i < HALF_KEYS / 2; i++) {
+            s[h][i] = cuda_exp2(fmaf(s[h][i], a.scale, -top[i / 2 % 2]));
+            sum[i / 2 % 2] += s[h][i];
+        }
+        if (h == 0) {
+            cuda_mbarrier_wait(v_there, 0);
+        } else {
+            cuda_wgmma_wait<0>();
+            cuda_settle(o);
+            cuda_settle(o_rest);
+            cuda_settle(s[1]); /* or these weights might go where the last ones are being read */
+        }
+        pack(w, s[h]);
+        cuda_wgmma_begin();
+#pragma unroll
+        for (int j = 0; j < HALF_KEYS / 16; j++) {
+            const int at = h * (HALF_KEYS / 16) + j;
+            cuda_wgmma_of<64>(o, w[j], v_at + at * (2048 >> 4), at != 0);
+            cuda_wgmma_of<8>(o_rest, w[j], v_rest + at * (256 >> 4), at != 0);
+        }
+        cuda_wgmma_commit();
+    }
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        sum[r] += __shfl_xor_sync(~0u, sum[r], 1);
+        sum[r] = 1.0f / (sum[r] + __shfl_xor_sync(~0u, sum[r], 2));
+    }
     cuda_wgmma_wait<0>();
     cuda_settle(o);
     cuda_settle(o_rest);
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        sum[r] += __shfl_xor_sync(~0u, sum[r], 1);
-        sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
-    }
-
-    if (half) {
+        const bool there = m0 + line + 8 * r < a.row_cap;
+        const flash_line to = {out + (int64_t)r * 8 * width * (a.out_f32 ? 4 : 2), there && !a.out_f32, there && a.out_f32};
+        cuda_put_pair(to, 64 + 2 * t, SMALL_HEAD, o_rest[2 * r] * sum[r], o_rest[2 * r + 1] * sum[r]);
+        if (a.out_f32) {
 #pragma unroll
-        for (int i = 0; i < 8; i++)
-            mem->hand[i][thread] = make_float4(o[4 * i], o[4 * i + 1], o[4 * i + 2], o[4 * i + 3]);
-        mem->hand[8][thread] = make_float4(o_rest[0], o_rest[1], o_rest[2], o_rest[3]);
-        mem->hand[9][thread] = make_float4(top[0], sum[0], top[1], sum[1]);
-    }
-    __syncthreads();
-    if (half)
-        return;
-    float4 other = mem->hand[9][thread];
-    float mine[2], theirs[2];
-    merge(top, sum, other, mine, theirs);
-    m += thread / 32 * 16 + lane / 4;
-    const flash_line to[2] = {cuda_line(a, z, m, 0, m < a.row_cap), cuda_line(a, z, m + 8, 0, m + 8 < a.row_cap)};
+            for (int i = 0; i < 8; i++)
+                cuda_put_pair(to, 8 * i + 2 * t, SMALL_HEAD, o[4 * i + 2 * r] * sum[r], o[4 * i + 2 * r + 1] * sum[r]);
+            continue;
+        }
 #pragma unroll
-    for (int i = 0; i < 9; i++) {
-        const float *x = i < 8 ? o + 4 * i : o_rest;
-        float4 v = mem->hand[i][thread];
-        int column = i * 8 + lane % 4 * 2;
-        cuda_put_pair(to[0], column, SMALL_HEAD, x[0] * mine[0] + v.x * theirs[0], x[1] * mine[0] + v.y * theirs[0]);
-        cuda_put_pair(to[1], column, SMALL_HEAD, x[2] * mine[1] + v.z * theirs[1], x[3] * mine[1] + v.w * theirs[1]);
+        for (int i = 0; i < 8; i += 4) {
+            uint32_t x[4];
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                x[j] = cuda_pack_bf16(o[4 * (i + j) + 2 * r] * sum[r], o[4 * (i + j) + 2 * r + 1] * sum[r]);
+            const uint4 all = cuda_gather(x[0], x[1], x[2], x[3], t);
+            if (there)
+                *(uint4 *)(to.at + (8 * i + 8 * t) * 2) = all;
+        }
     }
 #endif
 }
@@ -466,6 +554,9 @@ static cudaError_t stream_run(const cuda_call *c, const flash_args &a, int64_t l
         e = cuda_tensor_map(&p.k, a.k, rows, width, KEYS);
     if (e == cudaSuccess && a.head == HEAD)
         e = cuda_tensor_map(&p.v, a.v, rows, width, KEYS);
+    p.q_in_a_row = a.head == HEAD && a.kv_heads == 1;
+    if (e == cudaSuccess && p.q_in_a_row)
+        e = cuda_tensor_map(&p.q, a.q, lines * (int64_t)matrices, HEAD, LINES);
     cudaLaunchAttribute how[2] = {};
     how[0].id = cudaLaunchAttributeClusterDimension;
     how[0].val.clusterDim.x = how[0].val.clusterDim.z = 1;
@@ -495,11 +586,11 @@ static cudaError_t picture_run(const cuda_call *c, const flash_args &a, int64_t 
         int box_rows;
     } maps[] = {{&p.q, a.q, batch * a.row_cap, LINES},
                 {&p.k, a.k, batch * a.key_rows, HALF_KEYS},
-                {&p.v, a.v, batch * a.key_rows, HALF_KEYS}};
+                {&p.v, a.v, batch * a.key_rows, SMALL_KEYS}};
     for (const auto &m : maps)
         if (e == cudaSuccess)
             e = cuda_tensor_map(m.map, m.data, m.rows, width, m.box_rows);
-    return e ? e : cuda_launch(c, picture, dim3(cuda_ceil(lines, LINES), 1, matrices), 2 * GROUP, PICTURE_BYTES, p);
+    return e ? e : cuda_launch(c, picture, dim3(cuda_ceil(lines, 2 * LINES), 1, matrices), 2 * GROUP, PICTURE_BYTES, p);
 }
 
 /* `stream` splits keys in two alone: with few lines attention.cu, which splits them further, fills the device better. A

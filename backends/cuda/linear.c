@@ -1,7 +1,7 @@
 /* linear.c - y = x w^T (+ b), that onto a residual or through GELU, and several of one input at once:
- * x [M, K], w [N, K] as stored, b [N]; through cuBLASLt. What it has no form for and Hopper does well,
- * linear_group.cu, linear_wide.cu and linear_geglu.cu do: other groups than two alike, and gate and up with their GeGLU.
- * Rows of few f32 numbers are linear_thin.cu's.
+ * x [M, K], w [N, K] as stored, b [N]; through cuBLASLt. What it has no form for, or Hopper does better, linear_group.cu,
+ * linear_wide.cu and linear_geglu.cu do: other groups than two alike, gate and up with their GeGLU, and GELU where tiles
+ * fill the device once. Rows of few f32 numbers are linear_thin.cu's.
  *
  * Every row up to the capacity is computed: what the rows behind the valid count hold stays in those rows.
  * Both operands bf16 or both f16: tensor cores, f32 sums, y that or f32. Both e4m3, with a scale for each (linear_scaled), where the
@@ -66,11 +66,16 @@ static int bias_of(const pv_node *n)
     return n->op != PV_OP_LINEAR_GROUP && n->op != PV_OP_LINEAR_SCALED && n->n_in > at ? at : 0;
 }
 
-/* For our own kernel, where it has Hopper's tensor instructions and rows to fill tiles with: all bf16. */
+/* Weights of a product of our own. */
+static int weights_of(const pv_node *n)
+{
+    return n->op == PV_OP_LINEAR_GEGLU ? 2 : n->op == PV_OP_LINEAR_GROUP ? n->attr.group.n : 1;
+}
+
+/* For our own kernels, where there are Hopper's tensor instructions and rows to fill tiles with: all bf16. */
 static bool is_wide(const cuda_device *d, const pv_node *n)
 {
-    bool geglu = n->op == PV_OP_LINEAR_GEGLU;
-    int count = geglu ? 2 : n->attr.group.n, unit = geglu ? 16 : 64;
+    int count = weights_of(n), unit = n->op == PV_OP_LINEAR_GEGLU ? 16 : n->op == PV_OP_LINEAR_GROUP ? 64 : 8;
     int64_t m = pv_elements(n->in[0]) / pv_width(n->in[0]);
     bool ok = d->wgmma && count <= CUDA_WIDE_MOST && m >= WIDE_ROWS && m <= WIDE_ROWS_MOST && pv_width(n->in[0]) % 8 == 0;
     for (int i = 0; ok && i < n->n_in; i++)
@@ -102,8 +107,10 @@ static bool is_thin(const pv_node *n)
 }
 
 /* Is what we accept of it a product of our own? */
-static bool is_own(const pv_node *n)
+static bool is_own(const cuda_device *d, const pv_node *n)
 {
+    if (n->op == PV_OP_LINEAR_GELU)
+        return is_wide(d, n) && cuda_gelu_fits(d->sms, pv_elements(n->in[0]) / pv_width(n->in[0]), n->in[1]->dim[0]);
     return is_thin(n) || n->op == PV_OP_LINEAR_GEGLU || (n->op == PV_OP_LINEAR_GROUP && !is_pair(n));
 }
 
@@ -174,8 +181,7 @@ static parts parts_of(const pv_node *n)
 
 static size_t need(const cuda_device *d, const pv_node *n)
 {
-    (void)d;
-    return is_own(n) ? 0 : parts_of(n).total;
+    return is_own(d, n) ? 0 : parts_of(n).total;
 }
 
 /* ---- the product in the library's words ---- */
@@ -341,7 +347,7 @@ static cudaError_t enqueue_own(const cuda_call *c)
     if (is_thin(n))
         return enqueue_thin(c);
     bool geglu = n->op == PV_OP_LINEAR_GEGLU;
-    int count = geglu ? 2 : n->attr.group.n;
+    int count = weights_of(n);
     cuda_wide p = {.x = c->in[0], .k = pv_width(n->in[0]), .count = count};
     p.m = pv_elements(n->in[0]) / p.k;
     p.ahead = true;
@@ -352,7 +358,9 @@ static cudaError_t enqueue_own(const cuda_call *c)
         p.bias[i] = n->n_in > 1 + count ? c->in[1 + count + i] : NULL;
         p.y[i] = geglu ? c->out[0] : c->out[i];
     }
-    return geglu ? cuda_geglu_product(c, &p) : cuda_wide_products(c, &p);
+    return geglu                          ? cuda_geglu_product(c, &p)
+           : n->op == PV_OP_LINEAR_GELU ? cuda_gelu_product(c, &p)
+                                        : cuda_wide_products(c, &p);
 }
 
 static cudaError_t enqueue_group(const cuda_call *c)
@@ -383,7 +391,7 @@ static cudaError_t enqueue_group(const cuda_call *c)
 static cudaError_t enqueue(const cuda_call *c)
 {
     const pv_node *n = c->node;
-    if (is_own(n))
+    if (is_own(c->device, n))
         return enqueue_own(c);
     if (n->op == PV_OP_LINEAR_GROUP)
         return enqueue_group(c);
@@ -661,7 +669,7 @@ static pv_status prepare(const cuda_call *c, shape s)
 
 pv_status cuda_linear_prepare(const cuda_call *c)
 {
-    if (is_own(c->node))
+    if (is_own(c->device, c->node))
         return PV_OK;
     shape s = shape_of(c->node);
     if (s.batch == 2 && !in_order(c))

@@ -3,7 +3,7 @@
  * fit its tiles better than those of linear_wide.cu, to which it leaves the others.
  *
  * Computes: y_i = x w_i^T (+ b_i). x [M, K], w_i [N_i, K], b_i [N_i], y_i [M, N_i], all bf16. Every row up to the capacity.
- * Launch: roles turned as in linear_geglu.cu. A tile is 128 columns of all results by R rows of x; R is the one of three that
+ * Launch: roles turned as in linear_geglu.cu. A tile is 128 columns of all results by R rows of x; R is the one of four that
  *   takes the least time. Tiles are few and small, so what counts is how much is read: clusters of two by two tiles, in which
  *   a block reads half of the x that it shares with the one beside it and half of the weights that it shares with the one
  *   below. In a block two warpgroups multiply, 64 columns each; one warp keeps the copy engine busy, some steps of 64
@@ -194,15 +194,6 @@ static cudaError_t launch(const cuda_call *c, group_args &a, cudaLaunchConfig_t 
     return e != cudaSuccess ? e : cudaLaunchKernelEx(config, group<R>, a);
 }
 
-/* The same for linear_wide.cu, in numbers of its own that mean as much. */
-static int64_t pairs_cost(const cuda_call *c, int64_t m, int units)
-{
-    const int64_t rows = (m + 127) / 128, columns = (units + 2) / 3;
-    const int64_t pairs = rows % 2 ? rows * ((columns + 1) / 2) : rows / 2 * columns,
-                  room = c->sms < 2 ? 1 : c->sms / 2;
-    return (pairs + room - 1) / room * 192 + pairs / 2;
-}
-
 cudaError_t cuda_wide_products(const cuda_call *c, const cuda_wide *p)
 {
     group_args a = {};
@@ -229,21 +220,24 @@ cudaError_t cuda_wide_products(const cuda_call *c, const cuda_wide *p)
     config.stream = c->stream;
     config.attrs = how;
     config.numAttrs = c->dependent ? 2 : 1;
-    int64_t cost[3] = {};
+    int64_t cost[4] = {};
     if (e == cudaSuccess)
         e = prepare<128>(c, a, &config, columns, &cost[0]);
     if (e == cudaSuccess)
         e = prepare<136>(c, a, &config, columns, &cost[1]);
     if (e == cudaSuccess)
         e = prepare<168>(c, a, &config, columns, &cost[2]);
+    if (e == cudaSuccess)
+        e = prepare<96>(c, a, &config, columns, &cost[3]);
     if (e != cudaSuccess)
         return e;
     int best = 0;
-    for (int i = 1; i < 3; i++)
+    for (int i = 1; i < 4; i++)
         best = cost[i] < cost[best] ? i : best;
-    if (pairs_cost(c, p->m, units) <= cost[best])
+    if (cuda_pair_cost(c, p->m, (int64_t)units * UNIT) <= cost[best])
         return cuda_pair_products(c, p);
     return best == 0   ? launch<128>(c, a, &config, columns, p)
            : best == 1 ? launch<136>(c, a, &config, columns, p)
-                       : launch<168>(c, a, &config, columns, p);
+           : best == 2 ? launch<168>(c, a, &config, columns, p)
+                       : launch<96>(c, a, &config, columns, p);
 }

@@ -58,6 +58,10 @@ typedef struct cuda_wide {
 } cuda_wide;
 cudaError_t cuda_wide_products(const cuda_call *c, const cuda_wide *p);
 cudaError_t cuda_pair_products(const cuda_call *c, const cuda_wide *p);
+int64_t cuda_pair_cost(const cuda_call *c, int64_t m, int64_t columns); /* of the latter for so many columns in all */
+/* linear_wide.cu: y[0] = gelu(x w[0]^T (+ bias[0])), n a multiple of 8; whether m and n are such that it gains. */
+bool cuda_gelu_fits(int sms, int64_t m, int64_t n);
+cudaError_t cuda_gelu_product(const cuda_call *c, const cuda_wide *p);
 cudaError_t cuda_geglu_product(const cuda_call *c, const cuda_wide *p);
 
 #ifdef __cplusplus

@@ -139,6 +139,19 @@ cudaError_t cuda_wide_products(const cuda_call *c, const cuda_wide *p)
     return launch(c->stream);
 }
 
+bool cuda_gelu_fits(int sms, int64_t m, int64_t n)
+{
+    return m > 0 && n > 0 && sms > 0;
+}
+
+cudaError_t cuda_gelu_product(const cuda_call *c, const cuda_wide *p)
+{
+    check(p->x, pv_dtype_bytes(PV_BF16, (size_t)(p->m * p->k)));
+    check(p->w[0], pv_dtype_bytes(PV_BF16, (size_t)(p->n[0] * p->k)));
+    check(p->y[0], pv_dtype_bytes(PV_BF16, (size_t)(p->m * p->n[0])));
+    return launch(c->stream);
+}
+
 cudaError_t cuda_thin_product(const cuda_call *c, const cuda_thin *p)
 {
     check(p->x, sizeof *p->x * (size_t)(p->m * p->k));

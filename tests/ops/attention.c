@@ -83,6 +83,8 @@ static void whole(pv_dtype dtype)
                             COUNT((int32_t)prefix[i])},
                      .out = {i % 2 ? PV_F32 : dtype}, .fills = i == 5 ? 7 : 0);
         }
+    const pv_attr two = {.attention = {8, 1, 2, 0, 0.07f}}; /* the second sequence's lines begin inside a tile of all lines */
+    CHECK_OP(ATTENTION, .attr = two, .in = {IN(2 * 281, 8 * 256), IN(2 * 150, 256), IN(2 * 150, 256)}, .out = {dtype});
 }
 
 /* Scores far apart, of both signs and beyond what one exp can tell: still a mean of v. */

@@ -91,7 +91,8 @@ int test_linear(void)
              .out = {PV_BF16, PV_BF16});
     CHECK_OP(LINEAR_GROUP, .in = {{.dtype = PV_BF16, .dim = {200, 1160}, .rows = 130, .counted = true}, BF16(64, 1160),
                                   BF16(128, 1160)}, .attr.group.n = 2, .out = {PV_BF16, PV_BF16});
-    /* of the two kernels that do it, and their heights of tiles, with 132 multiprocessors: pairs; 136; 168, once and in two rounds */
+    /* of the two kernels that do it, and their tiles, with 132 multiprocessors: pairs of 160; 96; pairs of 160; in two rounds; pairs of 128,
+     * and of 192 */
     CHECK_OP(LINEAR_GROUP, .in = {BF16(768, 72), BF16(1152, 72), BF16(1152, 72), BF16(1152, 72), BF16(1152), BF16(1152), BF16(1152)},
              .attr.group.n = 3, .out = {PV_BF16, PV_BF16, PV_BF16});
     CHECK_OP(LINEAR_GROUP, .in = {BF16(532, 328), BF16(2048, 328), BF16(256, 328), BF16(256, 328)}, .attr.group.n = 3,
@@ -99,6 +100,10 @@ int test_linear(void)
     CHECK_OP(LINEAR_GROUP, .in = {BF16(968, 72), BF16(2048, 72), BF16(256, 72), BF16(256, 72)}, .attr.group.n = 3,
              .out = {PV_BF16, PV_BF16, PV_BF16});
     CHECK_OP(LINEAR_GROUP, .in = {BF16(1700, 40), BF16(2048, 40), BF16(256, 40), BF16(256, 40)}, .attr.group.n = 3,
+             .out = {PV_BF16, PV_BF16, PV_BF16});
+    CHECK_OP(LINEAR_GROUP, .in = {BF16(500, 72), BF16(1152, 72), BF16(1152, 72), BF16(1152, 72)}, .attr.group.n = 3,
+             .out = {PV_BF16, PV_BF16, PV_BF16});
+    CHECK_OP(LINEAR_GROUP, .in = {BF16(1000, 40), BF16(2048, 40), BF16(512, 40), BF16(512, 40)}, .attr.group.n = 3,
              .out = {PV_BF16, PV_BF16, PV_BF16});
     const pv_attr narrow = {.linear_geglu.between = PV_BF16}, exact = {.linear_geglu.between = PV_F32};
     CHECK_OP(LINEAR_GEGLU, .attr = exact, .in = {F32(50, 48), F32(33, 48), F32(33, 48)});
@@ -125,6 +130,8 @@ int test_linear(void)
     CHECK_OP(LINEAR_GELU, .in = {BF16(256, 576), BF16(200, 576), BF16(200)}, .out = {PV_BF16});
     CHECK_OP(LINEAR_GELU, .in = {BF16(64, 2048), BF16(128, 2048)}, .out = {PV_BF16});
     CHECK_OP(LINEAR_GELU, .in = {BF16(50, 1030), BF16(130, 1030), F32(130)}, .out = {PV_BF16});
+    CHECK_OP(LINEAR_GELU, .in = {BF16(765, 72), BF16(4304, 72), BF16(4304)}, .out = {PV_BF16}); /* tiles for Hopper's instructions */
+    CHECK_OP(LINEAR_GELU, .in = {BF16(500, 328), BF16(4304, 328), BF16(4304)}, .out = {PV_BF16});
     CHECK_OP(LINEAR_GELU, .in = {{.dtype = PV_BF16, .dim = {12, 16}, .rows = 5, .counted = true}, BF16(24, 16), F32(24)});
     CHECK_OP(LINEAR_GATED, .in = {F32(50, 48), F32(33, 48), F32(50, 33), F32(1, 99)});
     CHECK_OP(LINEAR_GATED, .in = {F32(6, 16), BF16(8, 16), F32(6, 8), F32(1, 24), F32(8)}, .out = {PV_BF16});
