@@ -12,7 +12,7 @@
 #include <limits.h>
 #include <unistd.h>
 
-#define POINTS 12 /* of each experiment */
+#define POINTS 8 /* of each experiment */
 
 typedef struct experiment {
     const char *name;
