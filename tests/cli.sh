@@ -323,7 +323,7 @@ expect 2 '--views and --prompt-tokens are of made-up inputs' "${verify[@]}" --ag
 expect 2 '--dump is of a comparison with a trace' "${verify[@]}" --against cpu --dump x
 expect 1 '--views: the model has 3 cameras, came 4' "${verify[@]}" --against cpu --views 4
 expect 1 '--prompt-tokens: the model has room for 23, came 24' "${verify[@]}" --against cpu --prompt-tokens 24
-expect 1 "recipe 'fp8': expected f32 or bf16" "${verify[@]}" --against cpu:fp8 --bound 1
+expect 1 "recipe 'fp8': expected one of f32, bf16, openpi, lerobot" "${verify[@]}" --against cpu:fp8 --bound 1
 expect 4 "backend 'abacus' is unknown" "${verify[@]}" --against abacus
 expect 2 "--expand 'atention': no such op; expected some of attention, .*gated_norm.*did you mean attention" "${verify[@]}" --against cpu --expand atention
 expect 2 "--expand 'linear': a primitive, which has no body; expected some of attention" "${verify[@]}" --against cpu --expand geglu,linear
@@ -391,7 +391,14 @@ expect 1 "camera 'base_0_rgb': none.png: cannot be opened" run synth:tiny --imag
 expect 1 "camera 'base_0_rgb': text.png: expected a JPEG or PNG" run synth:tiny --image base_0_rgb=text.png "${ids[@]}"
 expect 1 "camera 'base_0_rgb': cut.png" run synth:tiny --image base_0_rgb=cut.png "${ids[@]}"
 expect 1 'nowhere: no such folder or file' run nowhere "${image[@]}" "${ids[@]}"
-expect 1 "recipe 'fp8': expected f32 or bf16" "${run[@]}" "${ids[@]}" --recipe fp8
+expect 1 "recipe 'fp8': expected one of f32, bf16, openpi, lerobot" "${run[@]}" "${ids[@]}" --recipe fp8
+for recipe in openpi lerobot; do
+    works '^  total ' "${run[@]}" "${ids[@]}" --recipe $recipe
+    works 'all within bounds' "${verify[@]}" --against cpu --recipe $recipe --steps 2
+    works '^  total ' bench synth:tiny --runs 1 --recipe $recipe
+    works '^  prefix.layer0.attn/softmax.* bf16' inspect synth:tiny --plan --recipe $recipe
+    works 'checks, all hold' "${verify[@]}" --structure --steps 1 --recipe $recipe
+done
 expect 4 "backend 'abacus' is unknown" "${run[@]}" "${ids[@]}" --backend abacus
 expect 4 "device '7'" "${run[@]}" "${ids[@]}" --device 7
 
