@@ -92,7 +92,7 @@ static int tell(const bench *b, const pairs *p, const char *how, const char *lab
         for (int k = 0; k < p->n; k++)
             p->difference[k] = y[k] - x[k];
         summary s = summary_of(p, p->difference);
-        double noise = summary_notch(&s, p->n);
+        double noise = summary_margin(&s, p->n);
         d.row[i] = (duel_row){.there = true,
                               .a = summary_of(p, p->ms[0][i]).p50,
                               .b = summary_of(p, p->ms[1][i]).p50,
@@ -145,9 +145,9 @@ int bench_ab_recipes(bench *b)
     }
     int code = st ? cli_fail(&b->common, st)
                   : tell(b, &p,
-                         "half a notch of the pairs' differences, 1.57 quartile ranges over sqrt(pairs); an "
-                         "inference of each in turn,\n"
-                         "with the same inputs, in one process",
+                         "1.82 quartile ranges of the pairs' differences over sqrt(pairs), a 95 % interval "
+                         "of their median; an\n"
+                         "inference of each in turn, with the same inputs, in one process",
                          p.name[0], p.name[1], b->runs);
     pv_session_destroy(&session[0]);
     pv_session_destroy(&session[1]);
@@ -340,9 +340,9 @@ int bench_ab_programs(const bench *b)
         }
     int code = st ? cli_fail(&b->common, st)
                   : tell(b, &p,
-                         "half a notch of the rounds' differences, 1.57 quartile ranges over sqrt(rounds); "
-                         "each program started anew for\n"
-                         "each round, in turn, and the median of its runs taken",
+                         "1.82 quartile ranges of the rounds' differences over sqrt(rounds), a 95 % interval "
+                         "of their median; each\n"
+                         "program started anew for each round, in turn, and the median of its runs taken",
                          p.name[0], p.name[1], b->rounds * b->runs);
     free_pairs(&p);
     return code;

@@ -35,6 +35,11 @@ double summary_notch(const summary *s, int n)
     return 1.57 * (s->p75 - s->p25) / sqrt(n);
 }
 
+double summary_margin(const summary *s, int n)
+{
+    return 1.82 * (s->p75 - s->p25) / sqrt(n);
+}
+
 verdict summary_differ(const summary *a, int n_a, const summary *b, int n_b)
 {
     if (n_a < SUMMARY_LEAST || n_b < SUMMARY_LEAST)

@@ -16,6 +16,10 @@ summary summarise(double *ms, int n);
  * sqrt(n). Medians whose notches do not overlap differ, at some 95 %, as far as runs are independent. */
 double summary_notch(const summary *s, int n);
 
+/* Half of a 95 % interval of one median: the same reckoning (a median's error is 1.253 sigma / sqrt(n), sigma
+ * is the quartile range over 1.349), times 1.96. */
+double summary_margin(const summary *s, int n);
+
 #define SUMMARY_LEAST 5 /* runs: of fewer, quartiles say nothing */
 
 typedef enum verdict { VERDICT_NOISE, VERDICT_DIFFERENT, VERDICT_TOO_FEW } verdict;

@@ -22,12 +22,16 @@ static bool switched_off(const pv_backend *be, pv_op op)
     return false;
 }
 
-/* Each primitive in each dtype is named once, with the first node that needs it. */
+/* Each primitive in each dtype is named once, with the first node that needs it and the dtypes that it reads. */
 static void miss(lowering *l, const pv_node *n)
 {
-    char entry[160];
-    snprintf(entry, sizeof entry, "%s%s (%s, as '%.48s'%s)", *l->missing ? ", " : "", pv_ops[n->op].name,
-             pv_dtype_name(n->out[0]->dtype), n->name, switched_off(l->be, n->op) ? "; switched off by the self-test" : "");
+    char entry[256], of[PV_MAX_IN * 6 + 1] = "";
+    for (int k = 0; k < n->n_in; k++) {
+        strcat(of, k ? ", " : "");
+        strcat(of, pv_dtype_name(n->in[k]->dtype));
+    }
+    snprintf(entry, sizeof entry, "%s%s (%s, as '%.48s' of %s%s)", *l->missing ? ", " : "", pv_ops[n->op].name,
+             pv_dtype_name(n->out[0]->dtype), n->name, of, switched_off(l->be, n->op) ? "; switched off by the self-test" : "");
     char op[40];
     snprintf(op, sizeof op, "%s (%s", pv_ops[n->op].name, pv_dtype_name(n->out[0]->dtype));
     if (!strstr(l->missing, op) && strlen(l->missing) + strlen(entry) < sizeof l->missing)
