@@ -567,7 +567,14 @@ expect 1 "recipe 'fp3': expected one of" bench synth:tiny --ab recipe=f32,fp3
 for ab in recipe=f32 recipe=,f32 recipe=a,b,c steps=1,2 f32,bf16; do
     expect 2 "--ab: expected recipe=A,B or program=A,B, came '$ab'" bench synth:tiny --ab "$ab"
 done
-expect 2 '--html is of one bench' bench synth:tiny --ab recipe=f32,bf16 --html a.html
+expect 2 '--ops is of one bench' bench synth:tiny --ab recipe=f32,bf16 --ops
+expect 2 '--compare runs nothing' bench synth:tiny --ab recipe=f32,bf16 --compare one.json
+works '^  total ' bench synth:tiny --runs 5 --steps 1 --ab recipe=f32,f32 --html ab.html
+works '^  total ' bench --compare one.json one.json --html pair.html
+for page in ab.html pair.html; do
+    ! grep -qE 'https?:|<script|src=|NaN|nan|inf ' $page && grep -q 'waterfall of both' $page && tail -1 $page | grep -q '</body></html>'
+    result "bench's page of two, $page" $?
+done
 expect 2 '--ab names the recipes' bench synth:tiny --ab recipe=f32,bf16 --recipe f32
 "$pivot" bench synth:tiny --runs 1 --html no/a.html >out 2>err
 [ $? = 1 ] && grep -q 'no/a.html' err && grep -q '^  total ' out

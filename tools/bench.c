@@ -206,6 +206,8 @@ static int parse(bench *b, int argc, char **argv)
          CLI_FLAG, &b->same_prompt},
         {"bandwidth", "GB/S", "bytes a second for the floor (default: measured with a copy)", CLI_NUMBER,
          &b->bandwidth, 1e-3, 1e6},
+        {"flops", "TFLOP/S", "rate of products for the floor (default: measured with one)", CLI_NUMBER,
+         &b->flops, 1e-6, 1e6},
         {"html", "FILE", "the report as one page, with a waterfall of the stages", CLI_TEXT, &b->html},
         {"compare", "A.json B.json", "no run: two reports of --json beside each other, ratio and noise",
          CLI_TEXT, &b->compare},
@@ -214,14 +216,12 @@ static int parse(bench *b, int argc, char **argv)
          "each started --rounds times, in turn",
          CLI_TEXT, &b->ab},
         {"rounds", "N", "with --ab program=...: starts of each (default: 5)", CLI_INT, &b->rounds, 1, 10000},
-        {"flops", "TFLOP/S", "rate of products for the floor (default: measured with one)", CLI_NUMBER,
-         &b->flops, 1e-6, 1e6},
         {NULL},
     };
     const cli_command command = {
         .name = "bench",
         .purpose = "time and memory of an inference, by stage and by op",
-        .usage = "--model MODEL [options]",
+        .usage = "--model MODEL [options] | --compare A.json B.json",
         .example =
             "pivot bench --model synth:full --prompt-tokens 200 --runs 30 --ops --json=a.json --html a.html\n"
             "pivot bench --compare a.json b.json\n"
@@ -232,9 +232,9 @@ static int parse(bench *b, int argc, char **argv)
             "linearly. Stages and run (all of them) are by the device's clock, observe, host and total by\n"
             "the wall's; host is what total has more than run. The floor is, op by op, the larger of bytes\n"
             "and operations at their rates: bytes of weights, inputs and what is kept, as what a stage\n"
-            "makes for itself may stay in a cache. Percent of floor: 100 where no time is lost. Noise: half "
-            "notches of\n"
-            "medians, 1.57 quartile ranges over sqrt(runs).",
+            "makes for itself may stay in a cache. Percent of floor: 100 where no time is lost. What counts "
+            "as\n"
+            "noise is said below the table.",
         .options = options,
         .groups = CLI_MODEL | CLI_DEVICE | CLI_JSON_FILE,
         .model_optional = true,
@@ -244,8 +244,8 @@ static int parse(bench *b, int argc, char **argv)
         return cli_usage(&b->common, "--compare: expected two files, A.json B.json");
     if (code == CLI_GO && !b->common.model)
         return cli_usage(&b->common, "expected a model: --model MODEL");
-    if (code == CLI_GO && b->html && (b->compare || b->ab))
-        return cli_usage(&b->common, "--html is of one bench, not of two beside each other");
+    if (code == CLI_GO && b->ops && (b->compare || b->ab))
+        return cli_usage(&b->common, "--ops is of one bench, not of two beside each other");
     if (code == CLI_GO && b->compare && b->ab)
         return cli_usage(&b->common, "--compare runs nothing, --ab does: one of them");
     if (code == CLI_GO && b->ab && !bench_ab_of(b, "recipe") && !bench_ab_of(b, "program"))
@@ -299,7 +299,7 @@ int bench_main(int argc, char **argv)
     strftime(b.date, sizeof b.date, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
     int code = parse(&b, argc, argv);
     if (code == CLI_GO)
-        code = b.compare                            ? bench_compare(&b.common, b.compare, b.common.model)
+        code = b.compare                            ? bench_compare(&b)
                : b.ab && bench_ab_of(&b, "program") ? bench_ab_programs(&b)
                                                     : begin(&b);
     pv_session_destroy(&b.session);

@@ -103,7 +103,7 @@ static int tell(const bench *b, const pairs *p, const char *how, const char *lab
                                          : fabs(s.p50) > noise ? VERDICT_DIFFERENT
                                                                : VERDICT_NOISE};
     }
-    return duel_tell(&b->common, &d);
+    return duel_tell(&b->common, &d, b->html);
 }
 
 /* ---- recipes ---- */

@@ -68,8 +68,7 @@ pv_status bench_read(const char *where, const cJSON *json, bool quartiles, int *
 
 /* ---- telling ---- */
 
-static const char *const verdict_words[] = {"within the noise", "larger than the noise",
-                                            "too few runs to say"};
+const char *const verdict_words[] = {"within the noise", "larger than the noise", "too few runs to say"};
 static const char *const verdict_names[] = {"noise", "different", "too_few_runs"};
 
 static const char *const conditions[] = {"version",       "git",           "model",   "layout",  "backend",
@@ -166,22 +165,24 @@ static int print_duel_json(const cli_options *common, const duel *d)
     return cli_json_print(common, json);
 }
 
-int duel_tell(const cli_options *common, const duel *d)
+int duel_tell(const cli_options *common, const duel *d, const char *html)
 {
     if (!common->json)
         print_duel(d);
-    return common->json || common->json_file.value ? print_duel_json(common, d) : CLI_OK;
+    int code = common->json || common->json_file.value ? print_duel_json(common, d) : CLI_OK;
+    pv_status st = html ? duel_html(d, html) : PV_OK;
+    return st ? cli_fail(common, st) : code;
 }
 
 /* ---- two files ---- */
 
-int bench_compare(const cli_options *common, const char *a, const char *b)
+int bench_compare(const bench *b)
 {
     duel d = {.how = "half notches of both medians, 1.57 quartile ranges over sqrt(runs), added up; of runs "
                      "within one process. Another\n"
                      "start of the program, another clock or a neighbour may move a median by more: --ab "
                      "runs both in turn",
-              .label = {a, b}};
+              .label = {b->compare, b->common.model}};
     summary s[2][N_TIMES];
     pv_status st = PV_OK;
     for (int i = 0; !st && i < 2; i++) {
@@ -198,7 +199,7 @@ int bench_compare(const cli_options *common, const char *a, const char *b)
                        .difference = s[1][i].p50 - s[0][i].p50,
                        .noise = summary_notch(&s[0][i], d.runs[0]) + summary_notch(&s[1][i], d.runs[1]),
                        .verdict = summary_differ(&s[0][i], d.runs[0], &s[1][i], d.runs[1])};
-    int code = st ? cli_fail(common, st) : duel_tell(common, &d);
+    int code = st ? cli_fail(&b->common, st) : duel_tell(&b->common, &d, b->html);
     cJSON_Delete(d.report[0]);
     cJSON_Delete(d.report[1]);
     return code;

@@ -22,14 +22,16 @@ typedef struct duel {
     cJSON *report[2]; /* pivot.bench objects, where they came as such: what differs in them is said */
 } duel;
 
-/* As a table or as JSON ("pivot.bench-compare/1"). The exit code. */
-int duel_tell(const cli_options *common, const duel *d);
+/* As a table or as JSON ("pivot.bench-compare/1"), and as a page where `html` is its name. The exit code. */
+int duel_tell(const cli_options *common, const duel *d, const char *html);
+pv_status duel_html(const duel *d, const char *path); /* bench_html.c */
+extern const char *const verdict_words[];             /* by verdict */
 
 /* A pivot.bench object, checked: its times' medians, quartiles if asked for. PV_E_FILE names the key that is
  * missing or is no such thing. */
 pv_status bench_read(const char *where, const cJSON *json, bool quartiles, int *runs, summary out[N_TIMES]);
 
 /* `pivot bench --compare A.json B.json`. The exit code. */
-int bench_compare(const cli_options *common, const char *a, const char *b);
+int bench_compare(const bench *b);
 
 #endif

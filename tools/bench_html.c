@@ -1,101 +1,10 @@
 /* bench_html.c - what `pivot bench` found, as a page: a waterfall of an inference and one of the cold start,
  * each run, tables. Of a bar that has a floor the part beyond it is pale. */
-#include "bench.h"
-#include "page.h"
+#include "bench_compare.h"
+#include "waterfall.h"
 
 #include <math.h>
 #include <stdio.h>
-
-#define LEFT  100.0
-#define RIGHT 20.0
-#define ROW   34.0
-#define BAR   20.0
-#define AXIS  24.0
-
-typedef struct bar {
-    const char *name, *class;
-    double start, length, floor, reach; /* reach: how far it went in the worst of 100 runs; 0: not told */
-    int ticks;                          /* equal parts within it */
-} bar;
-
-/* 1, 2 or 5 times a power of ten: some eight of them in `span`. */
-static double tick_of(double span)
-{
-    double power = pow(10, floor(log10(span / 8))), times = span / 8 / power;
-    return power * (times <= 1 ? 1 : times <= 2 ? 2 : times <= 5 ? 5 : 10);
-}
-
-static void put_ms(page *p, double ms)
-{
-    cli_text t;
-    page_put(p, "%s", cli_ms(&t, ms));
-}
-
-static void draw_axis(page *p, double span, double width, double bottom)
-{
-    for (double at = 0, tick = tick_of(span); at <= span * 1.0001; at += tick) {
-        double x = LEFT + width * at / span;
-        page_put(p,
-                 "<path class=grid d=\"M%.1f %gV%.1f\"/><text class=tick x=%.1f y=14 "
-                 "text-anchor=middle>%g</text>\n",
-                 x, AXIS - 4, bottom, x, at);
-    }
-}
-
-static void draw_bar(page *p, const bar *b, double scale, double y)
-{
-    double x = LEFT + scale * b->start, w = scale * b->length, floor_w = scale * b->floor;
-    page_put(p, "<text class=name x=%g y=%.1f text-anchor=end>%s</text>", LEFT - 10, y + 15, b->name);
-    page_put(p, "<rect class=\"seg %s\" x=%.2f y=%.1f width=%.2f height=%g><title>%s: ", b->class, x, y,
-             w > 0.5 ? w : 0.5, BAR, b->name);
-    put_ms(p, b->length);
-    if (b->floor > 0) {
-        page_put(p, ", floor ");
-        put_ms(p, b->floor);
-    }
-    page_put(p, "</title></rect>\n");
-    if (b->floor > 0 && floor_w < w)
-        page_put(p, "<rect class=\"seg floor\" x=%.2f y=%.1f width=%.2f height=%g />", x + floor_w, y,
-                 w - floor_w, BAR);
-    for (int k = 1; k < b->ticks && b->ticks <= 50; k++)
-        page_put(p, "<path class=tickline d=\"M%.2f %.1fv%g\"/>", x + w * k / b->ticks, y, BAR);
-    double end = x + w;
-    if (b->reach > b->length) {
-        end = x + scale * b->reach;
-        page_put(p, "<path class=tail d=\"M%.2f %.1fH%.2fm0 -5v10\"/>", x + w, y + BAR / 2, end);
-    }
-    bool right = end <= PAGE_WIDTH - RIGHT - 190, left = !right && x - LEFT > 200,
-         pale = b->floor > 0 && w - floor_w > 200;
-    double at = right ? end + 8 : left ? x - 8 : pale ? x + floor_w + 8 : x + 8;
-    page_put(p, "<text %sx=%.1f y=%.1f text-anchor=%s>",
-             right || left ? ""
-             : pale        ? "class=count "
-                           : "style=\"fill:var(--page)\" ",
-             at, y + 15, left ? "end" : "start");
-    put_ms(p, b->length);
-    if (b->floor > 0) {
-        page_put(p, ", floor ");
-        put_ms(p, b->floor);
-        page_put(p, ", %.0f %%", bench_percent(b->length, b->floor));
-    }
-    page_put(p, "</text>\n");
-}
-
-static void waterfall(page *p, const bar *bars, int n, const char *what)
-{
-    double span = 0, width = PAGE_WIDTH - LEFT - RIGHT, bottom = AXIS + ROW * n;
-    for (int i = 0; i < n; i++) {
-        double end = bars[i].start + fmax(bars[i].length, bars[i].reach);
-        span = end > span ? end : span;
-    }
-    if (!(span > 0))
-        return;
-    page_put(p, "<svg viewBox=\"0 0 %g %g\" role=img aria-label=\"%s\">\n", PAGE_WIDTH, bottom + 4, what);
-    draw_axis(p, span, width, bottom);
-    for (int i = 0; i < n; i++)
-        draw_bar(p, &bars[i], width / span, AXIS + ROW * i + (ROW - BAR) / 2);
-    page_put(p, "</svg>\n");
-}
 
 static void draw_inference(page *p, const bench *b)
 {
@@ -150,9 +59,10 @@ static void draw_cold(page *p, const bench *b)
 /* Each run's total; of very many the slowest of some neighbours. */
 static void draw_runs(page *p, const bench *b)
 {
+    const double left = 100, right = 20;
     enum { TOP = 10, HEIGHT = 130, MOST = 900 };
     summary s = bench_summary(b, TOTAL);
-    double span = s.max - s.min, width = PAGE_WIDTH - LEFT - RIGHT;
+    double span = s.max - s.min, width = PAGE_WIDTH - left - right;
     if (b->runs < 2 || !(span > 0))
         return;
     page_put(
@@ -164,9 +74,9 @@ static void draw_runs(page *p, const bench *b)
     double last = HUGE_VAL;
     for (int i = 0; i < 3; i++) {
         double y = TOP + HEIGHT * (1 - (marks[i] - s.min) / span);
-        page_put(p, "<path class=grid d=\"M%g %.1fH%g\"/>", LEFT, y, PAGE_WIDTH - RIGHT);
+        page_put(p, "<path class=grid d=\"M%g %.1fH%g\"/>", left, y, PAGE_WIDTH - right);
         if (fabs(y - last) > 14) {
-            page_put(p, "<text class=tick x=%g y=%.1f text-anchor=end>", LEFT - 10, y + 4);
+            page_put(p, "<text class=tick x=%g y=%.1f text-anchor=end>", left - 10, y + 4);
             put_ms(p, marks[i]);
             page_put(p, "</text>\n");
             last = y;
@@ -178,13 +88,13 @@ static void draw_runs(page *p, const bench *b)
         double most = 0;
         for (int k = i; k < i + every && k < b->runs; k++)
             most = fmax(most, b->ms[TOTAL][k]);
-        page_put(p, "%c%.1f %.1f", i ? 'L' : 'M', LEFT + width * i / (b->runs - 1),
+        page_put(p, "%c%.1f %.1f", i ? 'L' : 'M', left + width * i / (b->runs - 1),
                  TOP + HEIGHT * (1 - (most - s.min) / span));
     }
     page_put(p,
              "\"/><text class=tick x=%g y=%d>1</text><text class=tick x=%g y=%d "
              "text-anchor=end>%d</text></svg></figure>\n",
-             LEFT, TOP + HEIGHT + 18, PAGE_WIDTH - RIGHT, TOP + HEIGHT + 18, b->runs);
+             left, TOP + HEIGHT + 18, PAGE_WIDTH - right, TOP + HEIGHT + 18, b->runs);
 }
 
 static void cell_ms(page *p, double ms)
@@ -318,5 +228,64 @@ pv_status bench_html(const bench *b)
     if (b->ops)
         table_ops(&p, b);
     table_memory(&p, b);
+    return page_end(&p, PV_OK);
+}
+
+/* ---- two beside each other ---- */
+
+static void draw_duel(page *p, const duel *d)
+{
+    static const int order[] = {HOST, VISION, PREFIX, DENOISE};
+    enum { N = 4 };
+    bar bars[2 * N];
+    char names[2 * N][32];
+    double at[2] = {0, 0};
+    for (int i = 0; i < 2 * N; i++) {
+        int time = order[i / 2], s = i % 2;
+        double ms = fmax(s ? d->row[time].b : d->row[time].a, 0);
+        snprintf(names[i], sizeof names[i], "%s %c", bench_time_names[time], s ? 'B' : 'A');
+        bars[i] = (bar){.name = names[i], .class = s ? "other" : "", .start = at[s], .length = ms};
+        at[s] += ms;
+    }
+    page_put(p, "<figure><figcaption>An inference of each <span>milliseconds, medians; stages one behind the "
+                "other</span></figcaption>\n");
+    waterfall(p, bars, 2 * N, "waterfall of both");
+    page_put(p, "</figure>\n");
+}
+
+pv_status duel_html(const duel *d, const char *path)
+{
+    page p;
+    pv_status st = page_begin(&p, path, "pivot bench: A and B");
+    if (st)
+        return st;
+    page_put(&p, "<h1>B beside A</h1>\n");
+    for (int s = 0; s < 2; s++) {
+        page_put(&p, "<p class=soft>%c: ", s ? 'B' : 'A');
+        page_text(&p, d->label[s]);
+        page_put(&p, ", %d runs</p>\n", d->runs[s]);
+    }
+    const duel_row *total = &d->row[TOTAL];
+    page_put(&p, "<p class=verdict>total: ");
+    if (total->ratio > 0)
+        page_put(&p, "B takes %.3f of A; ", total->ratio);
+    page_put(&p, "%s</p>\n", verdict_words[total->verdict]);
+    draw_duel(&p, d);
+    page_put(&p, "<h2>Times</h2>\n<div class=wide><table><tr><th>median</th><th class=n>A</th><th "
+                 "class=n>B</th><th class=n>B/A</th>"
+                 "<th class=n>B - A</th><th class=n>noise</th><th></th></tr>\n");
+    for (int i = 0; i < N_TIMES; i++) {
+        const duel_row *r = &d->row[i];
+        page_put(&p, "<tr><td>%s</td>", bench_time_names[i]);
+        cell_ms(&p, r->a);
+        cell_ms(&p, r->b);
+        page_put(&p, "<td class=n>%.3f</td>", r->ratio);
+        cell_ms(&p, r->difference);
+        cell_ms(&p, r->noise);
+        page_put(&p, "<td>%s</td></tr>\n", verdict_words[r->verdict]);
+    }
+    page_put(&p, "</table></div>\n<p class=soft>noise: ");
+    page_text(&p, d->how);
+    page_put(&p, "</p>\n");
     return page_end(&p, PV_OK);
 }
