@@ -1,6 +1,7 @@
 #!/bin/bash
 # What .ci/pack-device.sh packed, run on a machine with a GPU: the op tests, golden traces, the full model, times. Every part
 # runs even when one before it failed; the last line counts. Further words choose parts: run.sh ops tiny full bench.
+# `report` alone is no part of the whole: pages and JSON into $OUT (or here), within five minutes.
 set -uo pipefail
 cd "$(dirname "$0")" || exit 1
 export LD_LIBRARY_PATH=$PWD/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}:/usr/local/cuda/lib64
@@ -67,6 +68,13 @@ if part bench; then
     for recipe in bf16 f32; do
         LINES_OK=90 try "bench $recipe" ./pivot bench --backend cuda --model synth:full --recipe $recipe --runs "${RUNS:-50}" --warmup 5 --ops
     done
+fi
+if part report; then
+    out=${OUT:-.}
+    LINES_OK=90 try "bench, a page" timeout 60 ./pivot bench --backend cuda --model synth:full --recipe bf16 --runs 300 --warmup 10 --ops \
+        --json="$out/bench.json" --html "$out/bench.html"
+    LINES_OK=20 try "bf16 beside f32" timeout 60 ./pivot bench --backend cuda --model synth:full --runs 30 --ab recipe=bf16,f32
+    LINES_OK=40 try "verify, a page" timeout 180 ./pivot verify --backend cuda --model synth:full --recipe bf16 --against cpu --html "$out/verify.html"
 fi
 echo "$passed passed, ${#failed[@]} failed${failed[*]:+:}$(printf ' [%s]' "${failed[@]}" | sed 's/^ \[\]$//')"
 [ ${#failed[@]} = 0 ]

@@ -323,7 +323,7 @@ expect 2 '--views and --prompt-tokens are of made-up inputs' "${verify[@]}" --ag
 expect 2 '--dump is of a comparison with a trace' "${verify[@]}" --against cpu --dump x
 expect 1 '--views: the model has 3 cameras, came 4' "${verify[@]}" --against cpu --views 4
 expect 1 '--prompt-tokens: the model has room for 23, came 24' "${verify[@]}" --against cpu --prompt-tokens 24
-expect 1 "recipe 'fp8': expected f32 or bf16" "${verify[@]}" --against cpu:fp8 --bound 1
+expect 1 "recipe 'fp8': expected one of f32, bf16, openpi, lerobot" "${verify[@]}" --against cpu:fp8 --bound 1
 expect 4 "backend 'abacus' is unknown" "${verify[@]}" --against abacus
 expect 2 "--expand 'atention': no such op; expected some of attention, .*gated_norm.*did you mean attention" "${verify[@]}" --against cpu --expand atention
 expect 2 "--expand 'linear': a primitive, which has no body; expected some of attention" "${verify[@]}" --against cpu --expand geglu,linear
@@ -391,7 +391,14 @@ expect 1 "camera 'base_0_rgb': none.png: cannot be opened" run synth:tiny --imag
 expect 1 "camera 'base_0_rgb': text.png: expected a JPEG or PNG" run synth:tiny --image base_0_rgb=text.png "${ids[@]}"
 expect 1 "camera 'base_0_rgb': cut.png" run synth:tiny --image base_0_rgb=cut.png "${ids[@]}"
 expect 1 'nowhere: no such folder or file' run nowhere "${image[@]}" "${ids[@]}"
-expect 1 "recipe 'fp8': expected f32 or bf16" "${run[@]}" "${ids[@]}" --recipe fp8
+expect 1 "recipe 'fp8': expected one of f32, bf16, openpi, lerobot" "${run[@]}" "${ids[@]}" --recipe fp8
+for recipe in openpi lerobot; do
+    works '^  total ' "${run[@]}" "${ids[@]}" --recipe $recipe
+    works 'all within bounds' "${verify[@]}" --against cpu --recipe $recipe --steps 2
+    works '^  total ' bench synth:tiny --runs 1 --recipe $recipe
+    works '^  prefix.layer0.attn/softmax.* bf16' inspect synth:tiny --plan --recipe $recipe
+    works 'checks, all hold' "${verify[@]}" --structure --steps 1 --recipe $recipe
+done
 expect 4 "backend 'abacus' is unknown" "${run[@]}" "${ids[@]}" --backend abacus
 expect 4 "device '7'" "${run[@]}" "${ids[@]}" --device 7
 
@@ -469,7 +476,7 @@ assert 10 * 4e5 < weights < 10 * 4e6, weights # ten steps, each with the weights
 END
 result "floors are operations by the rate that was given" $?
 works '^  total ' bench synth:tiny --runs 1 --json=bench.json
-cp bench.json out && is_json pivot.bench/1
+cp bench.json out && is_json pivot.bench/2
 "$pivot" bench synth:tiny --runs 1 --json=no/bench.json >out 2>err
 [ $? = 1 ] && grep -q 'no/bench.json' err && grep -q '^  total ' out
 result "bench says what it measured although the file cannot be written" $?
@@ -477,14 +484,101 @@ expect 2 '--flops' bench synth:tiny --flops 0
 expect 2 '--sms' bench synth:tiny --sms 0
 expect 4 '20 multiprocessors: the cpu backend has none' bench synth:tiny --sms 20
 works '"time_ms"' bench synth:tiny --runs 1 --views 1 --prompt-tokens 3 --steps 2 --horizon 4 --ops --json
-is_json pivot.bench/1
+is_json pivot.bench/2
 grep -qE '"prefix_tokens":[[:space:]]*19' out
 result "bench has 16 tokens of a picture and 3 of the prompt" $?
 planned=$("$pivot" inspect synth:tiny --memory --json | sed -nE 's/.*"(weights|state|scratch|io|const|host)":[[:space:]]*([0-9]+).*/\1 \2/p' | sort)
-used=$("$pivot" bench synth:tiny --runs 1 --json | sed -nE 's/.*"(weights|state|scratch|io|const|host)":[[:space:]]*([0-9]+).*/\1 \2/p' | sort)
+used=$("$pivot" bench synth:tiny --runs 1 --json | sed -nE '/memory_bytes/,/}/s/.*"(weights|state|scratch|io|const|host)":[[:space:]]*([0-9]+).*/\1 \2/p' | sort)
 [ "$(wc -l <<<"$planned")" = 6 ] && [ "$planned" = "$used" ]
 result "a session takes the bytes that the plan said" $?
 expect 2 '--views: the model has 3 cameras, came 4' bench synth:tiny --views 4
+works '^  all +[0-9.]+ m?s   from nothing to actions' bench synth:tiny --runs 6 --json=one.json --html=one.html --ops
+grep -qE '^  load peak +[0-9.]+ [MG]iB +of the process while it loaded; weights and embedding are ' out &&
+    grep -qE '^  rate +[0-9.]+ Hz' out && grep -qE '^  prefix +[0-9.]+ [KM]iB +[0-9.]+ +[0-9.]+ +[0-9.]+$' out
+result "bench prints load peak, rate, bytes and FLOPs of stages" $?
+! grep -qE 'https?:|<script|src=|NaN|nan|inf ' one.html && grep -q 'waterfall of the stages' one.html && grep -q 'waterfall of the cold start' one.html &&
+    grep -q '<h2>Ops' one.html && tail -1 one.html | grep -q '</body></html>'
+result "bench's page is whole and fetches nothing" $?
+if command -v xmllint >/dev/null; then
+    xmllint --html --noout one.html 2>err || true
+    ! grep -vE 'Tag (svg|path|rect|text|title|figure|figcaption|main) invalid|^<|^ *\^|Unexpected end tag : p' err | grep -q 'error'
+    result "bench's page is HTML" $?
+fi
+if command -v python3 >/dev/null; then
+    python3 - one.json 2>err <<'END'
+import json, sys
+b = json.load(open(sys.argv[1]))
+cold = b["cold_start_ms"]
+parts = [cold[k] for k in ("open", "model", "plan", "weights", "record", "rest", "first")]
+assert all(p >= 0 for p in parts) and abs(sum(parts) - cold["all"]) < 1e-3, cold
+assert cold["weights"] > 0 and cold["plan"] > 0 and cold["first"] >= b["time_ms"]["total"]["min"]
+assert abs(b["hz"] - 1e3 / b["time_ms"]["total"]["p50"]) < 0.01 * b["hz"]
+m = b["memory_bytes"]
+assert m["load_peak"] >= m["weights"] + m["host"] and m["peak"] >= m["load_peak"]
+t = b["time_ms"]["vision"]
+assert t["p25"] <= t["p50"] <= t["p75"] and abs(t["percent_of_floor"] - 100 * t["floor"] / t["p50"]) < 0.1
+flops = sum(o["flops"] for o in b["ops"] if o["stage"] == "prefix")
+assert abs(b["stages"]["prefix"]["flops"] - flops) < 1e-6 * flops
+slow = json.loads(json.dumps(b))
+for t in slow["time_ms"].values():
+    if isinstance(t, dict):
+        for k in t:
+            t[k] *= 3
+slow["recipe"] = "bf16"
+json.dump(slow, open("slow.json", "w"))
+few = dict(b, runs=4)
+json.dump(few, open("few.json", "w"))
+del b["time_ms"]["host"]["p25"]
+json.dump(b, open("less.json", "w"))
+b["time_ms"]["host"] = dict(p25=3, p50=2, p75=1)
+json.dump(b, open("order.json", "w"))
+b["time_ms"] = 3
+json.dump(b, open("flat.json", "w"))
+END
+    result "bench's cold start, stages and percentages agree with one another" $?
+    works '^  total .* 1\.000 .*within the noise$' bench --compare one.json one.json
+    works '^  total .* 3\.000 .*larger than the noise$' bench --compare one.json slow.json
+    grep -q '^  recipe  *A "f32", B "bf16"$' out
+    result "bench --compare says what else differs" $?
+    works 'too few runs to say' bench --compare few.json one.json
+    works '"verdict":[[:space:]]*"different"' bench --compare one.json slow.json --json
+    is_json pivot.bench-compare/1
+    expect 1 "less.json: 'time_ms.host.p25' is missing: expected what .pivot bench --json. writes" bench --compare one.json less.json
+    expect 1 "order.json: 'time_ms.host': p25, p50 and p75 are not in order" bench --compare order.json one.json
+    expect 1 "flat.json: 'time_ms' is missing" bench --compare one.json flat.json
+fi
+for json in '{}' '[1]' '3' '{"schema": 7}' '{"schema": "pivot.run/1"}' '{"schema": "pivot.bench/2"}' '{"schema": "pivot.bench/2", "runs": 0}' \
+    '{"schema": "pivot.bench/2", "runs": 3}' '{"schema": "pivot.bench/2", "runs": 1e300}' '{"schema": "pivot.bench/2", "runs": 3, "time_ms": {}}' \
+    '{"schema": "pivot.bench/2", "runs": 3, "time_ms": {"observe": {"p50": "x"}}}' ''; do
+    printf '%s' "$json" >foreign.json
+    expect 1 'foreign.json: ' bench --compare one.json foreign.json
+done
+expect 1 "nowhere.json: cannot be opened" bench --compare one.json nowhere.json
+expect 2 '--compare: expected two files' bench --compare one.json
+works '^  total .*(noise)$' bench synth:tiny --runs 6 --steps 1 --ab recipe=f32,bf16
+grep -q '^A  *f32, 6 runs$' out && grep -q '^B  *bf16, 6 runs$' out
+result "bench --ab says what ran" $?
+works 'too few runs to say$' bench synth:tiny --runs 2 --rounds 2 --steps 1 --views 1 --ab "program=$pivot,$pivot"
+works '"verdict"' bench synth:tiny --runs 1 --rounds 1 --steps 1 --ab "program=$pivot,$pivot" --json
+expect 1 'false bench: ended with status 1' bench synth:tiny --rounds 1 --ab program=false,true
+expect 1 'true' bench synth:tiny --rounds 1 --ab program=true,false
+expect 1 'nowhere/pivot: cannot be started' bench synth:tiny --rounds 1 --ab program=nowhere/pivot,true
+expect 1 "recipe 'fp3': expected one of" bench synth:tiny --ab recipe=f32,fp3
+for ab in recipe=f32 recipe=,f32 recipe=a,b,c steps=1,2 f32,bf16; do
+    expect 2 "--ab: expected recipe=A,B or program=A,B, came '$ab'" bench synth:tiny --ab "$ab"
+done
+expect 2 '--ops is of one bench' bench synth:tiny --ab recipe=f32,bf16 --ops
+expect 2 '--compare runs nothing' bench synth:tiny --ab recipe=f32,bf16 --compare one.json
+works '^  total ' bench synth:tiny --runs 5 --steps 1 --ab recipe=f32,f32 --html ab.html
+works '^  total ' bench --compare one.json one.json --html pair.html
+for page in ab.html pair.html; do
+    ! grep -qE 'https?:|<script|src=|NaN|nan|inf ' $page && grep -q 'waterfall of both' $page && tail -1 $page | grep -q '</body></html>'
+    result "bench's page of two, $page" $?
+done
+expect 2 '--ab names the recipes' bench synth:tiny --ab recipe=f32,bf16 --recipe f32
+"$pivot" bench synth:tiny --runs 1 --html no/a.html >out 2>err
+[ $? = 1 ] && grep -q 'no/a.html' err && grep -q '^  total ' out
+result "bench says what it measured although the page cannot be written" $?
 expect 2 '--prompt-tokens: the model has room for 23, came 24' bench synth:tiny --prompt-tokens 24
 expect 4 'abacus' bench synth:tiny --backend abacus
 

@@ -101,7 +101,7 @@ static void misfits(void)
     REFUSED("an index i32[1]", pv_row(g, "y", x, x));
     REFUSED("heads of even size", pv_rope(g, "y", x, x, n, 3));
     REFUSED("one i32 position for each row", pv_rope(g, "y", x, x, n, 1));
-    REFUSED("f32 [positions, cos | sin]", pv_rope(g, "y", x, pv_input(g, "t", PV_BF16, 2, (int64_t[]){9, 8}, NULL), n, 1));
+    REFUSED("f32 or bf16 [positions, cos | sin]", pv_rope(g, "y", x, pv_input(g, "t", PV_F16, 2, (int64_t[]){9, 8}, NULL), n, 1));
     REFUSED("cut by the patch", pv_patchify(g, "y", x, 2));
     REFUSED("u8 pictures", pv_patchify(g, "y", pv_input(g, "f", PV_F32, 4, (int64_t[]){1, 4, 4, 3}, NULL), 2));
     REFUSED("cut by the patch", pv_patchify(g, "y", pv_input(g, "p", PV_U8, 4, (int64_t[]){1, 4, 6, 3}, NULL), 4));

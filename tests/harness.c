@@ -592,6 +592,8 @@ bool op_check(const op_case *c)
         } else {
             truth_make(c, &shape, &d, &t);
             for (int i = 0; i < n_devices; i++) {
+                if (c->cpu_alone && strcmp(pv_backend_name(devices[i].be), "cpu"))
+                    continue;
                 if (devices[i].software && work_of(c) > SOFTWARE_MOST) {
                     passed_over++;
                     continue;

@@ -40,6 +40,7 @@ typedef struct op_case {
     op_in in[PV_MAX_IN];
     pv_dtype out[PV_MAX_OUT];
     unsigned fills; /* bits 1 << FILL_X; 0: all for small inputs, random alone for large ones */
+    bool cpu_alone; /* no other backend says that it has it */
 } op_case;
 
 #define F32(...)  {.dtype = PV_F32, .dim = {__VA_ARGS__}}

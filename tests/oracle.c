@@ -279,6 +279,13 @@ static void ada_rms_norm(op_truth *t)
 
 /* ---- positions ---- */
 
+/* A product as the table's dtype holds it. */
+static double turned_part(const op_truth *t, int table, double x, double y)
+{
+    bool narrow = t->c->in[table].dtype == PV_BF16;
+    return narrow ? (double)pv_bf16_to_f32(pv_f32_to_bf16((float)(x * y))) : x * y;
+}
+
 /* Input x, by the table that is input `table`, into rows from `first` on of an output. */
 static void turned(op_truth *t, int out, int in, int table, int n_heads, int64_t first)
 {
@@ -289,7 +296,8 @@ static void turned(op_truth *t, int out, int in, int table, int n_heads, int64_t
         for (int64_t i = 0; op_valid_row(&t->c->in[in], r) && i < W; i++) {
             int64_t h = i / head * head, k = i % head, a = k % half;
             double u = x[h + a], v = x[h + a + half], c = angles[a], s = angles[a + half];
-            double y = k < half ? u * c - v * s : v * c + u * s;
+            double own = turned_part(t, table, k < half ? u : v, c), other = turned_part(t, table, k < half ? v : u, s);
+            double y = k < half ? own - other : own + other;
             put(t, out, (first + r) * W + i, y, k < half ? fabs(u * c) + fabs(v * s) : fabs(v * c) + fabs(u * s));
         }
     }

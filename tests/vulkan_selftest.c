@@ -293,7 +293,7 @@ static void nothing(void)
     use_few(&wrong, few + 1, 1);
     CHECK_OK(opening(folder, &be));
     CHECK_STATUS(act(be, PV_OP_GELU, &y, &nodes), PV_E_NO_KERNEL);
-    CHECK_TEXT("backend 'vulkan' has no kernel for: gelu (f32, as 'out'; switched off by the self-test)");
+    CHECK_TEXT("backend 'vulkan' has no kernel for: gelu (f32, as 'out' of f32; switched off by the self-test)");
     CHECK_OK(act(be, PV_OP_MUL, &y, &nodes)); /* the others work */
     CHECK(y == 4);
     pv_backend_close(&be);

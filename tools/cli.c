@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "io/file.h"
 #include "io/processors.h"
+#include "plan/recipe.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -258,6 +259,15 @@ typedef struct asked { /* in place of the command's work */
     bool help, version;
 } asked;
 
+static const char *recipe_help(const cli_command *cmd)
+{
+    static char text[256];
+    char names[128];
+    snprintf(text, sizeof text, "which tensor has which dtype: %s\n(default: %s)", pv_recipe_names(names, sizeof names),
+             cmd->recorded ? "as recorded" : pv_recipe_list(0)->name);
+    return text;
+}
+
 static void fill(table *t, const cli_command *cmd, cli_options *c, asked *a)
 {
     const cli_option model[] = {
@@ -281,8 +291,7 @@ static void fill(table *t, const cli_command *cmd, cli_options *c, asked *a)
         {"backend", "NAME", cmd->recorded ? "what computes (default: as recorded)" : "what computes (default: cpu)", CLI_TEXT, &c->backend},
         {"device", "X", "its device, by index, name or UUID, as pivot devices tells them\n(default: the first that is not software)", CLI_TEXT, &c->device},
         {"recipe", "NAME",
-         cmd->recorded ? "which tensor has which dtype: f32, bf16 (default: as recorded)"
-                       : "which tensor has which dtype: f32 (default), bf16", CLI_TEXT, &c->recipe},
+         recipe_help(cmd), CLI_TEXT, &c->recipe},
         {"threads", "N", "CPU threads (default: one for each core this process may use)", CLI_INT,
          &c->threads, 1, 4096},
         {NULL},

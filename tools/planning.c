@@ -57,8 +57,11 @@ pv_status planning_make(const pv_model *m, pv_backend *be, const planning_params
     pv_graph *g = NULL;
     pv_plan *plan = NULL;
     pv_status st = pv_recipe_find(params->recipe, &pp.recipe);
-    if (!st)
-        st = pv_model_build(m, &params->shape, &g);
+    pv_pi05_shape shape = params->shape;
+    if (!st) {
+        shape.rope_bf16 |= pp.recipe->rope_bf16;
+        st = pv_model_build(m, &shape, &g);
+    }
     if (!st)
         st = pv_plan_create(be, &g, &pp, &plan);
     if (!st && w.status)

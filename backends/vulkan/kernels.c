@@ -192,6 +192,13 @@ static void store_into(const pv_tensor *x, int64_t first, const pv_tensor *to,
     c->push.first = (uint32_t)(first * pv_width(x));
 }
 
+/* A table in bf16 would round products, which the shader does not. */
+static bool turns_by_f32(const vk_device *d, const pv_node *n)
+{
+    (void)d;
+    return n->in[n->op == PV_OP_ROPE_CACHE ? 3 : 1]->dtype == PV_F32;
+}
+
 static int rope_store(const vk_device *d, const pv_node *n, vk_call *c)
 {
     const pv_rope_store_attr *a = &n->attr.rope_store;
@@ -291,9 +298,9 @@ static const vk_variant variants[] = {
     {"rms_norm", PV_OP_RMS_NORM, norm, VK_NORM, 0, 0},
     {"layer_norm", PV_OP_LAYER_NORM, norm, VK_NORM, 1, 0},
     {"ada_rms_norm", PV_OP_ADA_RMS_NORM, norm, VK_NORM, 2, 0},
-    {"rope", PV_OP_ROPE, .calls = rope, .whole = 1u << 2},
-    {"rope_store", PV_OP_ROPE_STORE, .calls = rope_store, .whole = 1u << 2},
-    {"rope_cache", PV_OP_ROPE_CACHE, .calls = rope_cache, .whole = 1u << 4},
+    {"rope", PV_OP_ROPE, .calls = rope, .accepts = turns_by_f32, .whole = 1u << 2},
+    {"rope_store", PV_OP_ROPE_STORE, .calls = rope_store, .accepts = turns_by_f32, .whole = 1u << 2},
+    {"rope_cache", PV_OP_ROPE_CACHE, .calls = rope_cache, .accepts = turns_by_f32, .whole = 1u << 4},
     {"add", PV_OP_ADD, each, VK_ELEMENTWISE, 0, 0},
     {"mul", PV_OP_MUL, each, VK_ELEMENTWISE, 1, 0},
     {"scale", PV_OP_SCALE, scale, VK_ELEMENTWISE, 2, 0},

@@ -280,8 +280,9 @@ static pv_status check_rope(pv_graph *g, const pv_node *n, const pv_tensor *x, i
     const pv_tensor *table = n->in[table_at], *pos = n->in[table_at + 1];
     if (heads < 1 || x->n_dims != 2 || pv_width(x) % (2 * heads))
         return misfit(g, n, "heads of even size side by side", x);
-    if (table->n_dims != 2 || table->dim[1] != pv_width(x) / heads || table->dtype != PV_F32)
-        return misfit(g, n, "a table f32 [positions, cos | sin] as wide as a head", table);
+    if (table->n_dims != 2 || table->dim[1] != pv_width(x) / heads ||
+        (table->dtype != PV_F32 && table->dtype != PV_BF16))
+        return misfit(g, n, "a table f32 or bf16 [positions, cos | sin] as wide as a head", table);
     if (pos->dtype != PV_I32 || pv_elements(pos) != x->dim[0])
         return misfit(g, n, "one i32 position for each row", pos);
     return PV_OK;

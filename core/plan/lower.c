@@ -22,48 +22,41 @@ static bool switched_off(const pv_backend *be, pv_op op)
     return false;
 }
 
-/* Each primitive in each dtype is named once, with the first node that needs it. */
+/* Each primitive in each dtype is named once, with the first node that needs it and the dtypes that it reads. */
 static void miss(lowering *l, const pv_node *n)
 {
-    char entry[160];
-    snprintf(entry, sizeof entry, "%s%s (%s, as '%.48s'%s)", *l->missing ? ", " : "", pv_ops[n->op].name,
-             pv_dtype_name(n->out[0]->dtype), n->name, switched_off(l->be, n->op) ? "; switched off by the self-test" : "");
+    char entry[256], of[PV_MAX_IN * 6 + 1] = "";
+    for (int k = 0; k < n->n_in; k++) {
+        strcat(of, k ? ", " : "");
+        strcat(of, pv_dtype_name(n->in[k]->dtype));
+    }
+    snprintf(entry, sizeof entry, "%s%s (%s, as '%.48s' of %s%s)", *l->missing ? ", " : "", pv_ops[n->op].name,
+             pv_dtype_name(n->out[0]->dtype), n->name, of, switched_off(l->be, n->op) ? "; switched off by the self-test" : "");
     char op[40];
     snprintf(op, sizeof op, "%s (%s", pv_ops[n->op].name, pv_dtype_name(n->out[0]->dtype));
     if (!strstr(l->missing, op) && strlen(l->missing) + strlen(entry) < sizeof l->missing)
         strcat(l->missing, entry);
 }
 
-static void lower_node(lowering *l, pv_node *n)
+pv_node **pv_expand(pv_graph *g, pv_node *n, int *n_nodes)
 {
-    pv_graph *g = l->g;
-    pv_body_fn body = pv_ops[n->op].body;
-    if (l->be->vt->claims(l->be, n) && !(body && l->expand >> n->op & 1)) {
-        pv_node_append(g, n);
-        return;
-    }
-    if (!body) {
-        miss(l, n);
-        return;
-    }
-
-    /* The body's nodes in a list of their own; then what they make takes the place of n's outputs. */
     pv_node **nodes = g->nodes;
-    int n_nodes = g->n_nodes, cap = g->cap_nodes;
+    int n_before = g->n_nodes, cap = g->cap_nodes;
     g->nodes = NULL;
     g->n_nodes = g->cap_nodes = 0;
     g->stage = n->stage;
     snprintf(g->scope, sizeof g->scope, "%.150s/", n->name);
     pv_tensor *out[PV_MAX_OUT] = {NULL};
-    body(g, n, out);
+    pv_ops[n->op].body(g, n, out);
     g->scope[0] = 0;
     pv_node **mine = g->nodes;
     int n_mine = g->n_nodes;
     g->nodes = nodes;
-    g->n_nodes = n_nodes;
+    g->n_nodes = n_before;
     g->cap_nodes = cap;
+    *n_nodes = n_mine;
     if (g->status)
-        return;
+        return NULL;
     for (int k = 0; k < n->n_out; k++) {
         pv_node *p = out[k]->producer;
         for (int j = 0; j < p->n_out; j++)
@@ -75,6 +68,23 @@ static void lower_node(lowering *l, pv_node *n)
                 if (mine[i]->in[j] == out[k])
                     mine[i]->in[j] = n->out[k];
     }
+    return mine;
+}
+
+static void lower_node(lowering *l, pv_node *n)
+{
+    pv_graph *g = l->g;
+    bool body = pv_ops[n->op].body != NULL;
+    if (l->be->vt->claims(l->be, n) && !(body && l->expand >> n->op & 1)) {
+        pv_node_append(g, n);
+        return;
+    }
+    if (!body) {
+        miss(l, n);
+        return;
+    }
+    int n_mine = 0;
+    pv_node **mine = pv_expand(g, n, &n_mine);
     for (int i = 0; i < n_mine && !g->status; i++)
         lower_node(l, mine[i]);
 }

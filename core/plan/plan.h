@@ -55,6 +55,10 @@ void pv_place(pv_graph *g, size_t bytes[PV_USAGE_COUNT]);          /* offsets in
 /* fuse_expert.c, a rule of pv_fuse: node `at` ends a layer of the action expert, and the layer becomes one node. */
 bool pv_fuse_expert(pv_graph *g, const pv_backend *be, int at);
 
+/* The body of composite `n` in its place: its nodes, and what they make takes the place of n's outputs. NULL: the graph has failed.
+ * The graph's list of nodes is as it was; whoever asks appends them. */
+pv_node **pv_expand(pv_graph *g, pv_node *n, int *n_nodes);
+
 /* Nodes that read `t`, counted by inputs. */
 int pv_consumers(const pv_graph *g, const pv_tensor *t);
 

@@ -2,6 +2,7 @@
 #include "recipe.h"
 #include "plan.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Weights and what the products read are bf16; residual stream, norms, softmax, adaRMS, time and integrator f32. Patch
@@ -18,10 +19,42 @@ static const pv_rule bf16_rules[] = {
     {"vision.layer*.up", PV_F32},
 };
 
+/* openpi's PyTorch model as it is served (models_pytorch/gemma_pytorch.py, to_bfloat16_for_selected_params, and the modules it
+ * replaces in transformers): bf16 all through and rounded behind each module's each operation, but for what it keeps f32. Patch and
+ * position embedding, weights of Gemma's norms, adaRMS's products, action and time projections stay f32, and so does what a
+ * fused kernel of PyTorch holds: the inside of a norm, of softmax, of GELU, of SigLIP's attention (SDPA). Gemma's attention
+ * is eager: scores and weights are rounded. */
+#define OPENPI_GEMMA                                                                                                   \
+    {"*language_model*_proj.weight|*gemma_expert*_proj.weight", PV_BF16}, {"action_*|time_*", PV_F32},                 \
+        {"prompt|rope|cache.*|prefix.*|step.layer*|step.suffix_in|step.norm_out", PV_BF16},                            \
+        {"step.layer*.ada_*", PV_F32}
+
+static const pv_rule openpi_rules[] = {
+    OPENPI_GEMMA,
+    {"*vision_tower*.encoder.*|*vision_tower*.post_layernorm.*|*multi_modal_projector.linear.*", PV_BF16},
+    {"vision.embeddings|vision.layer*|vision.post_ln|vision.projected", PV_BF16},
+    {"vision.layer*.attn/*", PV_F32},
+};
+
+/* lerobot keeps the vision tower and the projector f32. */
+static const pv_rule lerobot_rules[] = {
+    OPENPI_GEMMA,
+    {"*vision_tower*|*multi_modal_projector*", PV_F32},
+};
+
+/* What those two round within these. */
+#define OPENPI_EXPAND                                                                                                  \
+    ((uint64_t)1 << PV_OP_ATTENTION | (uint64_t)1 << PV_OP_GEGLU | (uint64_t)1 << PV_OP_GATED_RESIDUAL)
+#define N(rules) (int)(sizeof(rules) / sizeof *(rules))
+
 static const pv_recipe recipes[] = {
-    {"f32", "f32 arithmetic on weights as stored", NULL, 0},
+    {"f32", "f32 arithmetic on weights as stored", NULL, 0, 0, false},
     {"bf16", "bf16 weights and activations; residual, norms, softmax, adaRMS, time and integrator f32", bf16_rules,
-     sizeof bf16_rules / sizeof *bf16_rules},
+     N(bf16_rules), 0, false},
+    {"openpi", "rounds where openpi's PyTorch serving does: bf16 residual and attention weights, RoPE's frequencies too",
+     openpi_rules, N(openpi_rules), OPENPI_EXPAND, true},
+    {"lerobot", "rounds where lerobot's bf16 does: as openpi, with vision in f32", lerobot_rules, N(lerobot_rules),
+     OPENPI_EXPAND, true},
 };
 #define N_RECIPES ((int)(sizeof recipes / sizeof *recipes))
 
@@ -37,7 +70,21 @@ pv_status pv_recipe_find(const char *name, const pv_recipe **out)
             *out = &recipes[i];
             return PV_OK;
         }
-    return pv_fail(PV_E_ARG, "recipe '%s': expected f32 or bf16", name);
+    char names[128];
+    return pv_fail(PV_E_ARG, "recipe '%s': expected one of %s", name, pv_recipe_names(names, sizeof names));
+}
+
+const char *pv_recipe_names(char *out, size_t size)
+{
+    size_t at = 0;
+    for (int i = 0; i < N_RECIPES && at < size; i++)
+        at += (size_t)snprintf(out + at, size - at, "%s%s", i ? ", " : "", recipes[i].name);
+    return out;
+}
+
+bool pv_recipe_narrow(const pv_recipe *r)
+{
+    return r && r->n_rules > 0;
 }
 
 static bool match(const char *p, const char *end, const char *name)
@@ -87,30 +134,96 @@ static void cast_for_product(pv_graph *g, pv_node *n, const bool *ruled)
     n->in[0] = cast->out[0];
 }
 
+static void open_bodies(pv_graph *g, uint64_t which)
+{
+    pv_node **old = g->nodes;
+    int n_old = g->n_nodes;
+    g->nodes = NULL;
+    g->n_nodes = g->cap_nodes = 0;
+    for (int i = 0; i < n_old && !g->status; i++) {
+        if (!(which >> old[i]->op & 1)) {
+            pv_node_append(g, old[i]);
+            continue;
+        }
+        int n = 0;
+        pv_node **body = pv_expand(g, old[i], &n);
+        for (int k = 0; k < n && !g->status; k++)
+            pv_node_append(g, body[k]);
+    }
+}
+
+/* Constants are the plan's own, so they are made anew; those that are numbers are f32 up to here. */
+static void round_const(pv_graph *g, pv_tensor *t, pv_dtype dtype)
+{
+    size_t n = (size_t)pv_elements(t);
+    void *data = pv_arena_alloc(&g->arena, pv_dtype_bytes(dtype, n));
+    if (!data) {
+        pv_graph_fail(g, PV_E_MEMORY, "out of memory while rounding constant '%s'", t->name);
+        return;
+    }
+    pv_from_f32(data, t->data, dtype, n);
+    t->data = data;
+    t->dtype = dtype;
+}
+
+/* Before the nodes that read it, in the stage of the first of them. */
+static void cast_input(pv_graph *g, pv_node *n, pv_tensor **narrow, const pv_dtype *to)
+{
+    for (int k = 0; k < n->n_in; k++) {
+        pv_tensor *t = n->in[k];
+        if (t->usage != PV_IO || to[t->id] == t->dtype)
+            continue;
+        if (!narrow[t->id]) {
+            pv_node *cast = pv_node_add(g, pv_graph_printf(g, "%s.cast", t->name), PV_OP_CAST, 1, &t, NULL);
+            if (!cast)
+                return;
+            cast->out[0]->dtype = to[t->id];
+            narrow[t->id] = cast->out[0];
+        }
+        n->in[k] = narrow[t->id];
+    }
+}
+
 void pv_apply_recipe(pv_graph *g, const pv_recipe *recipe)
 {
     if (g->status || !recipe || !recipe->n_rules)
         return;
+    if (recipe->expand)
+        open_bodies(g, recipe->expand);
+    if (g->status)
+        return;
     int n_old = g->n_nodes, n_tensors = g->n_tensors;
     bool *ruled = pv_arena_alloc(&g->arena, sizeof *ruled * (size_t)(n_tensors + 1));
-    if (!ruled) {
+    pv_tensor **narrow = pv_arena_alloc(&g->arena, sizeof *narrow * (size_t)(n_tensors + 1));
+    pv_dtype *input = pv_arena_alloc(&g->arena, sizeof *input * (size_t)(n_tensors + 1));
+    if (!ruled || !narrow || !input) {
         pv_graph_fail(g, PV_E_MEMORY, "out of memory while applying recipe '%s'", recipe->name);
         return;
     }
     for (int i = 0; i < n_tensors; i++) {
         pv_tensor *t = g->tensors[i];
-        bool open = t->usage == PV_WEIGHT ? !t->plus_one : t->usage == PV_STATE || t->usage == PV_SCRATCH;
-        for (int r = 0; open && is_number(t->dtype) && r < recipe->n_rules; r++)
+        input[t->id] = t->dtype;
+        if (!is_number(t->dtype) || (t->usage == PV_WEIGHT && t->plus_one))
+            continue;
+        pv_dtype dtype = t->dtype;
+        for (int r = 0; r < recipe->n_rules; r++)
             if (pv_pattern_match(recipe->rules[r].pattern, t->usage == PV_STATE ? pv_state_root(t)->name : t->name)) {
-                t->dtype = recipe->rules[r].dtype;
+                dtype = recipe->rules[r].dtype;
                 ruled[t->id] = true;
             }
+        if (t->usage == PV_IO)
+            input[t->id] = dtype;
+        else if (t->usage == PV_CONST && dtype != t->dtype)
+            round_const(g, t, dtype);
+        else
+            t->dtype = dtype;
     }
     pv_node **old = g->nodes;
     g->nodes = NULL;
     g->n_nodes = g->cap_nodes = 0;
     for (int i = 0; i < n_old; i++) {
         g->stage = old[i]->stage;
+        cast_input(g, old[i], narrow, input);
         if (old[i]->op == PV_OP_LINEAR)
             cast_for_product(g, old[i], ruled);
         pv_node_append(g, old[i]);

@@ -9,8 +9,10 @@ static pv_status make_plan(pv_runner *r, pv_backend *be, const pv_runner_params 
     pv_graph *g = NULL;
     pv_plan_params plan = {.steps = p->steps, .expand = p->expand, .hold = p->hold, .hold_user = p->user};
     pv_status st = pv_recipe_find(p->recipe, &plan.recipe);
-    if (!st)
-        st = pv_model_build(r->model, &p->shape, &g);
+    if (!st) {
+        r->shape.rope_bf16 |= plan.recipe->rope_bf16;
+        st = pv_model_build(r->model, &r->shape, &g);
+    }
     if (st)
         return st;
     for (int i = 0; p->keep && i < g->n_tensors; i++)

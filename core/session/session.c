@@ -83,6 +83,7 @@ struct pv_session {
     double *robot;
     pv_timing timing;
     uint64_t n_observations; /* inferences asked for */
+    pv_opening opening;
     pv_runner *last;         /* that of the last inference; NULL: it failed, or there was none */
     pv_infer_params asked;   /* of the last inference; its pointers are stale, but for `noise` and `timesteps` being NULL */
 };
@@ -108,15 +109,22 @@ static pv_status get_runner(pv_session *s, int views, int tokens, pv_runner **ou
                           .steps = s->params.max_steps,
                           .expand = s->expand};
     pv_runner *r = NULL;
+    double start = pv_now_ms();
     pv_status st = pv_runner_create(s->model, s->backend, &p, &r);
+    double planned = pv_now_ms(), loaded = planned;
     pthread_mutex_lock(&shared_lock);
     if (!st)
         st = pv_plan_room(r->plan, s->shared->weights);
-    if (!st)
+    if (!st) {
         st = pv_weights_load(s->shared->weights, r->plan->graph, s->params.progress, s->params.progress_user);
+        loaded = pv_now_ms();
+    }
     if (!st)
         st = pv_runner_start(r, s->shared->weights);
     pthread_mutex_unlock(&shared_lock);
+    s->opening.plan_ms += planned - start;
+    s->opening.weights_ms += loaded - planned;
+    s->opening.record_ms += pv_now_ms() - loaded;
     if (st)
         pv_runner_destroy(&r);
     *out = s->runner[views][size] = r;
@@ -155,8 +163,10 @@ pv_status pv_session_create_expanded(pv_model *m, pv_backend *be, const pv_sessi
         st = PV_E_MEMORY;
     if (!st)
         st = pv_observer_create(m, &s->observer);
+    double start = pv_now_ms();
     if (!st)
         st = pv_model_embedding(m, s->params.progress, s->params.progress_user);
+    s->opening.weights_ms = pv_now_ms() - start;
     if (!st) {
         pthread_mutex_lock(&shared_lock);
         st = share(m, be, s->recipe, &s->shared);
@@ -380,6 +390,11 @@ pv_status pv_session_memory(const pv_session *s, pv_memory_info *out)
             info.const_bytes += r->plan->program.bytes[PV_CONST];
         }
     return pv_give_info("pv_session_memory", out, &info, sizeof info);
+}
+
+pv_opening pv_session_opening(const pv_session *s)
+{
+    return s->opening;
 }
 
 void pv_session_parts(const pv_session *s, const pv_model **model, const pv_backend **backend)

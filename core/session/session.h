@@ -12,6 +12,13 @@ pv_status pv_session_create_expanded(pv_model *m, pv_backend *be, const pv_sessi
 /* The plan at work for so many cameras and prompt tokens; NULL with the error's words. */
 pv_runner *pv_session_runner(pv_session *s, int views, int tokens);
 
+/* What plans took until now, each part added up over them: passes; weights, with the host's table; memory of the device and its recording. */
+typedef struct pv_opening {
+    double plan_ms, weights_ms, record_ms;
+} pv_opening;
+
+pv_opening pv_session_opening(const pv_session *s);
+
 /* The last inference: what it began with and what came of it. All of it the session's, good until its next call. */
 typedef struct pv_inference {
     const pv_model *model;

@@ -434,7 +434,8 @@ def load(
         "cpu", "cuda", another of `backends()`; "auto": "cuda" if it has a device, else "cpu". What was chosen is
         `policy.device`. A device that is there and fails is an error: nothing falls back.
     recipe
-        "f32" (default): float32 arithmetic on weights as stored; "bf16": bfloat16 weights and activations
+        "f32" (default): float32 arithmetic on weights as stored; "bf16": bfloat16 weights and activations; "openpi", "lerobot":
+        rounds where those do in bfloat16 (docs/precision.md)
     robot
         "libero", another of `robots()`, a JSON file or a folder of lerobot (docs/robots.md): `infer` then takes that robot's own observations and
         gives its own actions, as openpi's policies do

@@ -10,6 +10,8 @@ int test_rope(void)
     CHECK_OP(ROPE, .attr.rope.heads = 8, .in = {F32(10, 8 * 256), F32(21, 256), mixed}, .out = {PV_BF16});
     CHECK_OP(ROPE, .attr.rope.heads = 2,
              .in = {{.dtype = PV_BF16, .dim = {10, 32}, .rows = 6, .counted = true}, F32(21, 16), mixed});
+    /* a table in bf16: each product is rounded */
+    CHECK_OP(ROPE, .attr.rope.heads = 2, .in = {BF16(10, 32), BF16(21, 16), mixed}, .out = {PV_BF16}, .cpu_alone = true);
     const pv_attr at5 = {.rope_store = {.heads = 2, .first = 5}};
     CHECK_OP(ROPE_STORE, .attr = at5, .in = {F32(10, 32), F32(21, 16), mixed, {.dim = {15, 32}, .state = true}});
     CHECK_OP(ROPE_STORE, .attr = at5,

@@ -112,8 +112,8 @@ static void cpu_claims(void)
     keep(pv_add(g, "sum", in(g, "x", 2, 8), ids));
     pv_lower(g, cpu(), 0);
     CHECK_STATUS(pv_graph_status(g), PV_E_NO_KERNEL);
-    CHECK_TEXT("cast (f32, as 'float_ids')");
-    CHECK_TEXT("add (f32, as 'sum')");
+    CHECK_TEXT("cast (f32, as 'float_ids' of i32)");
+    CHECK_TEXT("add (f32, as 'sum' of f32, i32)");
     pv_graph_destroy(&g);
     for (int op = 0; op < PV_OP_COUNT; op++) {
         g = pv_graph_create();

@@ -2,6 +2,7 @@
  * come from masked_reference.py, which has openpi's masks: M lacks its middle camera, K has other dimensions throughout. */
 #include "test.h"
 #include "tools/verify.h"
+#include <math.h>
 #include <unistd.h>
 
 static void check(const char *label, const char *weights, const char *config, const char *trace, int least)
@@ -72,6 +73,75 @@ static void check_altered(void)
     remove("golden_altered.safetensors");
 }
 
+typedef struct chunk {
+    int n;
+    float *x;
+} chunk;
+
+static chunk stored(const pv_safetensors *st, const char *name)
+{
+    const pv_st_tensor *t = pv_safetensors_find(st, name);
+    chunk c = {t ? (int)t->n_elements : 0, t ? malloc((size_t)t->n_elements * sizeof(float)) : NULL};
+    if (CHECK(t && c.x))
+        CHECK_OK(pv_safetensors_read(st, t, 0, t->n_elements, c.x));
+    return c;
+}
+
+static double apart(const chunk *a, const chunk *b)
+{
+    double off = 0, all = 0;
+    for (int i = 0; i < a->n && i < b->n; i++) {
+        off += ((double)a->x[i] - (double)b->x[i]) * ((double)a->x[i] - (double)b->x[i]);
+        all += (double)b->x[i] * (double)b->x[i];
+    }
+    return sqrt(off / all);
+}
+
+/* Recipe `openpi` beside openpi's own actions in bf16, which its GPU summed in other orders and multiplied partly in TF32: not equal,
+ * but as far from float32 as they are, where `bf16` keeps to half of that; and nearer to them than `bf16` is. */
+static void check_imitation(const char *label, const char *weights)
+{
+    char model_path[512], config_path[512], trace_path[512];
+    snprintf(model_path, sizeof model_path, PV_SOURCE_DIR "/tests/data/%s", weights);
+    snprintf(config_path, sizeof config_path, PV_SOURCE_DIR "/tests/data/%s.json", label);
+    snprintf(trace_path, sizeof trace_path, PV_SOURCE_DIR "/tests/data/%s.safetensors", label);
+    pv_safetensors *trace = NULL, *ours = NULL;
+    pv_backend *be = NULL;
+    pv_model *m = NULL;
+    CHECK_OK(pv_safetensors_open(trace_path, &trace));
+    CHECK_OK(pv_backend_open("cpu", NULL, &be));
+    CHECK_OK(pv_model_load(model_path, &(pv_model_params){.config = config_path}, &m));
+    if (trace && be && m) {
+        chunk wide = stored(trace, "out.actions"), narrow = stored(trace, "bf16.actions"), got[2] = {{0}};
+        static const char *const recipe[] = {"bf16", "openpi"};
+        for (int i = 0; i < 2; i++) {
+            verify_report r = {0};
+            CHECK_OK(verify_trace(m, be,
+                                  &(verify_params){.trace = trace_path, .recipe = recipe[i], .bound = 1, .dump = "golden_recipe.safetensors"},
+                                  NULL, NULL, &r));
+            CHECK(r.production_equal);
+            verify_free(&r);
+            if (CHECK_OK(pv_safetensors_open("golden_recipe.safetensors", &ours)))
+                got[i] = stored(ours, "out.actions");
+            pv_safetensors_close(&ours);
+        }
+        double theirs = apart(&narrow, &wide), from_f32[] = {apart(&got[0], &wide), apart(&got[1], &wide)},
+               from_theirs[] = {apart(&got[0], &narrow), apart(&got[1], &narrow)};
+        printf("%s: openpi's bf16 is %.2e from its float32; recipe bf16 %.2e, and %.2e from openpi's bf16; recipe openpi %.2e, and %.2e\n",
+               label, theirs, from_f32[0], from_theirs[0], from_f32[1], from_theirs[1]);
+        CHECK(from_f32[1] > 0.75 * theirs && from_f32[1] < 1.33 * theirs && from_f32[0] < 0.67 * theirs);
+        CHECK(from_theirs[1] < 0.95 * from_theirs[0]);
+        free(wide.x);
+        free(narrow.x);
+        free(got[0].x);
+        free(got[1].x);
+    }
+    pv_safetensors_close(&trace);
+    pv_model_free(&m);
+    pv_backend_close(&be);
+    remove("golden_recipe.safetensors");
+}
+
 #define FULL_GIB 10 /* of memory in the machine; case F takes 7.3 (2026-11) */
 
 /* With the argument `full`, case F alone: the full-size synthetic checkpoint, some minutes. */
@@ -92,5 +162,7 @@ int main(int argc, char **argv)
     check("M", "tiny_f32.safetensors", "M.json", "M.safetensors", 118);
     check("K", "tiny_k.safetensors", "K.json", "K.safetensors", 75);
     check_altered();
+    check_imitation("A", "tiny_f32.safetensors");
+    check_imitation("D", "tiny_bf16.safetensors");
     return test_done();
 }

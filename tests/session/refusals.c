@@ -229,7 +229,7 @@ static void refuse_session(const pv_session_params *p, pv_status want, const cha
 
 static void openings(void)
 {
-    refuse_session(&(pv_session_params){.recipe = "fp3"}, PV_E_ARG, "recipe 'fp3': expected f32 or bf16");
+    refuse_session(&(pv_session_params){.recipe = "fp3"}, PV_E_ARG, "recipe 'fp3': expected one of f32, bf16, openpi, lerobot");
     refuse_session(&(pv_session_params){.max_steps = -1}, PV_E_ARG,
                    "max_steps: expected 0 to 100000, came -1");
     refuse_session(&(pv_session_params){.max_steps = 100001}, PV_E_ARG, "came 100001");
