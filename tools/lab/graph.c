@@ -9,6 +9,8 @@
 #include "base/memory.h"
 #include "session/schedule.h"
 
+#include <string.h>
+
 typedef struct piece { /* one node */
     pv_graph graph;
     pv_program program;
@@ -21,9 +23,7 @@ typedef struct graph {
     piece *pieces;
     int n, n_fused;
     float *t, *actions, *whole; /* [2 steps + 1]; [chunk]; of all steps in one submission */
-    bool by_node, wait_each; /* else by step, or all in one; nodes are waited for one by one, or at the end of
-                                the step */
-    int at_once;             /* steps in a submission */
+    double error[4];            /* of each way's actions, against `whole` */
 } graph;
 
 /* ---- pieces ---- */
@@ -68,7 +68,7 @@ static pv_status make_pieces(graph *s)
 
 /* ---- runs ---- */
 
-static pv_status run_nodes(graph *s, int step)
+static pv_status run_nodes(graph *s, int step, bool wait_each)
 {
     const pv_backend_vt *vt = s->l->backend->vt;
     const pv_run run = {.stages = 1u << PV_STAGE_DENOISE, .first_step = step, .n_steps = 1};
@@ -76,7 +76,7 @@ static pv_status run_nodes(graph *s, int step)
     int pending = 0;
     for (int i = 0; !st && i < s->n; i++) {
         st = vt->submit(s->pieces[i].recording, &run);
-        if (!st && s->wait_each)
+        if (!st && wait_each)
             st = vt->wait(s->pieces[i].recording, NULL);
         else if (!st)
             pending = i + 1;
@@ -88,38 +88,33 @@ static pv_status run_nodes(graph *s, int step)
     return st;
 }
 
+enum { WHOLE, STEP, NODE, NODE_WAIT, N_WAYS };
+
+static const char *const way_names[N_WAYS] = {"all steps in one submission", "a step at a time",
+                                              "a node at a time", "a node at a time, each waited for"};
+static const char *const way_reports[N_WAYS] = {"234.1 ms (TensorRT, the MLPs)", NULL, "239.7 ms (eager)",
+                                                NULL};
+
 /* By the wall's clock: what submitting costs the host counts. */
-static pv_status loop(void *user, double *ms)
+static pv_status loop(void *user, int way, double *ms)
 {
     graph *s = user;
-    pv_run run = {.stages = 1u << PV_STAGE_DENOISE, .n_steps = s->at_once};
+    size_t chunk = s->l->policy->chunk;
+    pv_run run = {.stages = 1u << PV_STAGE_DENOISE, .n_steps = way == WHOLE ? s->l->steps : 1};
     pv_status st = pv_runner_noise(s->r, s->l->policy->noise);
     if (!st) /* what was written is there before the clock starts */
         st = pv_runner_actions(s->r, s->actions);
     double start = pv_now_ms();
-    for (; !st && run.first_step < s->l->steps; run.first_step += s->at_once)
-        st = s->by_node ? run_nodes(s, run.first_step) : pv_instance_run(s->r->inst, run, NULL);
+    for (; !st && run.first_step < s->l->steps; run.first_step += run.n_steps)
+        st = way >= NODE ? run_nodes(s, run.first_step, way == NODE_WAIT)
+                         : pv_instance_run(s->r->inst, run, NULL);
     *ms = pv_now_ms() - start;
-    return st ? st : pv_runner_actions(s->r, s->actions);
-}
-
-static pv_status one_way(graph *s, const char *name, double whole_ms, double *median, const char *report)
-{
-    lab *l = s->l;
-    int n = (l->steps / s->at_once) * (s->by_node ? s->n : 1);
-    lab_row *r = lab_add(l, "%s", name);
-    pv_status st = lab_measure(l, name, loop, s, &r->time);
-    if (st)
-        return st;
-    r->report = report;
-    r->error = lab_error_f32(s->actions, s->whole, l->policy->chunk);
-    r->value[0].number = n;
-    *median = r->time.median;
-    if (whole_ms > 0) {
-        r->value[1].number = *median / whole_ms;
-        r->value[2].number = (*median - whole_ms) / n * 1e3;
-    }
-    return PV_OK;
+    if (!st)
+        st = pv_runner_actions(s->r, s->actions);
+    if (!st && way == WHOLE)
+        memcpy(s->whole, s->actions, sizeof *s->whole * chunk);
+    s->error[way] = lab_error_f32(s->actions, s->whole, chunk);
+    return st;
 }
 
 static pv_status ways(graph *s, const char *what, bool reported)
@@ -129,34 +124,30 @@ static pv_status ways(graph *s, const char *what, bool reported)
                                          {"cost_us", "us more, each", LAB_NUMBER},
                                          {NULL}};
     lab *l = s->l;
-    double whole = 0, step = 0, node = 0, each = 0, ignored;
+    lab_time time[N_WAYS];
+    pv_status st = lab_measure_ways(l, what, N_WAYS, loop, s, time);
+    if (st)
+        return st;
     lab_begin_table(l, columns,
                     "%s: %d nodes a step, %d steps; error: of the actions, against those of the first", what,
                     s->n, l->steps);
-    s->by_node = false;
-    s->at_once = l->steps;
-    pv_status st = loop(s, &ignored);
-    for (size_t i = 0; !st && i < l->policy->chunk; i++)
-        s->whole[i] = s->actions[i];
-    if (!st)
-        st = one_way(s, "all steps in one submission", 0, &whole,
-                     reported ? "234.1 ms (TensorRT, the MLPs)" : NULL);
-    s->at_once = 1;
-    if (!st)
-        st = one_way(s, "a step at a time", whole, &step, NULL);
-    s->by_node = true;
-    s->wait_each = false;
-    if (!st)
-        st = one_way(s, "a node at a time", whole, &node, reported ? "239.7 ms (eager)" : NULL);
-    s->wait_each = true;
-    if (!st)
-        st = one_way(s, "a node at a time, each waited for", whole, &each, NULL);
-    if (!st)
-        lab_say(
-            l,
+    double whole = time[WHOLE].median;
+    for (int way = 0; way < N_WAYS; way++) {
+        lab_row *r = lab_add(l, "%s", way_names[way]);
+        int n = way == WHOLE ? 1 : way == STEP ? l->steps : l->steps * s->n;
+        r->time = time[way];
+        r->error = s->error[way];
+        r->report = reported ? way_reports[way] : NULL;
+        r->value[0].number = n;
+        if (way != WHOLE) {
+            r->value[1].number = r->time.median / whole;
+            r->value[2].number = (r->time.median - whole) / n * 1e3;
+        }
+    }
+    lab_say(l,
             "%s: a node at a time the loop takes %.2f times as long, and %.2f times with waiting for each.",
-            what, node / whole, each / whole);
-    return st;
+            what, time[NODE].median / whole, time[NODE_WAIT].median / whole);
+    return PV_OK;
 }
 
 static pv_status one_plan(graph *s, const char *what, uint64_t expand, bool reported)

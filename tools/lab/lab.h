@@ -146,7 +146,11 @@ int lab_print(lab *l); /* report.c; the exit code */
 /* Of n milliseconds, which are sorted on the way. */
 lab_time lab_summary(double *ms, int n);
 
-/* `run` l->warmup times, then l->runs times; it gives the milliseconds of one. `what` is for the progress. */
+/* `n` ways of doing something, in turn, so that what else happens on the machine meets them alike: l->warmup
+ * rounds, then l->runs. `run` gives the milliseconds of one; out [n]. `what` is for the progress. */
+pv_status lab_measure_ways(lab *l, const char *what, int n, pv_status (*run)(void *user, int way, double *ms),
+                           void *user, lab_time *out);
+/* One way alone. */
 pv_status lab_measure(lab *l, const char *what, pv_status (*run)(void *user, double *ms), void *user,
                       lab_time *out);
 

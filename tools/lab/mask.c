@@ -222,8 +222,9 @@ static pv_status feed(mask *m, int way)
     return !st && way == MASKED ? write_masks(m, r) : st;
 }
 
-static pv_status infer(mask *m, int way, double *ms)
+static pv_status infer(void *user, int way, double *ms)
 {
+    mask *m = user;
     pv_runner *r = m->way[way];
     pv_run_timing t = {{0}};
     pv_status st = pv_runner_noise(r, m->l->policy->noise);
@@ -233,18 +234,15 @@ static pv_status infer(mask *m, int way, double *ms)
     return st;
 }
 
-typedef struct timed {
-    mask *m;
-    int way;
-} timed;
-
-static pv_status run_timed(void *user, double *ms)
+static pv_status infer_kept(void *user, int way, double *ms)
 {
-    timed *t = user;
-    return infer(t->m, t->way, ms);
+    mask *m = user;
+    pv_status st = infer(m, way, ms);
+    memcpy(m->want[way], m->actions, sizeof *m->actions * m->l->policy->chunk);
+    return st;
 }
 
-static pv_status one_way(mask *m, int way, const char *name)
+static pv_status open_way(mask *m, int way)
 {
     lab *l = m->l;
     pv_runner_params params = {.shape = {.views = way == PACKED ? l->policy->views : l->info.n_cameras,
@@ -253,34 +251,36 @@ static pv_status one_way(mask *m, int way, const char *name)
         params.change = add_masks;
         params.user = m;
     }
-    lab_row *r = lab_add(l, "%s", name);
     pv_status st = lab_runner_unfed(l, &params, &m->way[way]);
-    if (!st)
-        st = feed(m, way);
-    if (!st)
-        st = lab_measure(l, name, run_timed, &(timed){m, way}, &r->time);
-    if (!st)
-        memcpy(m->want[way], m->actions, sizeof *m->actions * l->policy->chunk);
-    r->value[0].number = m->way[way] ? m->way[way]->n_prefix : NAN;
-    m->ms[way] = r->time.median;
-    m->error[way] = r->error = lab_error_f32(m->want[way], m->want[PACKED], l->policy->chunk);
-    if (way != PACKED)
-        r->value[1].number = m->ms[way] / m->ms[PACKED];
-    return st;
+    return st ? st : feed(m, way);
 }
 
 static pv_status ways(mask *m)
 {
     static const lab_column columns[] = {
         {"prefix_tokens", "prefix tokens", LAB_COUNT}, {"ratio", "of the first", LAB_RATIO}, {NULL}};
+    static const char *const names[N_WAYS] = {"packed, a count and no mask", "every slot, no mask",
+                                              "every slot, the mask added to the scores"};
     lab *l = m->l;
+    lab_time time[N_WAYS];
+    pv_status st = PV_OK;
+    for (int way = 0; !st && way < N_WAYS; way++)
+        st = open_way(m, way);
+    if (!st)
+        st = lab_measure_ways(l, "whole inferences", N_WAYS, infer_kept, m, time);
+    if (st)
+        return st;
     lab_begin_table(l, columns, "Whole inferences; error: of the actions, against packed ones");
-    pv_status st = one_way(m, PACKED, "packed, a count and no mask");
-    if (!st)
-        st = one_way(m, UNMASKED, "every slot, no mask");
-    if (!st)
-        st = one_way(m, MASKED, "every slot, the mask added to the scores");
-    return st;
+    for (int way = 0; way < N_WAYS; way++) {
+        lab_row *r = lab_add(l, "%s", names[way]);
+        r->time = time[way];
+        r->value[0].number = m->way[way]->n_prefix;
+        m->ms[way] = r->time.median;
+        m->error[way] = r->error = lab_error_f32(m->want[way], m->want[PACKED], l->policy->chunk);
+        if (way != PACKED)
+            r->value[1].number = m->ms[way] / m->ms[PACKED];
+    }
+    return PV_OK;
 }
 
 /* ---- what is dropped does not count ---- */

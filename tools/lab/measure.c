@@ -26,20 +26,39 @@ lab_time lab_summary(double *ms, int n)
     return (lab_time){n, quantile(ms, n, 0.5), quantile(ms, n, 0.25), quantile(ms, n, 0.75)};
 }
 
-pv_status lab_measure(lab *l, const char *what, pv_status (*run)(void *user, double *ms), void *user,
-                      lab_time *out)
+pv_status lab_measure_ways(lab *l, const char *what, int n, pv_status (*run)(void *user, int way, double *ms),
+                           void *user, lab_time *out)
 {
-    double *ms = pv_alloc(sizeof *ms * (size_t)l->runs), ignored;
+    double *ms = pv_alloc(pv_mul_size(sizeof *ms * (size_t)l->runs, (size_t)n)), ignored;
     pv_status st = ms ? PV_OK : PV_E_MEMORY;
-    for (int i = -l->warmup; !st && i < l->runs; i++) {
-        cli_note(&l->bar, "%s: run %d of %d", what, i < 0 ? 0 : i + 1, l->runs);
-        st = run(user, i < 0 ? &ignored : &ms[i]);
-    }
-    if (!st)
-        *out = lab_summary(ms, l->runs);
+    for (int i = -l->warmup; !st && i < l->runs; i++)
+        for (int way = 0; !st && way < n; way++) {
+            cli_note(&l->bar, "%s: run %d of %d", what, i < 0 ? 0 : i + 1, l->runs);
+            st = run(user, way, i < 0 ? &ignored : &ms[way * l->runs + i]);
+        }
+    for (int way = 0; !st && way < n; way++)
+        out[way] = lab_summary(ms + (size_t)way * (size_t)l->runs, l->runs);
     cli_progress_end(&l->bar);
     pv_free(ms);
     return st;
+}
+
+typedef struct one_way {
+    pv_status (*run)(void *user, double *ms);
+    void *user;
+} one_way;
+
+static pv_status run_one_way(void *user, int way, double *ms)
+{
+    const one_way *o = user;
+    (void)way;
+    return o->run(o->user, ms);
+}
+
+pv_status lab_measure(lab *l, const char *what, pv_status (*run)(void *user, double *ms), void *user,
+                      lab_time *out)
+{
+    return lab_measure_ways(l, what, 1, run_one_way, &(one_way){run, user}, out);
 }
 
 /* ---- errors ---- */

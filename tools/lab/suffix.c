@@ -31,7 +31,6 @@ typedef struct suffix {
     lab *l;
     float *t, *actions, *plain; /* [2 steps + 1]; [chunk]; of the loop with nothing hoisted */
     side whole, hoisted;        /* everything in each step; as planned */
-    side *timed;
     double embed_ms, schedule_ms;
     uint64_t bytes; /* of weights that time alone meets, read in each step unless hoisted */
 } suffix;
@@ -107,10 +106,10 @@ static void close_side(side *d)
 /* ---- times ---- */
 
 /* The loop with a clock at each node, and once more without. */
-static pv_status timed_loop(void *user, double *ms)
+static pv_status timed_loop(void *user, int way, double *ms)
 {
     suffix *s = user;
-    side *d = s->timed;
+    side *d = way ? &s->hoisted : &s->whole;
     lab *l = s->l;
     const pv_graph *g = d->r->plan->graph;
     pv_run_timing nodes = {.node_ms = d->node_ms}, loop = {{0}};
@@ -134,14 +133,9 @@ static pv_status timed_loop(void *user, double *ms)
     d->ms[EMBEDDING][at] = d == &s->whole ? s->embed_ms : 0;
     *ms = d->ms[N_PARTS][at] = loop.stage_ms[PV_STAGE_DENOISE];
     d->run++;
+    if (!way)
+        memcpy(s->plain, s->actions, sizeof *s->plain * l->policy->chunk);
     return st;
-}
-
-static pv_status time_side(suffix *s, side *d, const char *what)
-{
-    lab_time ignored;
-    s->timed = d;
-    return lab_measure(s->l, what, timed_loop, s, &ignored);
 }
 
 static pv_status time_embedding(suffix *s)
@@ -372,12 +366,9 @@ static pv_status work(suffix *s)
             open_side(s, &s->whole, &(pv_runner_params){.steps = 1, .keep = is_told, .change = keep_in_step});
     if (!st)
         st = open_side(s, &s->hoisted, &(pv_runner_params){.steps = l->steps, .keep = is_told});
-    if (!st)
-        st = time_side(s, &s->whole, "everything in each step");
-    if (!st) {
-        memcpy(s->plain, s->actions, sizeof *s->plain * chunk);
-        st = time_side(s, &s->hoisted, "hoisted");
-    }
+    lab_time ignored[2];
+    if (!st) /* in turn; the hoisted one's actions are the last */
+        st = lab_measure_ways(l, "loops, in the step and hoisted", 2, timed_loop, s, ignored);
     if (!st)
         st = time_schedule(s);
     if (st)
