@@ -1,43 +1,8 @@
 #!/bin/bash
 # The program as its users meet it: help, exit codes, the words of failures, JSON, and files whole or not there.
 #   cli.sh <pivot>
-set -uo pipefail
-pivot=$1
-dir=$(mktemp -d)
-trap 'mountpoint -q "$dir/full" && umount "$dir/full"; rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
-export PIVOT_CACHE=$dir/kept
-passed=0 failed=0
-
-result() { # name, status
-    if [ "$2" = 0 ]; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "FAILED: $1"
-        sed 's/^/    /' err 2>/dev/null | head -5
-    fi
-}
-
-# expect <exit code> <extended regular expression on stderr> <arguments...>; what fails says nothing on stdout
-expect() {
-    local code=$1 words=$2 came
-    shift 2
-    "$pivot" "$@" >out 2>err
-    came=$?
-    [ $came = "$code" ] && grep -qE -- "$words" err && { [ "$code" = 0 ] || [ ! -s out ]; }
-    result "pivot $* (expected $code and '$words', came $came)" $?
-}
-
-# works <extended regular expression on stdout> <arguments...>; and is silent on stderr
-works() {
-    local words=$1 came
-    shift
-    "$pivot" "$@" >out 2>err
-    came=$?
-    [ $came = 0 ] && grep -qE -- "$words" out && [ ! -s err ]
-    result "pivot $* (expected '$words', came $came)" $?
-}
+# shellcheck source=program.sh
+. "$(dirname "$0")/program.sh"
 
 # is_json <schema>: of the last command's stdout
 is_json() {

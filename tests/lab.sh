@@ -1,42 +1,15 @@
 #!/bin/bash
 # `pivot lab` as its users meet it, on the tiny made-up model: help, mistakes, the page, and JSON held to its schema.
 #   lab.sh <pivot>
-set -uo pipefail
-pivot=$1
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
-export PIVOT_CACHE=$dir/kept
-passed=0 failed=0
+# shellcheck source=program.sh
+. "$(dirname "$0")/program.sh"
 
-result() { # name, status
-    if [ "$2" = 0 ]; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "FAILED: $1"
-        sed 's/^/    /' err 2>/dev/null | head -5
-    fi
+refuses() { # as expect, of `pivot lab`
+    expect "$1" "$2" lab "${@:3}"
 }
 
-# refuses <exit code> <extended regular expression on stderr> <arguments...>; and says nothing on stdout
-refuses() {
-    local code=$1 words=$2 came
-    shift 2
-    "$pivot" lab "$@" >out 2>err
-    came=$?
-    [ $came = "$code" ] && grep -qE -- "$words" err && [ ! -s out ]
-    result "pivot lab $* (expected $code and '$words', came $came)" $?
-}
-
-# works <extended regular expression on stdout> <arguments...>; and is silent on stderr
-works() {
-    local words=$1 came
-    shift
-    "$pivot" lab "$@" >out 2>err
-    came=$?
-    [ $came = 0 ] && grep -qE -- "$words" out && [ ! -s err ]
-    result "pivot lab $* (expected '$words', came $came)" $?
+shows() { # as works
+    works "$1" lab "${@:2}"
 }
 
 # The JSON of the last command: its schema, and that rows have a name, a time or none, an error or none.
@@ -64,7 +37,7 @@ PY
 
 tiny=(--model synth:tiny --runs 2 --warmup 0 --threads 1)
 
-works '^  steps ' --help
+shows '^  steps ' --help
 refuses 2 "did you mean 'steps'" stps --model synth:tiny
 refuses 2 'expected the name of an experiment'
 refuses 2 'expected the name of an experiment' --
@@ -73,7 +46,7 @@ refuses 2 'views: the model has 3 cameras, came 4' steps --model synth:tiny --vi
 refuses 2 'runs: expected a whole number from 1 to' steps --model synth:tiny --runs 0
 refuses 4 'nowhere' steps --model synth:tiny --backend nowhere
 for name in $("$pivot" lab --help | sed -n 's/^  \([a-z]*\)  .*/\1/p'); do
-    works "^Usage: pivot lab $name --model MODEL" "$name" --help
+    shows "^Usage: pivot lab $name --model MODEL" "$name" --help
 done
 
 # values <name>: of the last command's JSON; its schema, and lines "table begins with|row|key|python expression of v" from stdin
@@ -95,7 +68,7 @@ PY
     result "values of lab $1" $?
 }
 
-works '"name":' mask "${tiny[@]}" --json
+shows '"name":' mask "${tiny[@]}" --json
 values mask <<'END'
 The mask that|c right_wrist_0_rgb|sees|v == ". . . . . ."
 The mask that|f actions|sees|v == "1 1 . 1 . 1" # full among themselves, both ways: not causal
@@ -109,18 +82,18 @@ Something else|mask: words behind the prompt|changed|v == 0
 Something else|packed: NaN behind the prompt|changed|v == 0
 Something else|packed: one pixel of a camera that is there|changed|v > 0
 END
-works '"name":' mask "${tiny[@]}" --absent base_0_rgb --json # positions begin behind it
+shows '"name":' mask "${tiny[@]}" --absent base_0_rgb --json # positions begin behind it
 values mask <<'END'
 The mask that|b left_wrist_0_rgb|first_position|v == 0
 Whole inferences|every slot, the mask added to the scores|error|v < 1e-6
 END
-works 'openpi builds' mask "${tiny[@]}" --prompt 'pick up the red block' --recipe bf16
+shows 'openpi builds' mask "${tiny[@]}" --prompt 'pick up the red block' --recipe bf16
 refuses 2 'absent goes without --image' mask "${tiny[@]}" --absent base_0_rgb --image base_0_rgb=x.png
 refuses 1 "no camera 'elbow'" mask "${tiny[@]}" --absent elbow
 refuses 1 'one camera at least' mask "${tiny[@]}" --absent base_0_rgb --absent left_wrist_0_rgb --absent right_wrist_0_rgb
 refuses 2 'prompt-tokens: the model has room for 23, came 24' mask "${tiny[@]}" --prompt-tokens 24
 
-works '"name":' suffix "${tiny[@]}" --json
+shows '"name":' suffix "${tiny[@]}" --json
 values suffix <<'END'
 One step|time MLP|share|0 < v < 100
 One step|time MLP|hoisted_ms|v < row(table, name)["median_ms"]
@@ -130,9 +103,9 @@ Against float64|condition, hoisted|error|0 < v < 1e-6
 Against float64|last modulation, hoisted|error|0 < v < 1e-6
 Against float64|action projection, first row of the noise|error|0 < v < 1e-6
 END
-works 'what is hoisted' suffix "${tiny[@]}" --steps 1 --recipe bf16
+shows 'what is hoisted' suffix "${tiny[@]}" --steps 1 --recipe bf16
 
-works 'Every step is one evaluation' schedule "${tiny[@]}" --reference 20 --plot p.svg --json=both.json
+shows 'Every step is one evaluation' schedule "${tiny[@]}" --reference 20 --plot p.svg --json=both.json
 grep -q 'quadratic</text>' p.svg
 result 'the chart names its curves' $?
 mv both.json out
@@ -151,7 +124,7 @@ Error of the actions|1|cosine|v == row(table, name)["error"] # a single step is 
 Error of the actions|40|error|0 < v < 0.5
 END
 printf '1 0.5 0.25 0' >own.txt
-works 'own.txt, 3 steps' schedule "${tiny[@]}" --reference 2 --schedule own.txt --prompt 'pick up the red block' --views 1
+shows 'own.txt, 3 steps' schedule "${tiny[@]}" --reference 2 --schedule own.txt --prompt 'pick up the red block' --views 1
 printf '1 0.5 0.75 0' >own.txt
 refuses 1 'own.txt' schedule "${tiny[@]}" --reference 20 --schedule own.txt
 refuses 1 'gone.txt' schedule "${tiny[@]}" --reference 2 --schedule gone.txt
@@ -161,33 +134,33 @@ refuses 2 'prompt-tokens: the model has room for' schedule --model synth:tiny --
 refuses 1 'gone.png' schedule "${tiny[@]}" --image base_0_rgb=gone.png
 refuses 1 'none of its cameras|camera' schedule "${tiny[@]}" --image elbow=gone.png
 
-works '"name":' reuse "${tiny[@]}" --json
+shows '"name":' reuse "${tiny[@]}" --json
 values reuse <<'END'
 Steps taken|0 of 10 steps|error|v == 0 # the plain run, bit for bit
 Steps taken|0 of 10 steps|moved_error|v is None
 Steps taken|9 of 10 steps|error|v > row(table, "3 of 10 steps")["error"] > 0
 To compare|the old chunk itself, in place of the next|error|v > 0
 END
-works '"name":' reuse "${tiny[@]}" --change 0 --chunks 1 --steps 1 --json
+shows '"name":' reuse "${tiny[@]}" --change 0 --chunks 1 --steps 1 --json
 values reuse <<'END'
 Steps taken|0 of 1 steps|later_error|v == 0
 END
 refuses 2 'change: expected a whole number from 0 to 255' reuse "${tiny[@]}" --change 256
 
-works '"name":' graph "${tiny[@]}" --json
+shows '"name":' graph "${tiny[@]}" --json
 values graph <<'END'
 Fused ops|a node at a time|error|v == 0
 Fused ops|a node at a time, each waited for|error|v == 0
 Fused ops|a node at a time, each waited for|submissions|v > 100
 END
-works 'nodes a step, 1 steps' graph "${tiny[@]}" --steps 1
+shows 'nodes a step, 1 steps' graph "${tiny[@]}" --steps 1
 
-works '^  20 ' steps "${tiny[@]}" --reference 20 --json=both.json
+shows '^  20 ' steps "${tiny[@]}" --reference 20 --json=both.json
 mv both.json out
 is_lab steps
 
 # A mask of zeros changes nothing and a causal one does; the rows of few bits are there, as far off as their bits say.
-works '"name":' attention "${tiny[@]}" --json
+shows '"name":' attention "${tiny[@]}" --json
 values attention <<'END'
 10 queries|eager: scores, softmax, values through memory|error|1e-3 < v < 5e-3
 10 queries|eager with an additive mask of zeros|error|v == row(table, "eager: scores, softmax, values through memory")["error"]
@@ -199,14 +172,14 @@ values attention <<'END'
 10 queries|causal among the action tokens (wrong)|error_shared_mean|v > 0.01
 10 queries|causal among the action tokens (wrong)|median_ms|v > 0
 END
-works '"name":' attention "${tiny[@]}" --recipe f32 --views 1 --prompt-tokens 3 --steps 1 --json
+shows '"name":' attention "${tiny[@]}" --recipe f32 --views 1 --prompt-tokens 3 --steps 1 --json
 values attention <<'END'
 10 queries on 19 + 10 keys|eager with an additive mask of zeros|error|v < 1e-6
 10 queries on 19 + 10 keys|fused, with explicit transposes|error|v < 1e-6
 END
 refuses 2 'expected f32, bf16 or f16' attention --model synth:tiny --recipe e4m3
 
-works '"name":' mlp "${tiny[@]}" --json
+shows '"name":' mlp "${tiny[@]}" --json
 values mlp <<'END'
 Expert|bf16|error|1e-3 < v < 1e-2
 Expert|f16|error|v < 1e-3
@@ -218,13 +191,13 @@ Expert|4-bit weights, bf16 in registers|error|0.1 < v < 0.25
 Prefix|4-bit weights, bf16 through memory|error|v == row(table, "4-bit weights, bf16 in registers")["error"]
 Prefix|e4m3, static scales, fused|report_thor|v == "2.94x (TensorRT)"
 END
-works '"name":' projections "${tiny[@]}" --json
+shows '"name":' projections "${tiny[@]}" --json
 values projections <<'END'
 Products of|q|error|v < 3e-3
 Products of|q, k, v, o one by one|nodes|v == 4
 Products of|gate, up, down joined|error|v < 3e-3
 END
-works 'joined ' projections "${tiny[@]}" --recipe f16
+shows 'joined ' projections "${tiny[@]}" --recipe f16
 
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]
