@@ -19,11 +19,11 @@ static pv_tensor *one(pv_graph *g, pv_op op, pv_tensor *x, pv_tensor *y)
 /* Barriers of stage s, and which nodes they stand before. */
 static int barriers(const pv_plan *plan, pv_stage s, bool *before)
 {
-    int n = vk_barriers((const vk_device *)plan->backend, &plan->program, s, before);
+    int n = vk_barriers((const vk_device *)plan->backend, &plan->program, s, false, before);
     for (int i = 0; i < plan->graph->n_nodes; i++)
         n -= before[i];
     CHECK(n == 0);
-    return vk_barriers((const vk_device *)plan->backend, &plan->program, s, before);
+    return vk_barriers((const vk_device *)plan->backend, &plan->program, s, false, before);
 }
 
 static void small(pv_backend *be)
