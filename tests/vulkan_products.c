@@ -203,22 +203,13 @@ static void pieces(vk_device *d)
 /* across rows and columns, matrices of a subgroup, along k, stages, parts of k */
 static const way large[] = {
     {"chosen", {0}, false},
-    {"2x4 of 4x2, 4 deep", {2, 4, 4, 2, 4, 1, 1}, false},
     {"2x2 of 4x4, 2 deep, 2 stages", {2, 2, 4, 4, 2, 2, 1}, false},
-    {"2x4 of 4x4, 2 deep", {2, 4, 4, 4, 2, 1, 1}, false},
-    {"2x4 of 4x4, 1 deep, 2 stages", {2, 4, 4, 4, 1, 2, 1}, false},
-    {"4x2 of 4x4, 2 deep", {4, 2, 4, 4, 2, 1, 1}, false},
-    {"4x2 of 2x4, 2 deep, 2 stages", {4, 2, 2, 4, 2, 2, 1}, false},
     {"2x2 of 2x3, 2 deep", {2, 2, 2, 3, 2, 1, 1}, false},
-    {"2x2 of 2x2, 4 deep, 2 stages", {2, 2, 2, 2, 4, 2, 1}, false},
 };
 static const way small[] = {
     {"chosen", {0}, false},
-    {"2x2 of 2x2, 8 deep", {2, 2, 2, 2, 8, 1, 1}, false},
-    {"2x2 of 2x2, 4 deep, 2 stages, 8 parts", {2, 2, 2, 2, 4, 2, 8}, false},
-    {"4x1 of 1x2, 8 deep, 2 parts", {4, 1, 1, 2, 8, 1, 2}, false},
-    {"4x2 of 1x2, 8 deep, 2 parts", {4, 2, 1, 2, 8, 1, 2}, false},
-    {"4x2 of 1x1, 8 deep, 4 parts", {4, 2, 1, 1, 8, 1, 4}, false},
+    {"2x2 of 2x2, 4 deep, 2 stages, 6 parts", {2, 2, 2, 2, 4, 2, 6}, false},
+    {"4x2 of 1x1, 8 deep", {4, 2, 1, 1, 8, 1, 1}, false},
 };
 #define COUNT_OF(list) ((int)(sizeof(list) / sizeof *(list)))
 
@@ -249,8 +240,9 @@ int main(int argc, char **argv)
     pv_device_info info = {0};
     const char *device = argc > 1 ? argv[1] : "llvmpipe";
     benching = argc > 2 && !strcmp(argv[2], "bench");
-    if (pv_backend_open("vulkan", &(pv_backend_params){.device = *device ? device : NULL, .cache = ""},
-                        &be)) {
+    if (pv_backend_open(
+            "vulkan", &(pv_backend_params){.device = *device ? device : NULL, .cache = benching ? NULL : ""},
+            &be)) {
         printf("not tested here: %s\n", pv_error_text());
         return 77;
     }
