@@ -61,6 +61,14 @@ vec2 patch_at(uint i)
     return uintBitsToFloat((i & 2u) == 0u ? four.xy : four.zw);
 }
 
+void keep_patch(uint i, vec2 v)
+{
+    if ((i & 2u) == 0u)
+        part_a[i / 4u].xy = floatBitsToUint(v);
+    else
+        part_a[i / 4u].zw = floatBitsToUint(v);
+}
+
 uvec4 fetch_a(uint m, uint rows, uint k, uint end) { return m < rows && k < end ? in0_4[(m * push.k + k) / 8u] : uvec4(0u); }
 
 uvec4 fetch_b(uint n0, uint c, uint k, uint end)
@@ -155,19 +163,25 @@ void main()
     /* One matrix after the other through memory, OP 4: the two of a place. */
     const uint across = PAIR ? FN / 2u : FN;
     [[dont_unroll]] for (uint one = 0u; one < FM * across; one++) {
-        uint i = one / across, j = one % across, wanted = i * 4u + j, place = sub * PATCH * (PAIR ? 2u : 1u);
+        uint row = one / across, j = one % across, wanted = row * 4u + j, place = sub * PATCH * (PAIR ? 2u : 1u);
         bool second;
         uint n = column_of(n0, sub_n + j * LN, second);
         SIXTEEN(STORE_PATCH)
         subgroupBarrier();
-        [[unroll]] for (uint p = 0u; p < PER_LANE; p++) {
+        [[unroll]] for (uint p = 0u; p < PER_LANE; p++) { /* what a result needs is read for all before one is written: */
             uint e = 2u * (lane + p * gl_SubgroupSize);
             vec2 v = patch_at(4u * place + e);
             if (PAIR) {
                 vec2 up = patch_at(4u * (place + PATCH) + e);
                 v = vec2(geglu_of(v.x, up.x), geglu_of(v.y, up.y));
             }
-            finish(m0 + sub_m + i * LM + e / LN, rows, n + e % LN, v.x, v.y);
+            finish(m0 + sub_m + row * LM + e / LN, rows, n + e % LN, v.x, v.y);
+            keep_patch(4u * place + e, v);
+        }
+        [[unroll]] for (uint p = 0u; p < PER_LANE; p++) { /* a compiler must take them for the same memory */
+            uint e = 2u * (lane + p * gl_SubgroupSize);
+            vec2 v = patch_at(4u * place + e);
+            put_finished(m0 + sub_m + row * LM + e / LN, rows, n + e % LN, v.x, v.y);
         }
         subgroupBarrier();
     }
