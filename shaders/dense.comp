@@ -119,10 +119,17 @@ void main()
     [[unroll]] for (uint i = 0u; i < 4u; i++) {
         uint m = m0 + ty + i * down, at = i * 4u;
         if (PAIR) {
-            finish(m, rows, n0 + 2u * tx, geglu_of(sum[at], sum[at + 2u]), geglu_of(sum[at + 1u], sum[at + 3u]));
-        } else {
-            finish(m, rows, n0 + 2u * tx, sum[at], sum[at + 1u]);
-            finish(m, rows, n0 + BN / 2u + 2u * tx, sum[at + 2u], sum[at + 3u]);
+            sum[at] = geglu_of(sum[at], sum[at + 2u]);
+            sum[at + 1u] = geglu_of(sum[at + 1u], sum[at + 3u]);
         }
+        finish(m, rows, n0 + 2u * tx, sum[at], sum[at + 1u]);
+        if (!PAIR)
+            finish(m, rows, n0 + BN / 2u + 2u * tx, sum[at + 2u], sum[at + 3u]);
+    }
+    [[unroll]] for (uint i = 0u; i < 4u; i++) { /* all are read before one is written */
+        uint m = m0 + ty + i * down, at = i * 4u;
+        put_finished(m, rows, n0 + 2u * tx, sum[at], sum[at + 1u]);
+        if (!PAIR)
+            put_finished(m, rows, n0 + BN / 2u + 2u * tx, sum[at + 2u], sum[at + 3u]);
     }
 }

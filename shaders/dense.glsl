@@ -46,13 +46,16 @@ float finished(uint m, uint n, float v)
     return v;
 }
 
-/* Columns n and n + 1 of row m. */
-void finish(uint m, uint rows, uint n, float v, float next)
+/* Columns n and n + 1 of row m: what becomes of their sums, and where it goes. */
+void finish(uint m, uint rows, uint n, inout float v, inout float next)
 {
-    bool first = m < rows && n < push.n, second = m < rows && n + 1u < push.n;
-    if (first)
+    if (m < rows && n < push.n)
         v = finished(m, n, v);
-    if (second)
+    if (m < rows && n + 1u < push.n)
         next = finished(m, n + 1u, next);
-    put_two(m * push.ldc + push.first + n, v, first, next, second);
+}
+
+void put_finished(uint m, uint rows, uint n, float v, float next)
+{
+    put_two(m * push.ldc + push.first + n, v, m < rows && n < push.n, next, m < rows && n + 1u < push.n);
 }

@@ -3,9 +3,12 @@
  *
  * A group makes BM x BN sums; parts of x and w, BK wide, come to shared memory as they are, 16 bytes at a time, while the part
  * before is multiplied (STAGES 2: into the other half of the memory, with one barrier a part; 1: two barriers). A row there is
- * 16 bytes longer than it need be, so that no two rows of a matrix want the same bank. A subgroup makes FM x FN matrices of LM x LN.
+ * 16 bytes longer than it need be, so that no two rows of a matrix want the same bank. A subgroup makes FM x FN matrices of LM x LN,
+ * at most 4 x 4; what follows a product takes them from that memory too.
+ * Arrays that are to be registers have literal indices alone, by macros: a compiler that leaves one loop over them as it is
+ * keeps them in memory, and is then many times slower; which loop it leaves depends on sizes, and no hint decides it.
  * THREADS = subgroups x their size = (BM / FM LM) (BN / FN LN) x gl_SubgroupSize. k is a multiple of 8; BM BK / 8 and BN BK / 8 are multiples
- * of THREADS, LM LN of two subgroups; OP 4: FN is even, and the second half of a subgroup's columns is of the second weight. Shapes are constants that the
+ * of THREADS, at most 8 of them, LM LN of two subgroups; OP 4: FN is even, and the second half of a subgroup's columns is of the second weight. Shapes are constants that the
  * host takes from the device's list. Rows that do not count, and columns and k beyond the ends, are not read (0 stands for them)
  * nor written. Sums: f32 within the device's matrix instruction, in order of k from one to the next, parts in order.
  * Bound: the matrix units where rows are many, else memory and its latency. */
@@ -34,10 +37,11 @@ const uint SUB_M = FM * LM, SUB_N = FN * LN;     /* of a subgroup */
 const uint SUBGROUPS = (BM / SUB_M) * (BN / SUB_N);
 const uint PER_LANE = LM * LN * SUBGROUPS / (2u * THREADS); /* pairs of a matrix */
 const uint OF_A = BM * (BK / 8u) / THREADS, OF_B = BN * (BK / 8u) / THREADS; /* 16 bytes of a thread */
+const uint PATCH = LM * LN / 4u; /* of a matrix of sums, in 16 bytes; OP 4: one of each weight */
+const uint OF_PARTS = STAGES * BM * STRIDE, OF_PATCHES = SUBGROUPS * PATCH * (PAIR ? 2u : 1u);
 
-shared uvec4 part_a[STAGES * BM * STRIDE];
+shared uvec4 part_a[OF_PARTS > OF_PATCHES ? OF_PARTS : OF_PATCHES]; /* behind the product: patches */
 shared uvec4 part_b[STAGES * BN * STRIDE];
-shared float patches[SUBGROUPS * LM * LN];
 
 #define MATRIX_A coopmat<TYPE, gl_ScopeSubgroup, LM, LK, gl_MatrixUseA>
 #define MATRIX_B coopmat<TYPE, gl_ScopeSubgroup, LK, LN, gl_MatrixUseB>
@@ -50,6 +54,61 @@ uint column_of(uint n0, uint c, out bool second)
     return n0 + (PAIR ? c / SUB_N * (SUB_N / 2u) + c % (SUB_N / 2u) : c);
 }
 
+/* Numbers i and i + 1 of the patches, i even. */
+vec2 patch_at(uint i)
+{
+    uvec4 four = part_a[i / 4u];
+    return uintBitsToFloat((i & 2u) == 0u ? four.xy : four.zw);
+}
+
+void keep_patch(uint i, vec2 v)
+{
+    if ((i & 2u) == 0u)
+        part_a[i / 4u].xy = floatBitsToUint(v);
+    else
+        part_a[i / 4u].zw = floatBitsToUint(v);
+}
+
+uvec4 fetch_a(uint m, uint rows, uint k, uint end) { return m < rows && k < end ? in0_4[(m * push.k + k) / 8u] : uvec4(0u); }
+
+uvec4 fetch_b(uint n0, uint c, uint k, uint end)
+{
+    bool second;
+    uint n = column_of(n0, c, second);
+    if (n >= push.n || k >= end)
+        return uvec4(0u);
+    return second ? in3_4[(n * push.k + k) / 8u] : in1_4[(n * push.k + k) / 8u];
+}
+
+#define FOUR(DO)    DO(0u) DO(1u) DO(2u) DO(3u)
+#define EIGHT(DO)   DO(0u) DO(1u) DO(2u) DO(3u) DO(4u) DO(5u) DO(6u) DO(7u)
+#define SIXTEEN(DO) EIGHT(DO) DO(8u) DO(9u) DO(10u) DO(11u) DO(12u) DO(13u) DO(14u) DO(15u)
+
+#define ROW_OF(i)    ((t + (i) * THREADS) / (BK / 8u))
+#define EIGHT_OF(i)  ((t + (i) * THREADS) % (BK / 8u))
+#define FETCH_A(i)   if (i < OF_A) a[i] = fetch_a(m0 + ROW_OF(i), rows, k0 + EIGHT_OF(i) * 8u, span.y);
+#define FETCH_B(i)   if (i < OF_B) b[i] = fetch_b(n0, ROW_OF(i), k0 + EIGHT_OF(i) * 8u, span.y);
+#define KEEP_A(i)    if (i < OF_A) part_a[(stage * BM + ROW_OF(i)) * STRIDE + EIGHT_OF(i)] = a[i];
+#define KEEP_B(i)    if (i < OF_B) part_b[(stage * BN + ROW_OF(i)) * STRIDE + EIGHT_OF(i)] = b[i];
+
+/* Sum i of 16: of row i / 4 and column i % 4 of matrices. */
+#define THERE(i)     (i / 4u < FM && i % 4u < FN)
+#define NOTHING(i)   sum[i] = SUMS(0.0);
+#define LOAD_LEFT(i) if (i < FM) coopMatLoad(left[i], part_a, from + i * LM * STRIDE + k, STRIDE, gl_CooperativeMatrixLayoutRowMajor);
+#define LOAD_RIGHT(j) if (j < FN) coopMatLoad(right[j], part_b, with + j * LN * STRIDE + k, STRIDE, gl_CooperativeMatrixLayoutColumnMajor);
+#define MULTIPLY(i)  if (THERE(i)) sum[i] = coopMatMulAdd(left[i / 4u], right[i % 4u], sum[i]);
+#define PLACE(i)     (i / 4u * FN + i % 4u) /* among those that are there */
+#define STORE_PART(i) if (THERE(i)) coopMatStore(sum[i], part, mine + PLACE(i) * LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);
+#define ADD_PART(i)                                                                                       \
+    if (THERE(i)) {                                                                                       \
+        SUMS other;                                                                                       \
+        coopMatLoad(other, part, from + PLACE(i) * LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);      \
+        sum[i] = sum[i] + other;                                                                          \
+    }
+#define STORE_PATCH(i)                                                                                    \
+    if (THERE(i) && (i == wanted || (PAIR && i == wanted + FN / 2u)))                                     \
+        coopMatStore(sum[i], part_a, place + (i == wanted ? 0u : PATCH), LN / 4u, gl_CooperativeMatrixLayoutRowMajor);
+
 void main()
 {
     uint t = gl_LocalInvocationID.x, lane = gl_SubgroupInvocationID, sub = gl_SubgroupID;
@@ -59,43 +118,23 @@ void main()
     if (m0 >= rows)
         return; /* all groups of the tile */
 
-    SUMS sum[FM * FN];
-    [[unroll]] for (uint i = 0u; i < FM * FN; i++)
-        sum[i] = SUMS(0.0);
-
-    uvec4 a[OF_A], b[OF_B];
+    SUMS sum[16];
+    SIXTEEN(NOTHING)
+    uvec4 a[8], b[8];
     uint stage = 0u;
     for (uint k0 = span.x; k0 < span.y + BK; k0 += BK) { /* fetches the part at k0, multiplies the one before */
         if (k0 < span.y) {
-            [[unroll]] for (uint i = 0u; i < OF_A; i++) {
-                uint at = t + i * THREADS, m = m0 + at / (BK / 8u), k = k0 + at % (BK / 8u) * 8u;
-                a[i] = m < rows && k < span.y ? in0_4[(m * push.k + k) / 8u] : uvec4(0u);
-            }
-            [[unroll]] for (uint i = 0u; i < OF_B; i++) {
-                uint at = t + i * THREADS, k = k0 + at % (BK / 8u) * 8u;
-                bool second;
-                uint n = column_of(n0, at / (BK / 8u), second);
-                b[i] = uvec4(0u);
-                if (n < push.n && k < span.y) {
-                    if (second)
-                        b[i] = in3_4[(n * push.k + k) / 8u];
-                    else
-                        b[i] = in1_4[(n * push.k + k) / 8u];
-                }
-            }
+            EIGHT(FETCH_A)
+            EIGHT(FETCH_B)
         }
         if (k0 > span.x) {
-            uint from = stage * BM * STRIDE + sub_m * STRIDE, with = stage * BN * STRIDE + sub_n * STRIDE;
+            uint from = (stage * BM + sub_m) * STRIDE, with = (stage * BN + sub_n) * STRIDE;
             [[unroll]] for (uint k = 0u; k < BK / 8u; k += LK / 8u) {
-                MATRIX_A left[FM];
-                [[unroll]] for (uint i = 0u; i < FM; i++)
-                    coopMatLoad(left[i], part_a, from + i * LM * STRIDE + k, STRIDE, gl_CooperativeMatrixLayoutRowMajor);
-                [[unroll]] for (uint j = 0u; j < FN; j++) {
-                    MATRIX_B right;
-                    coopMatLoad(right, part_b, with + j * LN * STRIDE + k, STRIDE, gl_CooperativeMatrixLayoutColumnMajor);
-                    [[unroll]] for (uint i = 0u; i < FM; i++)
-                        sum[i * FN + j] = coopMatMulAdd(left[i], right, sum[i * FN + j]);
-                }
+                MATRIX_A left[4];
+                MATRIX_B right[4];
+                FOUR(LOAD_LEFT)
+                FOUR(LOAD_RIGHT)
+                SIXTEEN(MULTIPLY)
             }
         }
         if (STAGES == 1u)
@@ -103,66 +142,46 @@ void main()
         else
             stage = 1u - stage;
         if (k0 < span.y) {
-            [[unroll]] for (uint i = 0u; i < OF_A; i++) {
-                uint at = t + i * THREADS;
-                part_a[stage * BM * STRIDE + at / (BK / 8u) * STRIDE + at % (BK / 8u)] = a[i];
-            }
-            [[unroll]] for (uint i = 0u; i < OF_B; i++) {
-                uint at = t + i * THREADS;
-                part_b[stage * BN * STRIDE + at / (BK / 8u) * STRIDE + at % (BK / 8u)] = b[i];
-            }
+            EIGHT(KEEP_A)
+            EIGHT(KEEP_B)
         }
         barrier();
     }
 
     if (push.from > 1u) { /* matrices as they are: no number of them is asked for by an index */
-        uint mine = (tile_index() * push.from + gl_WorkGroupID.z) * SUBGROUPS + sub, first = tile_index() * push.from * SUBGROUPS + sub;
-        [[unroll]] for (uint i = 0u; i < FM * FN; i++)
-            coopMatStore(sum[i], part, push.b_first + (mine * FM * FN + i) * LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);
+        const uint each = FM * FN * LM * LN;
+        uint mine = push.b_first + ((tile_index() * push.from + gl_WorkGroupID.z) * SUBGROUPS + sub) * each;
+        SIXTEEN(STORE_PART)
         if (!is_last())
             return;
-        [[unroll]] for (uint i = 0u; i < FM * FN; i++)
-            sum[i] = SUMS(0.0);
-        [[dont_unroll]] for (uint z = 0u; z < push.from; z++)
-            [[unroll]] for (uint i = 0u; i < FM * FN; i++) {
-                SUMS other;
-                coopMatLoad(other, part, push.b_first + ((first + z * SUBGROUPS) * FM * FN + i) * LM * LN, LN,
-                            gl_CooperativeMatrixLayoutRowMajor);
-                sum[i] = sum[i] + other;
-            }
+        SIXTEEN(NOTHING)
+        [[dont_unroll]] for (uint z = 0u; z < push.from; z++) {
+            uint from = push.b_first + ((tile_index() * push.from + z) * SUBGROUPS + sub) * each;
+            SIXTEEN(ADD_PART)
+        }
     }
-    /* One matrix after the other through memory. Which one it is is asked in a loop of its own, with a small body, which a compiler
-     * unrolls; in a large one that it does not, an index would keep all sums out of registers from the beginning. */
+    /* One matrix after the other through memory, OP 4: the two of a place. */
     const uint across = PAIR ? FN / 2u : FN;
     [[dont_unroll]] for (uint one = 0u; one < FM * across; one++) {
-        uint i = one / across, j = one % across;
+        uint row = one / across, j = one % across, wanted = row * 4u + j, place = sub * PATCH * (PAIR ? 2u : 1u);
         bool second;
         uint n = column_of(n0, sub_n + j * LN, second);
-        [[unroll]] for (uint f = 0u; f < FM * FN; f++)
-            if (f == i * FN + j)
-                coopMatStore(sum[f], patches, sub * LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);
+        SIXTEEN(STORE_PATCH)
         subgroupBarrier();
-        float gate[2u * PER_LANE];
-        if (PAIR) {
-            [[unroll]] for (uint p = 0u; p < PER_LANE; p++) {
-                uint at = sub * LM * LN + 2u * (lane + p * gl_SubgroupSize);
-                gate[2u * p] = patches[at];
-                gate[2u * p + 1u] = patches[at + 1u];
-            }
-            subgroupBarrier();
-            [[unroll]] for (uint f = 0u; f < FM * FN; f++)
-                if (f == i * FN + j + FN / 2u)
-                    coopMatStore(sum[f], patches, sub * LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);
-            subgroupBarrier();
-        }
-        [[unroll]] for (uint p = 0u; p < PER_LANE; p++) {
-            uint e = 2u * (lane + p * gl_SubgroupSize), at = sub * LM * LN + e;
-            float v = patches[at], next = patches[at + 1u];
+        [[unroll]] for (uint p = 0u; p < PER_LANE; p++) { /* what a result needs is read for all before one is written: */
+            uint e = 2u * (lane + p * gl_SubgroupSize);
+            vec2 v = patch_at(4u * place + e);
             if (PAIR) {
-                v = geglu_of(gate[2u * p], v);
-                next = geglu_of(gate[2u * p + 1u], next);
+                vec2 up = patch_at(4u * (place + PATCH) + e);
+                v = vec2(geglu_of(v.x, up.x), geglu_of(v.y, up.y));
             }
-            finish(m0 + sub_m + i * LM + e / LN, rows, n + e % LN, v, next);
+            finish(m0 + sub_m + row * LM + e / LN, rows, n + e % LN, v.x, v.y);
+            keep_patch(4u * place + e, v);
+        }
+        [[unroll]] for (uint p = 0u; p < PER_LANE; p++) { /* a compiler must take them for the same memory */
+            uint e = 2u * (lane + p * gl_SubgroupSize);
+            vec2 v = patch_at(4u * place + e);
+            put_finished(m0 + sub_m + row * LM + e / LN, rows, n + e % LN, v.x, v.y);
         }
         subgroupBarrier();
     }

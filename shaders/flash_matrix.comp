@@ -6,7 +6,8 @@
  * SUBGROUPS-th column of matrices for all lines. q stays in registers, the head filled up with zeros to whole matrices. A line's
  * shrinking comes as a matrix with equal numbers in each row. The keys may be cut into parts (parts.glsl), each with its largest
  * score and sum; the last group brings them to one scale.
- * FL divides SUBGROUPS, THREADS = SUBGROUPS x their size is a multiple of FL LM, HEAD of 8, KEYS of LN, LK and of 2 THREADS / lines.
+ * Arrays that are to be registers have literal indices alone (dense_matrix.comp says why): at most 32 matrices of q, 16 of the result.
+ * FL is at most 2 and divides SUBGROUPS, THREADS = SUBGROUPS x their size is a multiple of FL LM, HEAD of 8, KEYS of LN, LK and of 2 THREADS / lines.
  * Each exp within 2 ulp, one rounding on store. Bound: barriers and shared memory; for few lines latency. */
 #version 450
 #pragma use_vulkan_memory_model
@@ -61,6 +62,57 @@ void spread(uint line, uint share, float factor)
         factors[line * LN + i] = factor;
 }
 
+#define EIGHT(DO)     DO(0u) DO(1u) DO(2u) DO(3u) DO(4u) DO(5u) DO(6u) DO(7u)
+#define SIXTEEN(DO)   EIGHT(DO) DO(8u) DO(9u) DO(10u) DO(11u) DO(12u) DO(13u) DO(14u) DO(15u)
+#define THIRTY_TWO(DO) SIXTEEN(DO) DO(16u) DO(17u) DO(18u) DO(19u) DO(20u) DO(21u) DO(22u) DO(23u) \
+    DO(24u) DO(25u) DO(26u) DO(27u) DO(28u) DO(29u) DO(30u) DO(31u)
+
+#define LOAD_Q(i) if (i < STEPS) coopMatLoad(q[i], k_part, sub % FL * LM * STRIDE + i * (LK / 8u), STRIDE, gl_CooperativeMatrixLayoutRowMajor);
+#define SCORE(i)                                                                                                        \
+    if (i < STEPS) {                                                                                                    \
+        MATRIX_B k;                                                                                                     \
+        coopMatLoad(k, k_part, u / FL * LN * STRIDE + i * (LK / 8u), STRIDE, gl_CooperativeMatrixLayoutColumnMajor);    \
+        s = coopMatMulAdd(q[i], k, s);                                                                                  \
+    }
+
+/* Matrix i of 16 of the result: of lines i % 2, and column i / 2 of this subgroup's. */
+#define LINE(i)    (i % 2u)
+#define COLUMN(i)  (sub + i / 2u * SUBGROUPS)
+#define THERE(i)   (i % 2u < FL && i / 2u < MINE)
+#define NOTHING(i) o[i] = SUMS(0.0);
+#define SHRINK(i)                                                                                                       \
+    if (THERE(i)) {                                                                                                     \
+        if (LINE(i) == 0u)                                                                                              \
+            o[i] = o[i] * factor0;                                                                                      \
+        else                                                                                                            \
+            o[i] = o[i] * factor1;                                                                                      \
+    }
+#define VALUE(i)                                                                                                        \
+    if (i / 2u < MINE && COLUMN(i) < COLUMNS) {                                                                         \
+        if (LINE(i) == 0u)                                                                                              \
+            coopMatLoad(v, v_part, k * STRIDE + COLUMN(i) * (LN / 8u), STRIDE, gl_CooperativeMatrixLayoutRowMajor);     \
+        if (LINE(i) == 0u)                                                                                              \
+            o[i] = coopMatMulAdd(w0, v, o[i]);                                                                          \
+        else if (FL > 1u)                                                                                               \
+            o[i] = coopMatMulAdd(w1, v, o[i]);                                                                          \
+    }
+#define PLACE(i)   ((i / 2u * FL + i % 2u) * LM * LN) /* among those that are there */
+#define STORE_PART(i) if (THERE(i)) coopMatStore(o[i], part, mine + sub * OF_SUB + PLACE(i), LN, gl_CooperativeMatrixLayoutRowMajor);
+#define ADD_PART(i)                                                                                                     \
+    if (THERE(i)) {                                                                                                     \
+        SUMS other;                                                                                                     \
+        coopMatLoad(other, part, from + sub * OF_SUB + PLACE(i), LN, gl_CooperativeMatrixLayoutRowMajor);               \
+        if (LINE(i) == 0u)                                                                                              \
+            o[i] = o[i] + other * factor0;                                                                              \
+        else                                                                                                            \
+            o[i] = o[i] + other * factor1;                                                                              \
+    }
+#define STORE_PATCH(i) if (THERE(i) && i == one) coopMatStore(o[i], patches, sub * LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);
+#define LOAD_FACTORS                                                                                                    \
+    coopMatLoad(factor0, factors, 0u, LN, gl_CooperativeMatrixLayoutRowMajor);                                          \
+    if (FL > 1u)                                                                                                        \
+        coopMatLoad(factor1, factors, LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);
+
 void main()
 {
     uint sub = gl_SubgroupID, lane = gl_SubgroupInvocationID, t = sub * gl_SubgroupSize + lane;
@@ -77,12 +129,10 @@ void main()
         k_part[l * STRIDE + i % eights] = line0 + l < lines && d < HEAD ? in0_4[(line_at(line0 + l) + d) / 8u] : uvec4(0u);
     }
     barrier();
-    MATRIX_A q[STEPS];
-    [[unroll]] for (uint i = 0u; i < STEPS; i++)
-        coopMatLoad(q[i], k_part, sub % FL * LM * STRIDE + i * (LK / 8u), STRIDE, gl_CooperativeMatrixLayoutRowMajor);
-    SUMS o[FL * MINE];
-    [[unroll]] for (uint i = 0u; i < FL * MINE; i++)
-        o[i] = SUMS(0.0);
+    MATRIX_A q[32];
+    THIRTY_TWO(LOAD_Q)
+    SUMS o[16], factor0, factor1;
+    SIXTEEN(NOTHING)
     float top = NONE, sum = 0.0;
 
     for (uint key0 = first; key0 < end; key0 += KEYS) {
@@ -97,111 +147,85 @@ void main()
         barrier();
         for (uint u = sub; u < FL * (KEYS / LN); u += SUBGROUPS) { /* u % FL is sub % FL */
             SUMS s = SUMS(0.0);
-            [[unroll]] for (uint i = 0u; i < STEPS; i++) {
-                MATRIX_B k;
-                coopMatLoad(k, k_part, u / FL * LN * STRIDE + i * (LK / 8u), STRIDE, gl_CooperativeMatrixLayoutColumnMajor);
-                s = coopMatMulAdd(q[i], k, s);
-            }
+            THIRTY_TWO(SCORE)
             coopMatStore(s, scores, u % FL * LM * S_STRIDE + u / FL * LN, S_STRIDE, gl_CooperativeMatrixLayoutRowMajor);
         }
         barrier();
-        float p[OF_LINE], before = top;
-        [[unroll]] for (uint i = 0u; i < OF_LINE; i++) {
-            bool there = key0 + share * OF_LINE + i < end;
-            p[i] = there ? scores[line * S_STRIDE + share * OF_LINE + i] * push.number : NONE;
-            top = p[i] > top ? p[i] : top;
+        float before = top;
+        uint mine_at = line * S_STRIDE + share * OF_LINE, count = end - key0 < KEYS ? end - key0 : KEYS;
+        count = count > share * OF_LINE ? count - share * OF_LINE : 0u; /* keys of this thread that count, or more */
+        for (uint i = 0u; i < OF_LINE; i++) {
+            float score = i < count ? scores[mine_at + i] * push.number : NONE;
+            top = score > top ? score : top;
         }
         [[unroll]] for (uint i = 1u; i < PER_LINE; i <<= 1) {
             float other = subgroupShuffleXor(top, i);
             top = other > top ? other : top;
         }
         float shrink = exp_of(before - top), more = 0.0;
-        [[unroll]] for (uint i = 0u; i < OF_LINE; i++) {
-            bool there = key0 + share * OF_LINE + i < end;
-            p[i] = there ? exp_of(p[i] - top) : 0.0;
-            more += p[i];
+        for (uint i = 0u; i < OF_LINE; i += 2u) {
+            float p = i < count ? exp_of(scores[mine_at + i] * push.number - top) : 0.0;
+            float next = i + 1u < count ? exp_of(scores[mine_at + i + 1u] * push.number - top) : 0.0;
+            more += p + next;
+            weights[line * P_STRIDE + (share * OF_LINE + i) / 2u] = narrow(D2, p) | narrow(D2, next) << 16;
         }
         [[unroll]] for (uint i = 1u; i < PER_LINE; i <<= 1)
             more += subgroupShuffleXor(more, i);
         sum = sum * shrink + more;
-        [[unroll]] for (uint i = 0u; i < OF_LINE; i += 2u)
-            weights[line * P_STRIDE + (share * OF_LINE + i) / 2u] = narrow(D2, p[i]) | narrow(D2, p[i + 1u]) << 16;
         spread(line, share, shrink);
         barrier();
-        [[unroll]] for (uint f = 0u; f < FL; f++) {
-            SUMS shrinking;
-            coopMatLoad(shrinking, factors, f * LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);
-            [[unroll]] for (uint c = 0u; c < MINE; c++)
-                [[unroll]] for (uint e = 0u; e < shrinking.length(); e++)
-                    o[f * MINE + c][e] *= shrinking[e];
-        }
-        [[unroll]] for (uint k = 0u; k < KEYS; k += LK) {
-            MATRIX_A w[FL];
-            [[unroll]] for (uint f = 0u; f < FL; f++)
-                coopMatLoad(w[f], weights, f * LM * P_STRIDE + k / 2u, P_STRIDE, gl_CooperativeMatrixLayoutRowMajor);
-            [[unroll]] for (uint c = 0u; c < MINE; c++) {
-                uint column = sub + c * SUBGROUPS;
-                if (column < COLUMNS) {
-                    MATRIX_B v;
-                    coopMatLoad(v, v_part, k * STRIDE + column * (LN / 8u), STRIDE, gl_CooperativeMatrixLayoutRowMajor);
-                    [[unroll]] for (uint f = 0u; f < FL; f++)
-                        o[f * MINE + c] = coopMatMulAdd(w[f], v, o[f * MINE + c]);
-                }
-            }
+        LOAD_FACTORS
+        SIXTEEN(SHRINK)
+        for (uint k = 0u; k < KEYS; k += LK) {
+            MATRIX_A w0, w1;
+            MATRIX_B v;
+            coopMatLoad(w0, weights, k / 2u, P_STRIDE, gl_CooperativeMatrixLayoutRowMajor);
+            if (FL > 1u)
+                coopMatLoad(w1, weights, LM * P_STRIDE + k / 2u, P_STRIDE, gl_CooperativeMatrixLayoutRowMajor);
+            SIXTEEN(VALUE)
         }
     }
 
-    if (push.from > 1u) {
-        uint each = o[0].length(), count = FL * MINE * each + 2u;
-        [[unroll]] for (uint i = 0u; i < FL * MINE; i++)
-            [[unroll]] for (uint e = 0u; e < o[0].length(); e++)
-                part[part_at(gl_WorkGroupID.z, count, i * each + e)] = floatBitsToUint(o[i][e]);
-        part[part_at(gl_WorkGroupID.z, count, count - 2u)] = floatBitsToUint(top);
-        part[part_at(gl_WorkGroupID.z, count, count - 1u)] = floatBitsToUint(sum);
+    if (push.from > 1u) { /* matrices as they are: no number of them is asked for by an index */
+        const uint OF_SUB = FL * MINE * LM * LN, each = SUBGROUPS * OF_SUB + 2u * THREADS; /* results, then the largest scores and the sums */
+        uint base = push.b_first + tile_index() * push.from * each, mine = base + gl_WorkGroupID.z * each, tops = SUBGROUPS * OF_SUB + t;
+        SIXTEEN(STORE_PART)
+        part[mine + tops] = floatBitsToUint(top);
+        part[mine + tops + THREADS] = floatBitsToUint(sum);
         if (!is_last())
             return;
-        [[unroll]] for (uint i = 0u; i < FL * MINE; i++)
-            o[i] = SUMS(0.0);
+        SIXTEEN(NOTHING)
         top = NONE;
-        for (uint z = 0u; z < push.from; z++) {
-            float other = uintBitsToFloat(part[part_at(z, count, count - 2u)]);
+        [[dont_unroll]] for (uint z = 0u; z < push.from; z++) {
+            float other = uintBitsToFloat(part[base + z * each + tops]);
             top = other > top ? other : top;
         }
         sum = 0.0;
-        for (uint z = 0u; z < push.from; z++) {
-            float factor = exp_of(uintBitsToFloat(part[part_at(z, count, count - 2u)]) - top);
-            sum += uintBitsToFloat(part[part_at(z, count, count - 1u)]) * factor;
+        [[dont_unroll]] for (uint z = 0u; z < push.from; z++) {
+            uint from = base + z * each;
+            float factor = exp_of(uintBitsToFloat(part[from + tops]) - top);
+            sum += uintBitsToFloat(part[from + tops + THREADS]) * factor;
             barrier();
             spread(line, share, factor);
             barrier();
-            [[unroll]] for (uint f = 0u; f < FL; f++) {
-                SUMS scaled;
-                coopMatLoad(scaled, factors, f * LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);
-                [[unroll]] for (uint c = 0u; c < MINE; c++)
-                    [[unroll]] for (uint e = 0u; e < scaled.length(); e++)
-                        o[f * MINE + c][e] += scaled[e] * uintBitsToFloat(part[part_at(z, count, (f * MINE + c) * each + e)]);
-            }
+            LOAD_FACTORS
+            SIXTEEN(ADD_PART)
         }
     }
     barrier();
     spread(line, share, sum > 0.0 ? 1.0 / sum : sum);
     barrier();
-    [[unroll]] for (uint f = 0u; f < FL; f++) {
-        SUMS scaled;
-        coopMatLoad(scaled, factors, f * LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);
-        [[unroll]] for (uint c = 0u; c < MINE; c++) {
-            uint column = sub + c * SUBGROUPS; /* one that is not there is not written: all subgroups meet the same barriers */
-            SUMS done = o[f * MINE + c];
-            [[unroll]] for (uint e = 0u; e < scaled.length(); e++)
-                done[e] *= scaled[e];
-            coopMatStore(done, patches, sub * LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);
-            subgroupBarrier();
-            for (uint i = lane; i < LM * LN / 2u; i += gl_SubgroupSize) {
-                uint r = i / (LN / 2u), x = i % (LN / 2u) * 2u, at = (sub * LM + r) * LN + x, l = line0 + f * LM + r, d = column * LN + x;
-                if (l < lines && d < HEAD)
-                    put_two(line_at(l) + d, patches[at], true, patches[at + 1u], true);
-            }
-            subgroupBarrier();
+    LOAD_FACTORS
+    SIXTEEN(SHRINK)
+    [[dont_unroll]] for (uint one = 0u; one < 2u * MINE; one++) { /* one matrix after the other through memory */
+        uint column = COLUMN(one); /* one that is not there is not written */
+        SIXTEEN(STORE_PATCH)
+        subgroupBarrier();
+        for (uint i = lane; i < LM * LN / 2u; i += gl_SubgroupSize) {
+            uint r = i / (LN / 2u), x = i % (LN / 2u) * 2u, at = (sub * LM + r) * LN + x, l = line0 + LINE(one) * LM + r, d = column * LN + x;
+            if (LINE(one) < FL && l < lines && d < HEAD)
+                put_two(line_at(l) + d, patches[at], true, patches[at + 1u], true);
         }
+        subgroupBarrier();
     }
 }

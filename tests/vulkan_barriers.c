@@ -17,13 +17,13 @@ static pv_tensor *one(pv_graph *g, pv_op op, pv_tensor *x, pv_tensor *y)
 }
 
 /* Barriers of stage s, and which nodes they stand before. */
-static int barriers(const pv_plan *plan, pv_stage s, bool *before)
+static int barriers(const pv_plan *plan, pv_stage s, bool in_place, bool *before)
 {
-    int n = vk_barriers((const vk_device *)plan->backend, &plan->program, s, before);
+    int n = vk_barriers((const vk_device *)plan->backend, &plan->program, s, in_place, before);
     for (int i = 0; i < plan->graph->n_nodes; i++)
         n -= before[i];
     CHECK(n == 0);
-    return vk_barriers((const vk_device *)plan->backend, &plan->program, s, before);
+    return vk_barriers((const vk_device *)plan->backend, &plan->program, s, in_place, before);
 }
 
 static void small(pv_backend *be)
@@ -37,9 +37,9 @@ static void small(pv_backend *be)
     pv_tensor *d = one(g, PV_OP_ADD, a, b), *e = one(g, PV_OP_ADD, c, y);
     keep(d), keep(e), keep(a);
     if (CHECK_OK(pv_plan_create(be, &g, &(pv_plan_params){.steps = 1}, &plan))) {
-        CHECK(plan->graph->n_nodes == 5 && barriers(plan, PV_STAGE_VISION, before) == 1);
+        CHECK(plan->graph->n_nodes == 5 && barriers(plan, PV_STAGE_VISION, false, before) == 1);
         CHECK(!before[0] && !before[1] && !before[2] && before[3] && !before[4]);
-        CHECK(barriers(plan, PV_STAGE_PREFIX, before) == 0);
+        CHECK(barriers(plan, PV_STAGE_PREFIX, false, before) == 0);
     }
     pv_plan_destroy(&plan);
 
@@ -50,7 +50,7 @@ static void small(pv_backend *be)
         x = one(g, i % 2 ? PV_OP_GELU : PV_OP_SILU, x, NULL);
     keep(x);
     if (CHECK_OK(pv_plan_create(be, &g, &(pv_plan_params){.steps = 1}, &plan)))
-        CHECK(plan->graph->n_nodes == 6 && barriers(plan, PV_STAGE_VISION, before) == 5 && !before[0]);
+        CHECK(plan->graph->n_nodes == 6 && barriers(plan, PV_STAGE_VISION, false, before) == 5 && !before[0]);
     pv_plan_destroy(&plan);
 
     /* A state: who reads the old version must be done when the next one is written, who reads the next waits
@@ -62,7 +62,7 @@ static void small(pv_backend *be)
     keep(one(g, PV_OP_GELU, next, NULL));
     CHECK(old && next);
     if (CHECK_OK(pv_plan_create(be, &g, &(pv_plan_params){.steps = 1}, &plan)))
-        CHECK(plan->graph->n_nodes == 3 && barriers(plan, PV_STAGE_VISION, before) == 2);
+        CHECK(plan->graph->n_nodes == 3 && barriers(plan, PV_STAGE_VISION, false, before) == 2);
     pv_plan_destroy(&plan);
 }
 
@@ -102,38 +102,47 @@ static bool in_the_way(const pv_node *a, const pv_node *b)
     return false;
 }
 
-static void whole(pv_backend *be, const char *name)
+/* Whether something is dispatched for it. */
+static bool runs(const pv_plan *plan, const pv_node *n, pv_stage s, bool in_place)
+{
+    return n->stage == s && !(in_place && vk_reads_in_place(on, &plan->program, n));
+}
+
+static void whole(pv_backend *be, const char *name, bool in_place)
 {
     pv_config config;
     pv_graph *g = tiny(&config);
     pv_plan *plan = NULL;
-    int nodes = 0, in_all = 0, idle = 0;
+    int nodes = 0, in_all = 0, idle = 0, picked = 0;
     if (!CHECK_OK(pv_plan_create(be, &g, &(pv_plan_params){.recipe = recipe(name), .steps = 10}, &plan)))
         return;
     const pv_graph *p = plan->graph;
     bool *before = malloc(sizeof *before * (size_t)p->n_nodes);
     for (int s = 0; s < PV_STAGE_COUNT; s++) {
-        int n = barriers(plan, (pv_stage)s, before), since = -1;
+        int n = barriers(plan, (pv_stage)s, in_place, before), since = -1;
         in_all += n;
         for (int j = 0; j < p->n_nodes; j++) {
-            if (p->nodes[j]->stage != (pv_stage)s)
+            if (!runs(plan, p->nodes[j], (pv_stage)s, in_place)) {
+                picked += p->nodes[j]->stage == (pv_stage)s;
                 continue;
+            }
             nodes++;
             if (before[j]) {
                 bool asked = false; /* by a node since the barrier before */
                 for (int i = since < 0 ? 0 : since; i < j; i++)
-                    asked |= p->nodes[i]->stage == (pv_stage)s &&
+                    asked |= runs(plan, p->nodes[i], (pv_stage)s, in_place) &&
                              (in_the_way(p->nodes[i], p->nodes[j]) || in_the_way(p->nodes[j], p->nodes[i]));
                 idle += !asked;
                 since = j;
             }
             for (int i = since < 0 ? 0 : since; i < j; i++)
-                if (p->nodes[i]->stage == (pv_stage)s &&
+                if (runs(plan, p->nodes[i], (pv_stage)s, in_place) &&
                     !CHECK(!in_the_way(p->nodes[i], p->nodes[j]) && !in_the_way(p->nodes[j], p->nodes[i])))
                     printf("    no barrier between '%s' and '%s'\n", p->nodes[i]->name, p->nodes[j]->name);
         }
     }
-    printf("recipe %s: %d barriers for %d nodes\n", name, in_all, nodes);
+    printf("recipe %s: %d barriers for %d nodes, %d rows read in place\n", name, in_all, nodes, picked);
+    CHECK(in_place == (picked > 0));
     CHECK(in_all > 0 && in_all < nodes - PV_STAGE_COUNT && idle == 0);
     free(before);
     pv_plan_destroy(&plan);
@@ -148,8 +157,10 @@ int main(void)
     }
     on = (const vk_device *)be;
     small(be);
-    whole(be, "f32");
-    whole(be, "bf16");
+    whole(be, "f32", false);
+    whole(be, "f32", true);
+    whole(be, "bf16", false);
+    whole(be, "bf16", true);
     pv_backend_close(&be);
     return test_done();
 }

@@ -1,11 +1,14 @@
 /* vulkan_products.c - products on a Vulkan device by each way there is: the tiles that dense_matrix.comp can
  * be given, those that are chosen, and dense.comp. Each result is held against dense.comp's; with a further
  * argument each is timed, in a chain of nodes whose weights are larger than a GPU's cache together. Skipped
- * where no device has matrices of bf16 or f16. test_vulkan_products [DEVICE] [bench] */
+ * where no device has matrices of bf16 or f16.
+ *   test_vulkan_products [DEVICE] [bench [M,N,K,WEIGHTS[,2] [TILE...]]]
+ * 2: GeGLU, which takes two weights; a tile as below: seven numbers with commas. */
 #include "backends/vulkan/vk.h"
 #include "plan/instance.h"
 #include "tests/test.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -16,6 +19,7 @@ static bool benching;
 typedef struct shape {
     int64_t m, n, k;
     int weights; /* in a chain */
+    bool pair;   /* linear_geglu, each node with two weights of the chain */
 } shape;
 
 typedef struct way {
@@ -47,10 +51,14 @@ static float *run(vk_device *d, const way *w, const shape *s, pv_dtype dtype, co
     pv_instance *inst = NULL;
     pv_tensor *in = pv_state(g, "x", dtype, s->m, s->k), *of[MOST_CHAIN], *out = NULL;
     int n = benching ? s->weights : 1;
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++)
         of[i] = pv_state(g, pv_graph_printf(g, "w%d", i), dtype, s->n, s->k);
+    for (int i = 0; i < n; i += 1 + s->pair) {
+        pv_tensor *of_node[] = {in, of[i], of[n > 1 ? i + s->pair : i]};
+        pv_attr attr = {.linear_geglu = {.between = dtype}};
         pv_node *node =
-            pv_node_add(g, pv_graph_printf(g, "y%d", i), PV_OP_LINEAR, 2, (pv_tensor *[]){in, of[i]}, NULL);
+            pv_node_add(g, pv_graph_printf(g, "y%d", i), s->pair ? PV_OP_LINEAR_GEGLU : PV_OP_LINEAR,
+                        s->pair ? 3 : 2, of_node, s->pair ? &attr : NULL);
         if (node) {
             out = node->out[0];
             out->dtype = benching ? dtype : PV_F32;
@@ -66,9 +74,6 @@ static float *run(vk_device *d, const way *w, const shape *s, pv_dtype dtype, co
     if (ok)
         vk_calls_make(d, plan->graph->nodes[0], calls);
     *matrices = ok && (calls[0].shader == VK_DENSE_BF16 || calls[0].shader == VK_DENSE_F16);
-    d->bf16 = bf16;
-    d->f16 = f16;
-    d->tile = NULL;
     ok = ok && CHECK_OK(pv_instance_write(inst, in, 0, x, pv_tensor_bytes(in)));
     for (int i = 0; ok && i < n; i++)
         ok = CHECK_OK(pv_instance_write(inst, of[i], 0, weight, pv_tensor_bytes(of[i])));
@@ -79,10 +84,13 @@ static float *run(vk_device *d, const way *w, const shape *s, pv_dtype dtype, co
         pv_run_timing t = {.node_ms = node_ms};
         ok = CHECK_OK(pv_instance_run(inst, (pv_run){.stages = 1u << PV_STAGE_VISION}, &t));
         double sum = 0;
-        for (int i = 0; i < n; i++)
+        for (int i = 0; i < plan->graph->n_nodes; i++)
             sum += node_ms[i];
-        *ms = sum / n < *ms ? sum / n : *ms;
+        *ms = fmin(*ms, sum / plan->graph->n_nodes);
     }
+    d->bf16 = bf16; /* nodes are timed by buffers that the first such run records */
+    d->f16 = f16;
+    d->tile = NULL;
     float *result = ok ? malloc(sizeof *result * (size_t)(s->m * s->n)) : NULL;
     void *stored = ok ? malloc(pv_tensor_bytes(out)) : NULL;
     if (ok && CHECK_OK(pv_instance_read(inst, out, 0, stored, pv_tensor_bytes(out))))
@@ -98,8 +106,8 @@ static void compare(vk_device *d, const way *ways, int n, const shape *s, pv_dty
     uint16_t *x = numbers((size_t)(s->m * s->k), dtype, 1), *w = numbers((size_t)(s->n * s->k), dtype, 2);
     const way plain = {.name = "dense.comp", .plain = true};
     float *want = NULL;
-    printf("M %lld N %lld K %lld %s\n", (long long)s->m, (long long)s->n, (long long)s->k,
-           pv_dtype_name(dtype));
+    printf("M %lld N %lld K %lld %s%s\n", (long long)s->m, (long long)s->n, (long long)s->k,
+           pv_dtype_name(dtype), s->pair ? " geglu" : "");
     for (int i = -1; i < n; i++) {
         const way *one = i < 0 ? &plain : &ways[i];
         double ms, apart = 0, size = 0;
@@ -109,8 +117,8 @@ static void compare(vk_device *d, const way *ways, int n, const shape *s, pv_dty
             printf("  %-28s not on this device\n", one->name);
         else if (benching)
             printf("  %-28s %9.2f us %8.1f TFLOP/s %8.1f GB/s of weights\n", one->name, ms * 1e3,
-                   2e-9 * (double)s->m * (double)s->n * (double)s->k / ms,
-                   2e-6 * (double)s->n * (double)s->k / ms);
+                   2e-9 * (1 + s->pair) * (double)s->m * (double)s->n * (double)s->k / ms,
+                   2e-6 * (1 + s->pair) * (double)s->n * (double)s->k / ms);
         for (int64_t e = 0; want && got && e < s->m * s->n; e++) {
             double by = (double)got[e] - (double)want[e];
             apart += by * by;
@@ -196,35 +204,35 @@ static void pieces(vk_device *d)
 static const way large[] = {
     {"chosen", {0}, false},
     {"2x2 of 4x4, 2 deep, 2 stages", {2, 2, 4, 4, 2, 2, 1}, false},
-    {"2x2 of 4x4, 2 deep, 1 stage", {2, 2, 4, 4, 2, 1, 1}, false},
-    {"2x2 of 4x4, 4 deep, 1 stage", {2, 2, 4, 4, 4, 1, 1}, false},
-    {"2x4 of 4x4, 2 deep, 1 stage", {2, 4, 4, 4, 2, 1, 1}, false},
-    {"4x2 of 4x4, 2 deep, 1 stage", {4, 2, 4, 4, 2, 1, 1}, false},
-    {"2x4 of 4x2, 2 deep, 2 stages", {2, 4, 4, 2, 2, 2, 1}, false},
-    {"4x2 of 2x4, 2 deep, 2 stages", {4, 2, 2, 4, 2, 2, 1}, false},
-    {"2x4 of 4x2, 4 deep, 1 stage", {2, 4, 4, 2, 4, 1, 1}, false},
-    {"2x2 of 2x4, 2 deep, 2 stages", {2, 2, 2, 4, 2, 2, 1}, false},
-    {"2x2 of 4x2, 2 deep, 2 stages", {2, 2, 4, 2, 2, 2, 1}, false},
-    {"2x2 of 2x2, 4 deep, 2 stages", {2, 2, 2, 2, 4, 2, 1}, false},
+    {"2x2 of 2x3, 2 deep", {2, 2, 2, 3, 2, 1, 1}, false},
 };
 static const way small[] = {
     {"chosen", {0}, false},
-    {"2x2 of 2x2, 8 deep, 1 part", {2, 2, 2, 2, 8, 1, 1}, false},
-    {"2x2 of 2x2, 8 deep, 2 parts", {2, 2, 2, 2, 8, 1, 2}, false},
-    {"2x2 of 2x2, 8 deep, 4 parts", {2, 2, 2, 2, 8, 1, 4}, false},
-    {"2x2 of 2x2, 8 deep, 8 parts", {2, 2, 2, 2, 8, 1, 8}, false},
-    {"2x2 of 2x2, 4 deep, 2 parts", {2, 2, 2, 2, 4, 2, 2}, false},
-    {"2x2 of 2x2, 4 deep, 4 parts", {2, 2, 2, 2, 4, 2, 4}, false},
-    {"2x2 of 2x2, 4 deep, 8 parts", {2, 2, 2, 2, 4, 2, 8}, false},
-    {"4x1 of 1x2, 8 deep, 1 part", {4, 1, 1, 2, 8, 1, 1}, false},
-    {"4x1 of 1x2, 8 deep, 2 parts", {4, 1, 1, 2, 8, 1, 2}, false},
-    {"4x1 of 1x2, 8 deep, 4 parts", {4, 1, 1, 2, 8, 1, 4}, false},
-    {"4x2 of 1x2, 8 deep, 2 parts", {4, 2, 1, 2, 8, 1, 2}, false},
-    {"4x2 of 1x2, 8 deep, 4 parts", {4, 2, 1, 2, 8, 1, 4}, false},
-    {"4x2 of 1x1, 8 deep, 2 parts", {4, 2, 1, 1, 8, 1, 2}, false},
-    {"4x2 of 1x1, 8 deep, 4 parts", {4, 2, 1, 1, 8, 1, 4}, false},
+    {"2x2 of 2x2, 4 deep, 2 stages, 6 parts", {2, 2, 2, 2, 4, 2, 6}, false},
+    {"4x2 of 1x1, 8 deep", {4, 2, 1, 1, 8, 1, 1}, false},
 };
 #define COUNT_OF(list) ((int)(sizeof(list) / sizeof *(list)))
+
+/* The shape and the tiles of the command line. */
+static void chosen(vk_device *d, int n, char **words)
+{
+    shape s = {0};
+    way ways[64] = {{.name = "chosen"}};
+    int count = 1;
+    int each = 1, got = sscanf(words[0], "%" SCNd64 ",%" SCNd64 ",%" SCNd64 ",%d,%d", &s.m, &s.n, &s.k,
+                               &s.weights, &each);
+    s.pair = each == 2;
+    if (!CHECK(got >= 4 && s.weights > 0 && s.weights <= MOST_CHAIN && s.weights % (1 + s.pair) == 0))
+        return;
+    for (int i = 1; i < n && count < COUNT_OF(ways); i++) {
+        way *w = &ways[count++];
+        vk_tile *t = &w->tile;
+        w->name = words[i];
+        CHECK(sscanf(words[i], "%u,%u,%u,%u,%u,%u,%u", &t->across_m, &t->across_n, &t->fm, &t->fn, &t->depth,
+                     &t->stages, &t->parts) == 7);
+    }
+    compare(d, ways, count, &s, PV_BF16);
+}
 
 int main(int argc, char **argv)
 {
@@ -232,8 +240,9 @@ int main(int argc, char **argv)
     pv_device_info info = {0};
     const char *device = argc > 1 ? argv[1] : "llvmpipe";
     benching = argc > 2 && !strcmp(argv[2], "bench");
-    if (pv_backend_open("vulkan", &(pv_backend_params){.device = *device ? device : NULL, .cache = ""},
-                        &be)) {
+    if (pv_backend_open(
+            "vulkan", &(pv_backend_params){.device = *device ? device : NULL, .cache = benching ? NULL : ""},
+            &be)) {
         printf("not tested here: %s\n", pv_error_text());
         return 77;
     }
@@ -249,7 +258,9 @@ int main(int argc, char **argv)
         pieces(d);
     if (!d->bf16.m && !d->f16.m)
         printf("not tested here: matrices\n");
-    if (benching) {
+    if (benching && argc > 3) {
+        chosen(d, argc - 3, argv + 3);
+    } else if (benching) {
         static const shape shapes[] = {{50, 4096, 1024, 16},
                                        {968, 16384, 2048, 4},
                                        {50, 1024, 4096, 16},

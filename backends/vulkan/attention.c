@@ -47,7 +47,8 @@ static bool by_matrices(const vk_device *d, vk_call *c, uint32_t head, uint32_t 
         !x->m || !d->shuffle || head % 8)
         return false;
     uint32_t keys = keys_of(d, x, head);
-    if (!keys)
+    if (!keys || over(head, x->k) > 32 ||
+        over(over(head, x->n), SUBGROUPS) * ACROSS > 16) /* registers of the shader */
         return false;
     const uint32_t constant[] = {head, keys, x->m, x->n, x->k, ACROSS, SUBGROUPS};
     c->shader = bf16 ? VK_FLASH_BF16 : VK_FLASH_F16;

@@ -67,7 +67,15 @@ static bool meet(const touches *a, const touches *b)
     return false;
 }
 
-int vk_barriers(const vk_device *d, const pv_program *prog, pv_stage s, bool *before)
+bool vk_reads_in_place(const vk_device *d, const pv_program *prog, const pv_node *n)
+{
+    return n->op == PV_OP_ROW && prog->step && n->in[1] == prog->step && n->in[0]->dtype == n->out[0]->dtype &&
+           n->out[0]->usage == PV_SCRATCH && !n->out[0]->output && n->in[0]->usage != PV_WEIGHT &&
+           pv_tensor_bytes(n->out[0]) % 4 == 0 &&
+           pv_tensor_bytes(n->out[0]) % d->limits.minStorageBufferOffsetAlignment == 0;
+}
+
+int vk_barriers(const vk_device *d, const pv_program *prog, pv_stage s, bool in_place, bool *before)
 {
     const pv_graph *g = prog->graph;
     touches since = {.n = 0}, now;
@@ -75,7 +83,7 @@ int vk_barriers(const vk_device *d, const pv_program *prog, pv_stage s, bool *be
     bool full = false; /* `since` does not hold all */
     for (int i = 0; i < g->n_nodes; i++) {
         before[i] = false;
-        if (g->nodes[i]->stage != s)
+        if (g->nodes[i]->stage != s || (in_place && vk_reads_in_place(d, prog, g->nodes[i])))
             continue;
         bool all = touches_of(d, g->nodes[i], &now);
         before[i] = full || !all || meet(&since, &now) || since.n + now.n > MOST;

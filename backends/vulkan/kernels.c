@@ -8,6 +8,7 @@
 #define THREADS     64
 #define ROW_WIDE    1024 /* so long a row gets more threads: */
 #define ROW_THREADS 256
+#define MOST_HELD   4 /* pairs of a row that a thread has registers for */
 #define TILE        32
 #define MOST_GRID   65535 /* groups in a dimension that every device takes */
 
@@ -144,6 +145,8 @@ static void norm(const pv_node *n, vk_call *c)
     row_by_row(n, c);
     c->push.number = n->attr.norm.eps;
     c->push.n1 = n->n_in > 1 ? elements(n->in[1]) : 0;
+    uint32_t held = (c->push.width + 2 * c->constant[8] - 1) / (2 * c->constant[8]);
+    c->constant[9] = held <= MOST_HELD ? held : 0;
 }
 
 /* ---- a thread for two elements ---- */
@@ -350,8 +353,10 @@ static int calls_of(const vk_device *d, const vk_variant *k, const pv_node *n, v
     } else {
         vk_call_begin(out, k->shader, k->shader_op);
         k->fill(n, out);
-        if (out->constant[8] > d->limits.maxComputeWorkGroupInvocations)
+        if (out->constant[8] > d->limits.maxComputeWorkGroupInvocations) {
             out->constant[8] = THREADS;
+            out->constant[9] = 0; /* norms: too few threads to hold a row */
+        }
     }
     for (int i = 0; ok && i < calls; i++)
         ok = fits(d, &out[i]);

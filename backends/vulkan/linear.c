@@ -28,32 +28,36 @@ static uint32_t columns_of(const vk_tile *t, const vk_matrix *x)
     return t->across_n * t->fn * x->n;
 }
 
-static bool holds(const vk_device *d, const vk_tile *t, const vk_matrix *x)
+static bool holds(const vk_device *d, const vk_tile *t, const vk_matrix *x, bool two)
 {
     uint32_t subgroups = t->across_m * t->across_n, threads = subgroups * d->subgroup,
              eights = t->depth * x->k / 8;
     uint32_t rows = rows_of(t, x), columns = columns_of(t, x);
-    uint32_t shared = t->stages * (rows + columns) * (eights + 1) * 16 + subgroups * x->m * x->n * 4 + 64;
-    return shared <= d->limits.maxComputeSharedMemorySize &&
+    uint32_t parts = t->stages * rows * (eights + 1) * 16,
+             patches = (two ? 2 : 1) * subgroups * x->m * x->n * 4;
+    uint32_t shared = (parts > patches ? parts : patches) + t->stages * columns * (eights + 1) * 16 + 64;
+    return t->fm <= 4 && t->fn <= 4 && (!two || t->fn % 2 == 0) && rows * eights <= 8 * threads &&
+           columns * eights <= 8 * threads && shared <= d->limits.maxComputeSharedMemorySize &&
            threads <= d->limits.maxComputeWorkGroupInvocations &&
            threads <= d->limits.maxComputeWorkGroupSize[0] && x->m * x->n % (2 * d->subgroup) == 0 &&
            rows * eights % threads == 0 && columns * eights % threads == 0;
 }
 
-static const vk_tile *first_that_holds(const vk_device *d, const vk_tile *t, size_t n, const vk_matrix *x)
+static const vk_tile *first_that_holds(const vk_device *d, const vk_tile *t, size_t n, const vk_matrix *x,
+                                       bool two)
 {
     for (size_t i = 0; i < n; i++)
-        if (holds(d, &t[i], x))
+        if (holds(d, &t[i], x, two))
             return &t[i];
     return NULL;
 }
 
-#define FIRST(list) first_that_holds(d, (list), sizeof(list) / sizeof *(list), x)
+#define FIRST(list) first_that_holds(d, (list), sizeof(list) / sizeof *(list), x, two)
 
 static const vk_tile *choose(const vk_device *d, const vk_matrix *x, uint32_t m, bool two)
 {
     if (d->tile)
-        return holds(d, d->tile, x) ? d->tile : NULL;
+        return holds(d, d->tile, x, two) ? d->tile : NULL;
     if (m > 4 * x->m)
         return FIRST(many);
     return two ? FIRST(pair) : FIRST(few);
@@ -120,7 +124,7 @@ static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32
     if (p->x->dtype != p->w->dtype || p->x->dtype == PV_F32 || !x->m || c->push.k % 8)
         return false;
     const vk_tile *t = choose(d, x, c->push.m, p->w2 != NULL);
-    if (!t || (p->w2 && t->fn % 2))
+    if (!t)
         return false;
     uint32_t bm = rows_of(t, x), bn = columns_of(t, x), bk = t->depth * x->k;
     const uint32_t constant[] = {bm, bn, bk, p->between, x->m, x->n, x->k, t->fm, t->fn, t->stages};

@@ -1,32 +1,46 @@
-/* record.c - a program as command buffers: one a stage, and for denoising two more for each step.
+/* record.c - a program as command buffers: one a stage, and for denoising one a step.
  *
- * Nodes stand in order, with barriers where bytes ask for them (barriers.c), and a timestamp behind each; of nodes that run at the same
- * time it tells when all before it were done. Denoising is one step's command buffer, submitted again and again: the small one
- * before it sets the step, the small one behind it keeps the step's timestamps. A run is one submission; it allocates nothing here. Where
- * the queue has no timestamps of 64 bits, the run as a whole is timed by the host's clock and stages and nodes are not. */
+ * Nodes stand in order, with barriers where bytes ask for them (barriers.c), and a timestamp before and behind all. In a step's buffer
+ * the step is known: who reads the step's row of a table reads it in the table, and nothing is dispatched to pick it. Where there are
+ * more than UNROLL steps, one buffer serves all, and rows are picked. A run is one submission; it allocates nothing here,
+ * unless nodes are timed: that takes buffers of their own, with a timestamp behind each node, which are recorded when they are
+ * first wanted, since the stamps cost time. Of nodes that run at the same time a stamp tells when all before it were done. Where the queue has no timestamps of 64
+ * bits, the run as a whole is timed by the host's clock and stages and nodes are not. */
 #include "base/clock.h"
 #include "base/memory.h"
 #include "vk.h"
 
 #include <string.h>
 
+#define UNROLL 64
+
+/* What is submitted: everything once without, and once with, timestamps behind nodes. */
+typedef struct take {
+    VkDescriptorPool sets;
+    VkCommandBuffer stage[PV_STAGE_COUNT]; /* NULL: nothing to do */
+    VkCommandBuffer *step;                 /* of denoising; rows picked: all the same */
+    bool nodes;                            /* timestamps behind them */
+} take;
+
 struct pv_recording {
     vk_device *d;
     const pv_program *prog;
     const pv_buffers *bufs;
-    VkDescriptorPool sets;
-    VkQueryPool queries; /* of a stage: one before its first node, one behind each */
+    uint32_t n_sets; /* of a take */
+    VkQueryPool queries; /* of a stage: one before its first node, one behind its last, one behind each */
     VkFence done;
     pv_buffer part;                         /* sums of parts (VK_PART) */
     pv_buffer times;                        /* what the queries said: stages in order, denoising once for each step */
     size_t times_at[PV_STAGE_COUNT];        /* index of the first */
     uint32_t first_query[PV_STAGE_COUNT];
     int nodes[PV_STAGE_COUNT];
-    VkCommandBuffer fetch;                  /* inputs from the host; NULL: the device reads them there */
-    VkCommandBuffer stage[PV_STAGE_COUNT];  /* NULL: nothing to do */
-    VkCommandBuffer *before, *behind;       /* of each step */
-    VkCommandBuffer *all;                   /* of one submission; and all that were allocated lie behind one another in `pool` */
+    VkCommandBuffer fetch;            /* inputs from the host; NULL: the device reads them there */
+    take plain, timed;                /* timed.step NULL: not yet */
+    VkCommandBuffer *before, *behind; /* of each step, where one buffer serves all: what sets the step and what keeps its times */
+    VkCommandBuffer *all;             /* of one submission; and all that were allocated lie behind one another in `pool` */
     VkCommandPool pool;
+    bool unrolled; /* a buffer for each step */
+    int now;       /* the step that is recorded; -1: none, rows are picked */
     bool *barrier; /* before node i, while its stage is recorded */
     pv_run run; /* submitted last */
     double begun_ms;
@@ -38,12 +52,15 @@ void vk_discard(pv_recording *r)
     vk_settle(d); /* a wait may have failed */
     if (!d->hung) {
         d->fn.DestroyCommandPool(d->handle, r->pool, NULL);
-        d->fn.DestroyDescriptorPool(d->handle, r->sets, NULL);
+        d->fn.DestroyDescriptorPool(d->handle, r->plain.sets, NULL);
+        d->fn.DestroyDescriptorPool(d->handle, r->timed.sets, NULL);
         d->fn.DestroyQueryPool(d->handle, r->queries, NULL);
         d->fn.DestroyFence(d->handle, r->done, NULL);
     }
     vk_buffer_drop(d, &r->part);
     vk_buffer_drop(d, &r->times);
+    pv_free(r->plain.step);
+    pv_free(r->timed.step);
     pv_free(r->before);
     pv_free(r->behind);
     pv_free(r->all);
@@ -53,17 +70,29 @@ void vk_discard(pv_recording *r)
 
 /* ---- nodes ---- */
 
+/* The table of which `t` is the row of the step that is recorded; NULL: it is none. */
+static const pv_tensor *table_of(const pv_recording *r, const pv_tensor *t)
+{
+    return r->now >= 0 && t->producer && vk_reads_in_place(r->d, r->prog, t->producer) ? t->producer->in[0] : NULL;
+}
+
 static pv_buffer *place(const pv_recording *r, const pv_tensor *t, size_t *at)
 {
+    const pv_tensor *table = table_of(r, t);
+    if (table) {
+        pv_buffer *b = place(r, table, at);
+        *at += pv_tensor_bytes(t) * (size_t)r->now;
+        return b;
+    }
     *at = t->usage == PV_WEIGHT ? 0 : t->offset;
     return t->usage == PV_WEIGHT ? r->bufs->weight[t->id] : r->bufs->buffer[t->usage];
 }
 
-static pv_status bind_call(pv_recording *r, const vk_call *c, VkDescriptorSet *out)
+static pv_status bind_call(pv_recording *r, const take *k, const vk_call *c, VkDescriptorSet *out)
 {
     vk_device *d = r->d;
     VkDescriptorSetAllocateInfo one = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO,
-                                       .descriptorPool = r->sets,
+                                       .descriptorPool = k->sets,
                                        .descriptorSetCount = 1,
                                        .pSetLayouts = &d->set_layout};
     pv_status st = VK_CHECK(d, AllocateDescriptorSets, d->handle, &one, out);
@@ -86,6 +115,16 @@ static pv_status bind_call(pv_recording *r, const vk_call *c, VkDescriptorSet *o
     return st;
 }
 
+/* What shaders wrote is there for shaders behind it. */
+static void shaders_before(vk_device *d, VkCommandBuffer cb)
+{
+    VkMemoryBarrier b = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
+                         .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT,
+                         .dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT};
+    const VkPipelineStageFlags stage = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT;
+    d->fn.CmdPipelineBarrier(cb, stage, stage, 0, 1, &b, 0, NULL, 0, NULL);
+}
+
 static void everything_before(vk_device *d, VkCommandBuffer cb, VkPipelineStageFlags from, VkPipelineStageFlags to)
 {
     VkMemoryBarrier b = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
@@ -94,14 +133,14 @@ static void everything_before(vk_device *d, VkCommandBuffer cb, VkPipelineStageF
     d->fn.CmdPipelineBarrier(cb, from, to, 0, 1, &b, 0, NULL, 0, NULL);
 }
 
-static pv_status add_call(pv_recording *r, VkCommandBuffer cb, const vk_call *c)
+static pv_status add_call(pv_recording *r, const take *k, VkCommandBuffer cb, const vk_call *c)
 {
     vk_device *d = r->d;
     VkPipeline pipeline = VK_NULL_HANDLE;
     VkDescriptorSet set = VK_NULL_HANDLE;
     pv_status st = vk_pipeline_get(d, c->shader, c->constant, &pipeline);
     if (!st)
-        st = bind_call(r, c, &set);
+        st = bind_call(r, k, c, &set);
     if (st)
         return st;
     d->fn.CmdBindPipeline(cb, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline);
@@ -112,26 +151,25 @@ static pv_status add_call(pv_recording *r, VkCommandBuffer cb, const vk_call *c)
     return PV_OK;
 }
 
-static pv_status add_node(pv_recording *r, VkCommandBuffer cb, const pv_node *n)
+static pv_status add_node(pv_recording *r, const take *k, VkCommandBuffer cb, const pv_node *n)
 {
     vk_call c[VK_CALLS];
     int calls = vk_calls_make(r->d, n, c);
     pv_status st = PV_OK;
     for (int i = 0; !st && i < calls; i++)
-        st = add_call(r, cb, &c[i]);
+        st = add_call(r, k, cb, &c[i]);
     return st ? pv_fail_in(st, "'%s'", n->name) : PV_OK;
 }
 
-/* How many dispatches all nodes have, and the memory for parts, with counters that stand at 0. */
-static pv_status make_parts(pv_recording *r, uint32_t *calls)
+/* How many dispatches a take has, and the memory for parts, with counters that stand at 0. */
+static pv_status make_parts(pv_recording *r)
 {
     static const uint32_t zeros[VK_CALLS * VK_TILES];
     uint32_t words = 0;
-    *calls = 0;
     for (int i = 0; i < r->prog->graph->n_nodes; i++) {
         vk_call c[VK_CALLS];
         int n = vk_calls_make(r->d, r->prog->graph->nodes[i], c);
-        *calls += (uint32_t)n;
+        r->n_sets += (uint32_t)n * (r->prog->graph->nodes[i]->stage == PV_STAGE_DENOISE && r->unrolled ? (uint32_t)r->prog->steps : 1);
         for (int k = 0; k < n; k++)
             words = c[k].part_words > words ? c[k].part_words : words;
     }
@@ -171,62 +209,122 @@ static void stamp(pv_recording *r, VkCommandBuffer cb, uint32_t query)
         r->d->fn.CmdWriteTimestamp(cb, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, r->queries, query);
 }
 
-static void keep_times(pv_recording *r, VkCommandBuffer cb, pv_stage s, int step)
+/* Queries of a stage that a take writes: two, and one for each node where they are timed. */
+static uint32_t stamps(const pv_recording *r, const take *k, pv_stage s)
 {
-    uint32_t n = (uint32_t)r->nodes[s] + 1;
+    return k->nodes ? (uint32_t)r->nodes[s] + 2 : 2;
+}
+
+static void keep_times(pv_recording *r, VkCommandBuffer cb, pv_stage s, uint32_t n, int step)
+{
+    size_t each = (size_t)r->nodes[s] + 2;
     if (r->d->timestamps)
         r->d->fn.CmdCopyQueryPoolResults(cb, r->queries, r->first_query[s], n, r->times.handle,
-                                         sizeof(uint64_t) * (r->times_at[s] + (size_t)step * n), sizeof(uint64_t),
+                                         sizeof(uint64_t) * (r->times_at[s] + (size_t)step * each), sizeof(uint64_t),
                                          VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT);
 }
 
-static pv_status record_stage(pv_recording *r, pv_stage s)
+static void set_step(pv_recording *r, VkCommandBuffer cb, int32_t step)
+{
+    const pv_tensor *t = r->prog->step;
+    size_t at;
+    if (!t || t->offset == PV_NOWHERE)
+        return;
+    pv_buffer *b = place(r, t, &at);
+    r->d->fn.CmdUpdateBuffer(cb, b->handle, at, sizeof step, &step);
+}
+
+/* The nodes of a stage, with a timestamp before and behind them all. */
+static pv_status add_nodes(pv_recording *r, const take *k, VkCommandBuffer cb, pv_stage s)
 {
     vk_device *d = r->d;
     const pv_graph *g = r->prog->graph;
     uint32_t query = r->first_query[s];
-    VkCommandBuffer cb = VK_NULL_HANDLE;
-    vk_barriers(d, r->prog, s, r->barrier);
-    pv_status st = begin(r, &cb);
-    if (!st && d->timestamps)
-        d->fn.CmdResetQueryPool(cb, r->queries, query, (uint32_t)r->nodes[s] + 1);
-    if (!st)
-        stamp(r, cb, query++);
-    for (int i = 0; !st && i < g->n_nodes; i++) {
+    pv_status st = PV_OK;
+    vk_barriers(d, r->prog, s, r->now >= 0, r->barrier);
+    if (d->timestamps)
+        d->fn.CmdResetQueryPool(cb, r->queries, query, stamps(r, k, s));
+    stamp(r, cb, query);
+    for (int i = 0, seen = 0; !st && i < g->n_nodes; i++) {
         if (g->nodes[i]->stage != s)
             continue;
         if (r->barrier[i])
-            everything_before(d, cb, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT);
-        st = add_node(r, cb, g->nodes[i]);
-        stamp(r, cb, query++);
+            shaders_before(d, cb);
+        if (r->now < 0 || !vk_reads_in_place(d, r->prog, g->nodes[i]))
+            st = add_node(r, k, cb, g->nodes[i]);
+        if (k->nodes)
+            stamp(r, cb, query + 2 + (uint32_t)seen++);
     }
-    if (!st && s != PV_STAGE_DENOISE)
-        keep_times(r, cb, s, 0);
-    if (!st)
-        st = end(r, cb);
-    r->stage[s] = cb;
+    stamp(r, cb, query + 1);
     return st;
 }
 
-static pv_status record_step(pv_recording *r, int step)
+static pv_status record_stage(pv_recording *r, take *k, pv_stage s)
 {
-    const pv_tensor *t = r->prog->step;
-    int32_t number = step;
+    VkCommandBuffer cb = VK_NULL_HANDLE;
+    pv_status st = begin(r, &cb);
+    if (!st)
+        st = add_nodes(r, k, cb, s);
+    if (!st && s != PV_STAGE_DENOISE)
+        keep_times(r, cb, s, stamps(r, k, s), 0);
+    if (!st)
+        st = end(r, cb);
+    k->stage[s] = cb;
+    return st;
+}
+
+static pv_status record_step(pv_recording *r, take *k, int step)
+{
+    VkCommandBuffer cb = VK_NULL_HANDLE;
+    pv_status st = begin(r, &cb);
+    if (st)
+        return st;
+    set_step(r, cb, step);
+    everything_before(r->d, cb, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT);
+    r->now = step;
+    st = add_nodes(r, k, cb, PV_STAGE_DENOISE);
+    r->now = -1;
+    if (st)
+        return st;
+    keep_times(r, cb, PV_STAGE_DENOISE, stamps(r, k, PV_STAGE_DENOISE), step);
+    k->step[step] = cb;
+    return end(r, cb);
+}
+
+/* What stands around the one buffer of denoising. */
+static pv_status record_around(pv_recording *r, int step)
+{
     pv_status st = begin(r, &r->before[step]);
     if (st)
         return st;
-    if (t && t->offset != PV_NOWHERE) {
-        size_t at;
-        pv_buffer *b = place(r, t, &at);
-        r->d->fn.CmdUpdateBuffer(r->before[step], b->handle, at, sizeof number, &number);
-    }
+    set_step(r, r->before[step], step);
     st = end(r, r->before[step]);
     if (!st)
         st = begin(r, &r->behind[step]);
     if (st)
         return st;
-    keep_times(r, r->behind[step], PV_STAGE_DENOISE, step);
+    keep_times(r, r->behind[step], PV_STAGE_DENOISE, stamps(r, &r->timed, PV_STAGE_DENOISE), step);
     return end(r, r->behind[step]);
+}
+
+static pv_status record_take(pv_recording *r, take *k)
+{
+    vk_device *d = r->d;
+    VkDescriptorPoolSize size = {VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, (r->n_sets + 1) * VK_BINDINGS};
+    VkDescriptorPoolCreateInfo sets = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
+                                       .maxSets = r->n_sets + 1,
+                                       .poolSizeCount = 1,
+                                       .pPoolSizes = &size};
+    pv_status st = VK_CHECK(d, CreateDescriptorPool, d->handle, &sets, NULL, &k->sets);
+    for (int s = 0; !st && s < PV_STAGE_COUNT; s++)
+        if (r->nodes[s] && (s != PV_STAGE_DENOISE || !r->unrolled))
+            st = record_stage(r, k, (pv_stage)s);
+    for (int i = 0; !st && r->nodes[PV_STAGE_DENOISE] && i < r->prog->steps; i++)
+        if (r->unrolled)
+            st = record_step(r, k, i);
+        else
+            k->step[i] = k->stage[PV_STAGE_DENOISE];
+    return st;
 }
 
 static pv_status record_fetch(pv_recording *r)
@@ -245,9 +343,9 @@ static pv_status make_pools(pv_recording *r)
 {
     vk_device *d = r->d;
     const pv_graph *g = r->prog->graph;
-    uint32_t n = 0, queries = 0;
+    uint32_t queries = 0;
     size_t times = 0;
-    pv_status st = make_parts(r, &n);
+    pv_status st = make_parts(r);
     if (st)
         return st;
     for (int s = 0; s < PV_STAGE_COUNT; s++) {
@@ -255,22 +353,15 @@ static pv_status make_pools(pv_recording *r)
             r->nodes[s] += g->nodes[i]->stage == (pv_stage)s;
         r->first_query[s] = queries;
         r->times_at[s] = times;
-        queries += (uint32_t)r->nodes[s] + 1;
-        times += ((size_t)r->nodes[s] + 1) * (s == PV_STAGE_DENOISE ? (size_t)r->prog->steps : 1);
+        queries += (uint32_t)r->nodes[s] + 2;
+        times += ((size_t)r->nodes[s] + 2) * (s == PV_STAGE_DENOISE ? (size_t)r->prog->steps : 1);
     }
     VkCommandPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO, .queueFamilyIndex = d->family};
-    VkDescriptorPoolSize size = {VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, (n + 1) * VK_BINDINGS};
-    VkDescriptorPoolCreateInfo sets = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
-                                       .maxSets = n + 1,
-                                       .poolSizeCount = 1,
-                                       .pPoolSizes = &size};
     VkQueryPoolCreateInfo asked = {.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
                                    .queryType = VK_QUERY_TYPE_TIMESTAMP,
                                    .queryCount = queries};
     VkFenceCreateInfo fence = {.sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO};
     st = VK_CHECK(d, CreateCommandPool, d->handle, &pool, NULL, &r->pool);
-    if (!st)
-        st = VK_CHECK(d, CreateDescriptorPool, d->handle, &sets, NULL, &r->sets);
     if (!st)
         st = VK_CHECK(d, CreateQueryPool, d->handle, &asked, NULL, &r->queries);
     if (!st)
@@ -287,20 +378,24 @@ pv_status vk_record(pv_backend *be, const pv_program *prog, const pv_buffers *bu
     pv_recording *r = pv_alloc_zero(sizeof *r);
     if (!r)
         return PV_E_MEMORY;
-    *r = (pv_recording){.d = d, .prog = prog, .bufs = bufs};
+    *r = (pv_recording){.d = d, .prog = prog, .bufs = bufs, .unrolled = prog->steps <= UNROLL, .now = -1};
+    r->plain.nodes = !r->unrolled;
+    r->timed.nodes = true;
     size_t steps = (size_t)prog->steps;
+    r->plain.step = pv_alloc_zero(sizeof *r->plain.step * (steps + 1));
+    r->timed.step = pv_alloc_zero(sizeof *r->timed.step * (steps + 1));
     r->before = pv_alloc_zero(sizeof *r->before * (steps + 1));
     r->behind = pv_alloc_zero(sizeof *r->behind * (steps + 1));
     r->all = pv_alloc_zero(sizeof *r->all * (3 * steps + PV_STAGE_COUNT + 1));
     r->barrier = pv_alloc(sizeof *r->barrier * (size_t)(prog->graph->n_nodes + 1));
-    st = r->before && r->behind && r->all && r->barrier ? make_pools(r) : PV_E_MEMORY;
+    bool room = r->plain.step && r->timed.step && r->before && r->behind && r->all && r->barrier;
+    st = room ? make_pools(r) : PV_E_MEMORY;
     if (!st)
         st = record_fetch(r);
-    for (int s = 0; !st && s < PV_STAGE_COUNT; s++)
-        if (r->nodes[s])
-            st = record_stage(r, (pv_stage)s);
-    for (int i = 0; !st && r->nodes[PV_STAGE_DENOISE] && i < prog->steps; i++)
-        st = record_step(r, i);
+    if (!st)
+        st = record_take(r, &r->plain);
+    for (int i = 0; !st && !r->unrolled && r->nodes[PV_STAGE_DENOISE] && i < prog->steps; i++)
+        st = record_around(r, i);
     if (st)
         vk_discard(r);
     else
@@ -315,23 +410,30 @@ pv_status vk_record(pv_backend *be, const pv_program *prog, const pv_buffers *bu
 pv_status vk_run(pv_recording *r, const pv_run *run)
 {
     uint32_t n = 0;
+    pv_status st = vk_usable(r->d);
+    take *k = run->nodes && !r->plain.nodes ? &r->timed : &r->plain;
+    if (!st && k == &r->timed && !k->sets)
+        st = record_take(r, k);
+    if (st)
+        return st;
     if (r->fetch)
         r->all[n++] = r->fetch;
     for (int s = 0; s < PV_STAGE_COUNT; s++) {
-        if (!(run->stages >> s & 1) || !r->stage[s])
+        if (!(run->stages >> s & 1) || !r->nodes[s])
             continue;
         if (s != PV_STAGE_DENOISE)
-            r->all[n++] = r->stage[s];
+            r->all[n++] = k->stage[s];
         for (int i = run->first_step; s == PV_STAGE_DENOISE && i < run->first_step + run->n_steps; i++) {
-            r->all[n++] = r->before[i];
-            r->all[n++] = r->stage[s];
-            r->all[n++] = r->behind[i];
+            if (!r->unrolled)
+                r->all[n++] = r->before[i];
+            r->all[n++] = k->step[i];
+            if (!r->unrolled)
+                r->all[n++] = r->behind[i];
         }
     }
-    pv_status st = vk_usable(r->d);
     r->run = *run;
     r->begun_ms = pv_now_ms();
-    return st ? st : vk_submit(r->d, n, r->all, r->done);
+    return vk_submit(r->d, n, r->all, r->done);
 }
 
 /* Adds up what the stages and nodes of the run took; the times of the first and the last stamp. */
@@ -341,19 +443,20 @@ static void add_times(const pv_recording *r, pv_run_timing *t, uint64_t *first, 
     double ms = (double)r->d->limits.timestampPeriod * 1e-6;
     for (int s = 0; s < PV_STAGE_COUNT; s++) {
         bool denoise = s == PV_STAGE_DENOISE;
-        if (!(r->run.stages >> s & 1) || !r->stage[s])
+        if (!(r->run.stages >> s & 1) || !r->nodes[s])
             continue;
         for (int step = 0; step < (denoise ? r->run.n_steps : 1); step++) {
             size_t slot = denoise ? (size_t)(r->run.first_step + step) : 0;
-            const uint64_t *stamps = (const uint64_t *)(const void *)r->times.host + r->times_at[s] + slot * ((size_t)r->nodes[s] + 1);
+            const uint64_t *stamps = (const uint64_t *)(const void *)r->times.host + r->times_at[s] + slot * ((size_t)r->nodes[s] + 2);
+            uint64_t before = stamps[0];
             if (!*first)
                 *first = stamps[0];
-            *last = stamps[r->nodes[s]];
-            t->stage_ms[s] += (double)(stamps[r->nodes[s]] - stamps[0]) * ms;
-            for (int i = 0, k = 0; t->node_ms && i < g->n_nodes; i++)
+            *last = stamps[1];
+            t->stage_ms[s] += (double)(stamps[1] - stamps[0]) * ms;
+            for (int i = 0, k = 2; t->node_ms && r->run.nodes && i < g->n_nodes; i++)
                 if (g->nodes[i]->stage == (pv_stage)s) {
-                    t->node_ms[i] += (double)(stamps[k + 1] - stamps[k]) * ms;
-                    k++;
+                    t->node_ms[i] += (double)(stamps[k] - before) * ms;
+                    before = stamps[k++];
                 }
         }
     }

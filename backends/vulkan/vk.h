@@ -234,8 +234,12 @@ void vk_bind(vk_call *c, int i, const pv_tensor *t);
 
 /* ---- barriers.c ---- */
 
-/* before[i] (for each node of the program): node i of stage s needs a barrier before it. How many do. */
-int vk_barriers(const vk_device *d, const pv_program *prog, pv_stage s, bool *before);
+/* before[i] (for each node of the program): node i of stage s needs a barrier before it. How many do. in_place: of nodes
+ * that vk_reads_in_place names nothing is dispatched. */
+int vk_barriers(const vk_device *d, const pv_program *prog, pv_stage s, bool in_place, bool *before);
+
+/* The node picks the running step's row of a table, and whoever reads it might as well read the table. */
+bool vk_reads_in_place(const vk_device *d, const pv_program *prog, const pv_node *n);
 
 /* ---- linear.c ---- */
 

@@ -29,6 +29,7 @@ typedef struct pv_run {
     int first_step, n_steps; /* of the denoise stage: rows of the tables */
     const pv_tensor *result; /* a state or an output that is wanted behind the last stage; NULL: none */
     void *to;                /* its bytes, there when wait has returned */
+    bool nodes;              /* wait is asked for node_ms; set by pv_instance_run */
 } pv_run;
 
 typedef struct pv_run_timing {

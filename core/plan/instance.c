@@ -131,6 +131,7 @@ pv_status pv_instance_run(pv_instance *inst, pv_run run, pv_run_timing *timing)
     if (run.first_step < 0 || run.n_steps < 0 || run.n_steps > inst->plan->program.steps - run.first_step)
         return pv_fail(PV_E_ARG, "steps %d to %d: the plan has %d", run.first_step, run.first_step + run.n_steps - 1,
                        inst->plan->program.steps);
+    run.nodes = timing && timing->node_ms;
     pv_status st = run.result ? check_range(run.result, 0, pv_tensor_bytes(run.result)) : PV_OK;
     if (!st)
         st = vt->submit(inst->recording, &run);
