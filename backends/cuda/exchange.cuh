@@ -14,13 +14,13 @@
 #define NOTHING  0xffffffffu
 #define PATIENCE (1u << 26) /* loads of a word, each half a microsecond or more */
 
-static __device__ inline uint4 exchange_load4(const void *at, bool there)
+static __device__ inline uint4 exchange_load4(const void *at, int there)
 {
     uint4 v = {};
     asm volatile("{\n\t.reg .pred there;\n\tsetp.ne.b32 there, %5, 0;\n\t"
                  "@there ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];\n\t}"
                  : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
-                 : "l"(at), "r"((int)there)
+                 : "l"(at), "r"(there)
                  : "memory");
     return v;
 }
@@ -34,34 +34,44 @@ template <int N, class W, class A> static __device__ inline void exchange_ask(ui
         v[i] = exchange_load4(at(i), wanted(i));
 }
 
-/* Asks again until all of a warp's words are there; a whole warp calls. Those that are not in `low` (x and z) or `high` (y and
- * w) are nobody's, and zeros. */
-template <int N, class W, class A>
-static __device__ inline void exchange_settle(uint4 (&v)[N], W wanted, A at, uint32_t low = ~0u,
-                                              uint32_t high = ~0u)
+/* NOTHING, if one of the words is not there yet that are in `low` (x and z) or `high` (y and w). */
+static __device__ inline uint32_t exchange_missing(uint4 v, uint32_t low, uint32_t high)
+{
+    return max(max(v.x, v.z) & low, max(v.y, v.w) & high);
+}
+
+/* The same words once more, if so. */
+static __device__ inline uint4 exchange_load4_again(const void *at, uint4 v, uint32_t low = ~0u,
+                                                    uint32_t high = ~0u)
+{
+    uint32_t top = exchange_missing(v, low, high);
+    asm volatile("{\n\t.reg .pred missing;\n\tsetp.eq.u32 missing, %5, 0xffffffff;\n\t"
+                 "@missing ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];\n\t}"
+                 : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
+                 : "l"(at), "r"(top)
+                 : "memory");
+    return v;
+}
+
+/* Asks again, for what is missing alone, until all of a warp's words are there; a whole warp calls. Those that are not in `low` (x
+ * and z) or `high` (y and w) are nobody's, and stay NaN. */
+template <int N, class A>
+static __device__ inline void exchange_settle(uint4 (&v)[N], A at, uint32_t low = ~0u, uint32_t high = ~0u)
 {
     for (unsigned tries = 0;; tries++) {
         unsigned top = 0;
 #pragma unroll
-        for (int i = 0; i < N; i++) {
-            v[i] = make_uint4(v[i].x & low, v[i].y & high, v[i].z & low, v[i].w & high);
-            top = max(max(max(top, v[i].x), max(v[i].y, v[i].z)), v[i].w);
-        }
+        for (int i = 0; i < N; i++)
+            top = max(top, exchange_missing(v[i], low, high));
         asm volatile("" : "+r"(top)); /* one test of all, not one of each */
         if (!__any_sync(~0u, top == NOTHING))
             return;
         if (tries == PATIENCE)
             __trap();
-        exchange_ask(v, wanted, at);
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            v[i] = exchange_load4_again(at(i), v[i], low, high);
     }
-}
-
-template <int N, class W, class A>
-static __device__ inline void exchange_wait(uint4 (&v)[N], W wanted, A at, uint32_t low = ~0u,
-                                            uint32_t high = ~0u)
-{
-    exchange_ask(v, wanted, at);
-    exchange_settle(v, wanted, at, low, high);
 }
 
 static __device__ inline void exchange_store2(void *at, uint32_t x, uint32_t y)

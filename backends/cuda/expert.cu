@@ -7,7 +7,7 @@
  * Launch: 15 clusters of 8 blocks that all run at once (cooperative), one block a multiprocessor; 8 warps in two warpgroups
  *   multiply, one warp fetches weights, and later K and V of the prefix, into a ring in shared memory, in the order in which they
  *   will be used and as far ahead as there is room: so the stream of weights does not stop while a phase waits for the
- *   one before it.
+ *   one before it. One thread announces bytes, one warp fences.
  * A layer has five phases. Each splits its weights over all blocks, along the columns of the product and along K:
  *
  *   phase     a block's columns                   of K         a warpgroup's     sums go to
@@ -24,9 +24,9 @@
  * Layout: weights as stored; the copy engine swizzles them. Rows of activations are wgmma's 64: row 16 w + g is warp w's. They
  *   are published as the registers of its first operand, and go from global memory right into these:
  *   [K / 16][row / 16][lane][4 words]. RoPE's halves, and gate and up, are two products, so they meet in one thread.
- * The norm without a pass of its own: the owner of x publishes x (1 + scale) and its share of the sum of squares; each
- *   warp multiplies its part of the product by 1 / rms. The shift rides along as row 63: its product is what has to be
- *   added to all rows.
+ * The norm without a pass of its own: the owner of x publishes x (1 + scale) and its share of the sum of squares; who adds
+ *   up a product multiplies it by 1 / rms, which it finds while the parts are on their way. The shift rides along as row 63: its
+ *   product is what has to be added to all rows.
  * Two generations of what several blocks read lie side by side, and the writer of a word clears the one before when it
  *   writes the next. It may: to write, it needed sums over all K of this layer's or the last layer's o, which every block
  *   could only give after it had read what is cleared. For the same reason nobody's sums come before those that lay in
@@ -108,10 +108,10 @@ typedef struct block_memory {
     float parts_attn[SHARES][2 * PIECES][128];
     float2 sums[SHARES][PIECES * 8];                      /* maximum and sum of each (head, row) */
     float top[SHARE][PIECES * 8], sum[SHARE][PIECES * 8]; /* by 16 keys */
-    float shift[2][2][5][8];
+    float shift[8 * 6 * 8], shift_mlp[4 * 10 * 8];        /* beside parts: the same of the shift's row */
     float rstd[WARPS][16], squares[5][16];
-    uint64_t full[RING_SLOTS], empty[RING_SLOTS], there[3]; /* there: of parts, parts_o, parts_attn */
-    int bytes[4];                                           /* that come to this block, by PARTS_ */
+    uint64_t full[RING_SLOTS], empty[RING_SLOTS], there[3], fenced; /* there: of parts, parts_o, parts_attn */
+    int bytes[4];                                                   /* that come to this block, by PARTS_ */
     int per, count, pieces; /* (head, row) of a cluster; of this one; in pieces of 8: PIECES, one or none */
     int keys, key_tiles;    /* of this block's share: keys, and tiles with one */
     int fresh,
@@ -254,6 +254,31 @@ static __device__ inline void announce(const expert_args &a)
             }
 }
 
+/* ---- the fencing warp ---- */
+
+/* What was cleared is so before it is written again: for that a fence has to stand between what a thread clears in a layer and
+ * what it gives others in the next. It takes as long as all that is under way, so a warp of its own does it, twice a layer: the
+ * others tell it, go on, and look whether it is done before they next give something. */
+static __device__ inline void fence_ask(void)
+{
+    asm volatile("bar.arrive 2, %0;" ::"n"(WARPS * 32 + 32) : "memory");
+}
+
+static __device__ inline void fence_await(uint32_t parity)
+{
+    cuda_mbarrier_wait(cuda_shared(&mem().fenced), parity);
+}
+
+static __device__ inline void fence(const expert_args &a, const self &s)
+{
+    for (int i = 0; i < 2 * a.n; i++) {
+        cuda_barrier(2, WARPS * 32 + 32);
+        exchange_fence();
+        if (s.lane == 0)
+            cuda_mbarrier_arrive(cuda_shared(&mem().fenced));
+    }
+}
+
 /* ---- the multiplying warps ---- */
 
 static __device__ inline void together(void)
@@ -306,25 +331,19 @@ static __device__ inline void multiply(const self &s, turn &n, float (&acc)[SETS
  * multiplied the next are on their way. Rows g and g + 8 that are not (`low`, `high`): see exchange_settle. */
 template <int N, int SETS, int HALVES>
 static __device__ inline void product(const self &s, turn &n, float (&acc)[SETS][N / 2], const uint32_t *from,
-                                      bool any, uint32_t low = ~0u, uint32_t high = ~0u)
+                                      int any, uint32_t low = ~0u, uint32_t high = ~0u)
 {
     uint4 x[2][8];
     auto wanted = [&](int) { return any; };
-    auto even = [&](int i) { return from + i * 512; };
-    auto odd = [&](int i) { return from + (8 + i) * 512; };
-    exchange_ask(x[0], wanted, even);
-    exchange_ask(x[1], wanted, odd);
+    auto at = [&](int eighth) { return [=](int i) { return from + (eighth * 8 + i) * 512; }; };
+    exchange_ask(x[0], wanted, at(0));
+    exchange_ask(x[1], wanted, at(1));
 #pragma unroll
-    for (int i = 0; i < HALVES; i++) {
-        exchange_settle(x[0], wanted, even, low, high);
-        multiply<N, SETS>(s, n, acc, x[0], i > 0);
-        exchange_settle(x[1], wanted, odd, low, high);
-        from += 16 * 512;
-        if (i + 1 < HALVES)
-            exchange_ask(x[0], wanted, even);
-        multiply<N, SETS>(s, n, acc, x[1], true);
-        if (i + 1 < HALVES)
-            exchange_ask(x[1], wanted, odd);
+    for (int i = 0; i < 2 * HALVES; i++) {
+        exchange_settle(x[i % 2], at(i), low, high);
+        multiply<N, SETS>(s, n, acc, x[i % 2], i > 0);
+        if (i + 2 < 2 * HALVES)
+            exchange_ask(x[i % 2], wanted, at(i + 2));
     }
 }
 
@@ -332,56 +351,6 @@ static __device__ inline void product(const self &s, turn &n, float (&acc)[SETS]
 static __device__ inline const uint32_t *act_at(const self &s, const uint32_t *from, int k)
 {
     return from + ((k / 16 * 4 + s.rows()) * 32 + s.lane) * 4;
-}
-
-/* acc = x w^T / rms + what the shift's row gave: for all rows. */
-template <int N, int HALVES>
-static __device__ inline void product_norm(const self &s, turn &n, float (&acc)[2][N / 2], const uint32_t *x,
-                                           const uint32_t *squares, int rows, float eps)
-{
-    const bool valid = s.rows() * 16 < rows;
-    uint4 v[4]; /* four rows of each share */
-    auto wanted = [&](int i) { return valid && i * 32 + s.lane < SQUARES * 4; };
-    auto at = [&](int i) { return squares + (((i * 32 + s.lane) / 4 * 4 + s.rows()) * 4 + s.lane % 4) * 4; };
-    product<N, 2, HALVES>(s, n, acc, x, valid || (s.rows() == 3 && s.lane >= 28));
-    exchange_wait(v, wanted, at);
-    float r[4] = {};
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        r[0] += __uint_as_float(v[i].x);
-        r[1] += __uint_as_float(v[i].y);
-        r[2] += __uint_as_float(v[i].z);
-        r[3] += __uint_as_float(v[i].w);
-    }
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-#pragma unroll
-        for (int step = 4; step < 32; step *= 2)
-            r[i] += __shfl_xor_sync(~0u, r[i], step);
-        r[i] = rsqrtf(r[i] / WIDTH + eps);
-    }
-    if (s.lane < 4)
-        *(float4 *)(mem().rstd[s.warp] + s.lane * 4) = make_float4(r[0], r[1], r[2], r[3]);
-    if (s.rows() == 3 && s.lane >= 28)
-#pragma unroll
-        for (int set = 0; set < 2; set++)
-#pragma unroll
-            for (int i = 0; i < N / 8; i++)
-                *(float2 *)&mem().shift[s.side()][set][i][s.lane % 4 * 2] =
-                    make_float2(acc[set][4 * i + 2], acc[set][4 * i + 3]);
-    s.side() ? cuda_barrier(3, 128) : cuda_barrier(2, 128);
-    float low = mem().rstd[s.warp][s.lane / 4], high = mem().rstd[s.warp][s.lane / 4 + 8];
-#pragma unroll
-    for (int set = 0; set < 2; set++)
-#pragma unroll
-        for (int i = 0; i < N / 8; i++) {
-            float2 shift = *(const float2 *)&mem().shift[s.side()][set][i][s.lane % 4 * 2];
-            float *y = acc[set] + 4 * i;
-            y[0] = y[0] * low + shift.x;
-            y[1] = y[1] * low + shift.y;
-            y[2] = y[2] * high + shift.x;
-            y[3] = y[3] * high + shift.y;
-        }
 }
 
 /* This warp's COUNT groups of columns, one after the other from `at` (of this lane) on, into the block `rank` of the cluster. */
@@ -392,6 +361,21 @@ static __device__ inline void push(const self &s, const float *acc, const void *
 #pragma unroll
     for (int i = 0; i < COUNT; i++)
         cuda_cluster_put4(to + i * 512, acc + 4 * i, barrier);
+}
+
+/* The shift's row of COUNT groups of columns, which the last warp has, likewise: [group][column]. It is added to all rows, so all
+ * that own rows get it: `blocks` of them, from `rank` on. */
+template <int COUNT>
+static __device__ inline void push_shift(const self &s, const float *acc, const void *at, int rank,
+                                         int blocks)
+{
+#pragma unroll 1
+    for (int i = 0; i < blocks; i++) {
+        uint32_t to = cuda_cluster_shared(at, rank + i), barrier = cuda_cluster_at(there(AREA_QKV), rank + i);
+#pragma unroll
+        for (int k = 0; k < COUNT; k++)
+            cuda_cluster_put2(to + k * 32, acc[4 * k + 2], acc[4 * k + 3], barrier);
+    }
 }
 
 /* y = what N blocks or warps sent, `stride` numbers apart, two by two. */
@@ -414,6 +398,80 @@ template <int N> static __device__ inline void add_up(float (&y)[4], const float
     y[1] = v[0].y;
     y[2] = v[0].z;
     y[3] = v[0].w;
+}
+
+/* N numbers of each lane, over the eight lanes that differ in bits 2, 3 and 4 alone: `join`ed, each lane gets one of them: number
+ * lane / 4 of 8, lane / 8 of 4, lane / 16 of 2. Half of what a lane has goes to the other lane of its pair each time. */
+template <int N, class F> static __device__ inline float reduce_scatter(float (&v)[N], int lane, F join)
+{
+#pragma unroll
+    for (int step = 16, n = N; step >= 4; step /= 2) {
+        bool upper = lane & step;
+        if (n == 1)
+            v[0] = join(v[0], __shfl_xor_sync(~0u, v[0], step));
+        else
+#pragma unroll
+            for (int i = 0; i < n / 2; i++) {
+                float keep = upper ? v[i + n / 2] : v[i], give = upper ? v[i] : v[i + n / 2];
+                v[i] = join(keep, __shfl_xor_sync(~0u, give, step));
+            }
+        n = n > 1 ? n / 2 : 1;
+    }
+    return v[0];
+}
+
+/* 1 / rms of rows g and g + 8 of 16, from the shares of their sums of squares: asked for, while something else goes out; then
+ * awaited. A whole warp calls. */
+struct norm_words {
+    uint4 v[4]; /* four rows of each share */
+    const uint32_t *from;
+
+    __device__ const uint32_t *at(int i) const
+    {
+        return from + i * 8 * 64;
+    }
+    __device__ void ask(const self &s, const uint32_t *squares, int rows, bool any)
+    {
+        from = squares + ((s.lane / 4 * 4 + rows) * 4 + s.lane % 4) * 4;
+        exchange_ask(
+            v, [&](int i) { return any && i * 32 + s.lane < SQUARES * 4; }, [&](int i) { return at(i); });
+    }
+    __device__ float2 await(const self &s, float eps)
+    {
+        exchange_settle(v, [&](int i) { return at(i); });
+        float r[4] = {};
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            r[0] += __uint_as_float(v[i].x);
+            r[1] += __uint_as_float(v[i].y);
+            r[2] += __uint_as_float(v[i].z);
+            r[3] += __uint_as_float(v[i].w);
+        }
+        float sum = reduce_scatter(r, s.lane, [](float x, float y) { return x + y; });
+        __syncwarp();
+        mem().rstd[s.warp][s.lane % 4 * 4 + s.lane / 8] = rsqrtf(sum / WIDTH + eps);
+        __syncwarp();
+        return make_float2(mem().rstd[s.warp][s.lane / 4], mem().rstd[s.warp][s.lane / 4 + 8]);
+    }
+};
+
+/* y = x w^T / rms + what the shift gave, which N blocks sent in parts. */
+template <int N>
+static __device__ inline void add_norm(const self &s, float (&y)[4], const float *at, int stride,
+                                       const float *shift, int shift_stride, float2 norm)
+{
+    add_up<N>(y, at, stride);
+    float2 z = {};
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        float2 v = *(const float2 *)(shift + i * shift_stride + s.lane % 4 * 2);
+        z.x += v.x;
+        z.y += v.y;
+    }
+    y[0] = y[0] * norm.x + z.x;
+    y[1] = y[1] * norm.x + z.y;
+    y[2] = y[2] * norm.y + z.x;
+    y[3] = y[3] * norm.y + z.y;
 }
 
 /* Columns 8 k .. of 16 rows as the next product reads them. y: rows g, g + 8, columns 2 t, 2 t + 1. */
@@ -536,6 +594,9 @@ static __device__ inline void run_layers(const expert_args &a, const self &s)
     const int words = at::words(R);
     turn n = {};
     const bool live = s.own() * 16 < R, live_mlp = s.rank % 2 * 32 < R;
+    const bool shifts = s.rows() == 3 && s.lane >= 28; /* has row 63 */
+    int rows16 = s.rows() * 16 < R, any = rows16 || shifts;
+    asm volatile("" : "+r"(rows16), "+r"(any)); /* kept, too */
 
     /* x of the columns that this warp owns in o and down, if it owns any */
     const int group = s.rank / 4 * 5 + s.warp, column8 = s.cluster * 9 + group;
@@ -584,20 +645,33 @@ static __device__ inline void run_layers(const expert_args &a, const self &s)
                     cosine[i] = *(const float2 *)(a.table + turn_at[i]);
                     sine[i] = *(const float2 *)(a.table + turn_at[i] + HEAD / 2);
                 }
-            product_norm<24, 1>(s, n, acc, act_at(s, now + at::x, s.rank % 4 * 256), now + at::squares, R,
-                                a.eps);
+            product<24, 2, 1>(s, n, acc, act_at(s, now + at::x, s.rank % 4 * 256), any);
+            norm_words squares;
+            squares.ask(s, now + at::squares, s.own(), live && turns);
+            if (l)
+                fence_await(1);
             /* [part of K][warpgroup][set][group] */
-            float *to = mem().parts + (s.rank % 4 * 2 + s.side()) * 6 * 128 + s.lane * 4;
-            if (s.rows() * 16 < R) {
+            const int part = (s.rank % 4 * 2 + s.side()) * 6;
+            float *to = mem().parts + part * 128 + s.lane * 4,
+                  *shift_to = mem().shift + part * 8 + s.lane % 4 * 2;
+            if (shifts) {
+                push_shift<3>(s, acc[0], shift_to, s.rank / 4 * 4, min((R + 15) / 16, 4));
+                push_shift<3>(s, acc[1], shift_to + 3 * 8, s.rank / 4 * 4, min((R + 15) / 16, 4));
+            }
+            if (rows16) {
                 push<3>(s, acc[0], to, s.rank / 4 * 4 + s.rows(), AREA_QKV);
                 push<3>(s, acc[1], to + 3 * 128, s.rank / 4 * 4 + s.rows(), AREA_QKV);
             }
+            float2 norm = {};
+            if (live && turns)
+                norm = squares.await(s, a.eps);
             if (live)
                 cuda_mbarrier_wait(there(AREA_QKV), live_mlp ? 0 : l & 1);
             if (live && turns) {
-                const float *from = mem().parts + (s.warp / 3 * 6 + s.warp % 3) * 128 + s.lane * 4;
-                add_up<4>(low, from, 2 * 6 * 128);
-                add_up<4>(high, from + 3 * 128, 2 * 6 * 128);
+                const int from = s.warp / 3 * 6 + s.warp % 3;
+                const float *sums = mem().parts + from * 128 + s.lane * 4, *shift = mem().shift + from * 8;
+                add_norm<4>(s, low, sums, 2 * 6 * 128, shift, 2 * 6 * 8, norm);
+                add_norm<4>(s, high, sums + 3 * 128, 2 * 6 * 128, shift + 3 * 8, 2 * 6 * 8, norm);
                 publish_turned(a, s, w, now, old, head, tile, low, high, cosine, sine, q_to, row);
             }
         }
@@ -610,7 +684,7 @@ static __device__ inline void run_layers(const expert_args &a, const self &s)
             uint32_t low = s.rows() * 16 + g < R ? ~0u : 0, high = s.rows() * 16 + g + 8 < R ? ~0u : 0;
             residual_needs(w.mod, w.mod_mlp, column, gate, scale, shift);
             product<40, 1, 1>(s, n, acc, act_at(s, now + at::attn, s.rank * 256), low != 0, low, high);
-            if (s.rows() * 16 < R)
+            if (rows16)
                 push<5>(s, acc[0], mem().parts_o + s.rank * 5 * 128 + s.lane * 4, s.side() * 4 + s.rows(),
                         AREA_O);
             if (live)
@@ -621,30 +695,41 @@ static __device__ inline void run_layers(const expert_args &a, const self &s)
                 publish_norm(s, now + at::x_mlp, old + at::x_mlp, now + at::squares_mlp,
                              old + at::squares_mlp, column8, mine, x, scale, shift, R);
             }
-            exchange_fence(); /* what was cleared is so before it is written again */
+            fence_ask();
         }
         { /* gate, up */
             float acc[2][20];
-            product_norm<40, 2>(s, n, acc, act_at(s, now + at::x_mlp, s.rank % 2 * 512),
-                                now + at::squares_mlp, R, a.eps);
+            product<40, 2, 2>(s, n, acc, act_at(s, now + at::x_mlp, s.rank % 2 * 512), any);
+            const int rows = s.rank % 2 * 2 + s.warp % 2, first = (s.cluster * 4 + s.rank / 2) * 9;
+            norm_words squares;
+            squares.ask(s, now + at::squares_mlp, rows, rows * 16 < R);
+            fence_await(0);
             /* [part of K][warpgroup][16 rows of 32][set][group] */
-            float *to =
-                mem().parts + ((s.rank % 2 * 2 + s.side()) * 2 + s.rows() % 2) * 10 * 128 + s.lane * 4;
-            if (s.rows() * 16 < R) {
+            const int part = s.rank % 2 * 2 + s.side();
+            float *to = mem().parts + (part * 2 + s.rows() % 2) * 10 * 128 + s.lane * 4,
+                  *shift_to = mem().shift_mlp + part * 10 * 8 + s.lane % 4 * 2;
+            if (shifts) {
+                push_shift<5>(s, acc[0], shift_to, s.rank / 2 * 2, R > 32 ? 2 : 1);
+                push_shift<5>(s, acc[1], shift_to + 5 * 8, s.rank / 2 * 2, R > 32 ? 2 : 1);
+            }
+            if (rows16) {
                 push<5>(s, acc[0], to, s.rank / 2 * 2 + s.rows() / 2, AREA_QKV);
                 push<5>(s, acc[1], to + 5 * 128, s.rank / 2 * 2 + s.rows() / 2, AREA_QKV);
             }
+            float2 norm = {};
+            if (rows * 16 < R)
+                norm = squares.await(s, a.eps);
             if (live_mlp)
                 cuda_mbarrier_wait(there(AREA_QKV), live ? 1 : l & 1);
-            const int rows = s.rank % 2 * 2 + s.warp % 2, first = (s.cluster * 4 + s.rank / 2) * 9;
             if (rows * 16 < R)
 #pragma unroll 1
                 for (int i = s.warp / 2; i < 9 && first + i < MLP / 8; i += 4) {
                     float y[4], up[4];
-                    const float *from =
-                        mem().parts + ((i / 5 * 2 + s.warp % 2) * 10 + i % 5) * 128 + s.lane * 4;
-                    add_up<2>(y, from, 4 * 10 * 128);
-                    add_up<2>(up, from + 5 * 128, 4 * 10 * 128);
+                    const float *sums =
+                                    mem().parts + ((i / 5 * 2 + s.warp % 2) * 10 + i % 5) * 128 + s.lane * 4,
+                                *shift = mem().shift_mlp + (i / 5 * 10 + i % 5) * 8;
+                    add_norm<2>(s, y, sums, 4 * 10 * 128, shift, 2 * 10 * 8, norm);
+                    add_norm<2>(s, up, sums + 5 * 128, 4 * 10 * 128, shift + 5 * 8, 2 * 10 * 8, norm);
 #pragma unroll
                     for (int k = 0; k < 4; k++)
                         y[k] = rows * 16 + g + k / 2 * 8 < R ? gelu_times(y[k], up[k]) : 0.0f;
@@ -655,8 +740,8 @@ static __device__ inline void run_layers(const expert_args &a, const self &s)
             float acc[1][20], gate[2], scale[2], shift[2];
             const float *mod = l + 1 < a.n ? a.layers[l + 1].mod : NULL;
             residual_needs(w.mod_mlp, mod ? mod : w.mod, column, gate, scale, shift);
-            product<40, 1, 2>(s, n, acc, act_at(s, now + at::hidden, s.rank * 512), s.rows() * 16 < R);
-            if (s.rows() * 16 < R)
+            product<40, 1, 2>(s, n, acc, act_at(s, now + at::hidden, s.rank * 512), rows16);
+            if (rows16)
                 push<5>(s, acc[0], mem().parts_o + s.rank * 5 * 128 + s.lane * 4, s.side() * 4 + s.rows(),
                         AREA_O);
             if (live)
@@ -668,7 +753,7 @@ static __device__ inline void run_layers(const expert_args &a, const self &s)
                     publish_norm(s, old + at::x, now + at::x, old + at::squares, now + at::squares, column8,
                                  mine, x, scale, shift, R);
             }
-            exchange_fence();
+            fence_ask();
         }
     }
 #pragma unroll
@@ -693,6 +778,7 @@ static __global__ void TOGETHER __launch_bounds__(THREADS, 1) expert(const __gri
         weights().init(WARPS);
         for (int i = 0; i < 3; i++)
             cuda_mbarrier_init(there(i), 1);
+        cuda_mbarrier_init(cuda_shared(&mem().fenced), 1);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
         const int R = a.rows, len = cuda_count(a.len, a.key_cap), own = min(R, len),
                   share = (len + SHARES - 1) / SHARES;
@@ -703,8 +789,9 @@ static __global__ void TOGETHER __launch_bounds__(THREADS, 1) expert(const __gri
         mem().first = R + s.rank * share - (own / SHARES * s.rank + min(own % SHARES, s.rank));
         mem().keys = mem().fresh + max(0, min(share - mem().fresh, len - mem().first));
         mem().key_tiles = mem().pieces ? (mem().keys + 15) / 16 : 0;
-        mem().bytes[PARTS_QKV] = s.own() * 16 < R ? 8 * 6 * 512 : 0;
-        mem().bytes[PARTS_MLP] = ((s.rank % 2 * 32 < R) + (s.rank % 2 * 32 + 16 < R)) * 4 * 10 * 512;
+        mem().bytes[PARTS_QKV] = s.own() * 16 < R ? 8 * 6 * (512 + 32) : 0;
+        mem().bytes[PARTS_MLP] =
+            s.rank % 2 * 32 < R ? 4 * 10 * ((s.rank % 2 * 32 + 16 < R ? 2 : 1) * 512 + 32) : 0;
         mem().bytes[PARTS_O] = s.own() * 16 < R ? 8 * 5 * 512 : 0;
         mem().bytes[PARTS_ATTN] = mem().pieces * (8 * 1024 + 8 * 64);
     }
@@ -715,6 +802,8 @@ static __global__ void TOGETHER __launch_bounds__(THREADS, 1) expert(const __gri
             feed(a, s);
         else if (s.warp == WARPS + 1 && s.lane == 0)
             announce(a);
+        else if (s.warp == WARPS + 2)
+            fence(a, s);
     } else {
         cuda_registers_more<176>(); /* from 192 on ptxas spills, with 240 the layer took 3 us longer */
         /* kept, not computed anew in every phase */

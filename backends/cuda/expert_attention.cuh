@@ -39,12 +39,12 @@ static __device__ inline void attend(const expert_args &a, const self &s, uint32
     auto k_at = [&](int i) { return k_from + i * 4 * SHARES * vectors * 4; };
     exchange_ask(v, wanted_q, q_at);
     exchange_ask(k, wanted_k, k_at);
-    exchange_settle(v, wanted_q, q_at);
+    exchange_settle(v, q_at);
     together(); /* sums that lay there have been read */
 #pragma unroll
     for (int i = 0; i < 4; i++)
         *(uint4 *)(q + (s.thread() + i * WARPS * 32) * 16) = v[i];
-    exchange_settle(k, wanted_k, k_at);
+    exchange_settle(k, k_at);
     auto put = [&](turn slot) {
         unsigned char *to =
             weights().take(slot) + line * KEY_LINE + column * 16; /* what else is in there has come */
@@ -73,6 +73,9 @@ static __device__ inline void attend(const expert_args &a, const self &s, uint32
             }
         }
     }
+#pragma unroll 1
+    for (int i = 0; i < slots; i++, n.next())
+        weights().give_back(n, s.lane);
     const int valid = mem().keys - s.warp * 16 - s.lane / 4;
 #pragma unroll
     for (int t = 0; t < P; t++) {
@@ -82,53 +85,42 @@ static __device__ inline void attend(const expert_args &a, const self &s, uint32
         low[t] = fmaxf(score[t][0], score[t][2]);
         high[t] = fmaxf(score[t][1], score[t][3]);
     }
-#pragma unroll
-    for (int step = 4; step < 32; step *= 2)
-#pragma unroll
-        for (int t = 0; t < P; t++) {
-            low[t] = fmaxf(low[t], __shfl_xor_sync(~0u, low[t], step));
-            high[t] = fmaxf(high[t], __shfl_xor_sync(~0u, high[t], step));
-        }
-    if (s.lane < 4)
+    const int number = P == 1 ? s.lane / 16 : s.lane / 4, of = number / 2 * 8 + s.lane % 4 * 2 + number % 2;
+    {
+        float v[2 * P];
 #pragma unroll
         for (int t = 0; t < P; t++)
-            *(float2 *)&mem().top[s.warp][t * 8 + s.lane * 2] = make_float2(low[t], high[t]);
-    for (int i = 0; i < slots; i++, n.next())
-        weights().give_back(n, s.lane);
+            v[2 * t] = low[t], v[2 * t + 1] = high[t];
+        mem().top[s.warp][of] = reduce_scatter(v, s.lane, [](float x, float y) { return fmaxf(x, y); });
+    }
     together();
-#pragma unroll
-    for (int t = 0; t < P; t++) {
-        float2 top[SHARE];
+    float line_top = -FLT_MAX; /* of (head, row) `lane`; no keys: all weights are 0 */
+    if (s.lane < P * 8)
 #pragma unroll
         for (int i = 0; i < SHARE; i++)
-            top[i] = *(const float2 *)&mem().top[i][t * 8 + s.lane % 4 * 2];
+            line_top = fmaxf(line_top, mem().top[i][s.lane]);
 #pragma unroll
-        for (int step = 1; step < SHARE; step *= 2)
+    for (int t = 0; t < P; t++) {
+        float top[2];
 #pragma unroll
-            for (int i = 0; i < SHARE; i += 2 * step)
-                top[i] = make_float2(fmaxf(top[i].x, top[i + step].x), fmaxf(top[i].y, top[i + step].y));
-        top[0] = make_float2(fmaxf(top[0].x, -FLT_MAX),
-                             fmaxf(top[0].y, -FLT_MAX)); /* no keys: all weights are 0 */
+        for (int i = 0; i < 2; i++)
+            top[i] = __shfl_sync(~0u, line_top, t * 8 + s.lane % 4 * 2 + i);
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            score[t][i] = cuda_exp2(score[t][i] - (i % 2 ? top[0].y : top[0].x));
+            score[t][i] = cuda_exp2(score[t][i] - top[i % 2]);
         low[t] = score[t][0] + score[t][2];
         high[t] = score[t][1] + score[t][3];
         uint2 p = make_uint2(turn_over(cuda_pack_bf16(score[t][0], score[t][1])),
                              turn_over(cuda_pack_bf16(score[t][2], score[t][3])));
         *(uint2 *)(probability + ((s.warp * PIECES + t) * 32 + s.lane) * 8) = p;
     }
-#pragma unroll
-    for (int step = 4; step < 32; step *= 2)
-#pragma unroll
-        for (int t = 0; t < P; t++) {
-            low[t] += __shfl_xor_sync(~0u, low[t], step);
-            high[t] += __shfl_xor_sync(~0u, high[t], step);
-        }
-    if (s.lane < 4)
+    {
+        float v[2 * P];
 #pragma unroll
         for (int t = 0; t < P; t++)
-            *(float2 *)&mem().sum[s.warp][t * 8 + s.lane * 2] = make_float2(low[t], high[t]);
+            v[2 * t] = low[t], v[2 * t + 1] = high[t];
+        mem().sum[s.warp][of] = reduce_scatter(v, s.lane, [](float x, float y) { return x + y; });
+    }
     if (is_v && line < fresh)
         put(n);
     together();
@@ -160,14 +152,13 @@ static __device__ inline void attend(const expert_args &a, const self &s, uint32
         for (int t = 0; t < P; t++)
             cuda_cluster_put4(to + (half * PIECES + t) * 512, acc[half][t], barrier);
     if (s.lane < P * 8) {
-        float top = -INFINITY, sum = 0;
+        float sum = 0;
 #pragma unroll
-        for (int i = 0; i < SHARE; i++) {
-            top = fmaxf(top, mem().top[i][s.lane]);
+        for (int i = 0; i < SHARE; i++)
             sum += mem().sum[i][s.lane];
-        }
-        cuda_cluster_put2(cuda_cluster_shared(&mem().sums[s.rank][s.lane], s.warp), top, sum, barrier);
+        cuda_cluster_put2(cuda_cluster_shared(&mem().sums[s.rank][s.lane], s.warp), line_top, sum, barrier);
     }
+#pragma unroll 1
     for (int i = 0; i < slots; i++, n.next())
         weights().give_back(n, s.lane);
 
@@ -175,31 +166,28 @@ static __device__ inline void attend(const expert_args &a, const self &s, uint32
     cuda_mbarrier_wait(there(AREA_ATTN), parity);
     if (s.warp % 4 >= P)
         return;
-    float share[2], o[4] = {};
-    const float4 ms = *(const float4 *)&mem().sums[s.lane / 4][s.warp % 4 * 8 + s.lane % 4 * 2];
+    float top[2] = {-FLT_MAX, -FLT_MAX}, sum[2] = {}, o[4] = {};
+    float4 share[SHARES]; /* maximum and sum, of two (head, row) */
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
-        float mine = i ? ms.z : ms.x, top = fmaxf(mine, -FLT_MAX);
-#pragma unroll
-        for (int step = 4; step < 32; step *= 2)
-            top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
-        share[i] = cuda_exp2(mine - top);
-        float sum = share[i] * (i ? ms.w : ms.y);
-#pragma unroll
-        for (int step = 4; step < 32; step *= 2)
-            sum += __shfl_xor_sync(~0u, sum, step);
-        share[i] = sum == 0 ? 0 : __fdividef(share[i], sum); /* no keys at all: zeros */
+    for (int i = 0; i < SHARES; i++) {
+        share[i] = *(const float4 *)&mem().sums[i][s.warp % 4 * 8 + s.lane % 4 * 2];
+        top[0] = fmaxf(top[0], share[i].x);
+        top[1] = fmaxf(top[1], share[i].z);
     }
 #pragma unroll
     for (int i = 0; i < SHARES; i++) {
-        float f0 = __shfl_sync(~0u, share[0], i * 4 + s.lane % 4),
-              f1 = __shfl_sync(~0u, share[1], i * 4 + s.lane % 4);
+        float f0 = cuda_exp2(share[i].x - top[0]), f1 = cuda_exp2(share[i].z - top[1]);
         float4 v = *(const float4 *)&mem().parts_attn[i][s.warp][s.lane * 4];
+        sum[0] += f0 * share[i].y;
+        sum[1] += f1 * share[i].w;
         o[0] += f0 * v.x;
         o[1] += f1 * v.y;
         o[2] += f0 * v.z;
         o[3] += f1 * v.w;
     }
+#pragma unroll
+    for (int i = 0; i < 4; i++) /* no keys at all: zeros */
+        o[i] = sum[i % 2] == 0 ? 0 : __fdividef(o[i], sum[i % 2]);
     uint32_t upper = turn_over(cuda_pack_bf16(o[0], o[1])), lower = turn_over(cuda_pack_bf16(o[2], o[3]));
     if (attn_to >= 0) {
         exchange_store(now + place::attn + attn_to, upper);
