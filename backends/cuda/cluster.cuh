@@ -11,14 +11,27 @@
 #define CUDA_CLUSTERS 0
 #endif
 
-/* All threads of all blocks of the cluster; what was written to shared memory before is there after. A block whose memory
- * others read must not end before they have: one more of these at the end. */
-static __device__ inline void cuda_cluster_barrier(void)
+/* All threads of all blocks of the cluster, by whole warps; what was written to shared memory before the first is there after the
+ * second. A block whose memory others use must not end before they have done with it: one more of these at the end, the first
+ * half of it where a warp last touches another block's, so that what it still stores to global memory hides the rest. */
+static __device__ inline void cuda_cluster_arrive(void)
 {
 #if CUDA_CLUSTERS
-    asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::
-                     : "memory");
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 #endif
+}
+
+static __device__ inline void cuda_cluster_wait(void)
+{
+#if CUDA_CLUSTERS
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+
+static __device__ inline void cuda_cluster_barrier(void)
+{
+    cuda_cluster_arrive();
+    cuda_cluster_wait();
 }
 
 /* Where `mine`, an address in this block's shared memory, is in that of the cluster's block `rank`. */

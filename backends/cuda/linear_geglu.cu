@@ -97,6 +97,7 @@ static __global__ void __launch_bounds__(BLOCK, 1) geglu(const __grid_constant__
             }
         }
         __syncwarp();
+        cuda_cluster_arrive();
     } else {
         cuda_registers_more<232>();
         const int lane = thread % 32, warp = thread / 32, t = lane % 4;
@@ -133,6 +134,10 @@ static __global__ void __launch_bounds__(BLOCK, 1) geglu(const __grid_constant__
             cuda_settle(gate);
             cuda_settle(up);
             used(before);
+            if (tile + stride >= a.tiles) {
+                __syncwarp();
+                cuda_cluster_arrive();
+            }
             if (column >= a.n)
                 continue;
 #pragma unroll
@@ -148,7 +153,7 @@ static __global__ void __launch_bounds__(BLOCK, 1) geglu(const __grid_constant__
             }
         }
     }
-    cuda_cluster_barrier(); /* nobody writes to this block any more, or counts here */
+    cuda_cluster_wait(); /* nobody writes to this block any more, or counts here */
 #endif
 }
 

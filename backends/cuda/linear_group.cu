@@ -105,6 +105,7 @@ static __global__ void __launch_bounds__(BLOCK, 1) group(const __grid_constant__
             }
         }
         __syncwarp();
+        cuda_cluster_arrive();
     } else {
         cuda_registers_more<232>();
         const int lane = thread % 32, warp = thread / 32, t = lane % 4;
@@ -141,6 +142,10 @@ static __global__ void __launch_bounds__(BLOCK, 1) group(const __grid_constant__
             cuda_wgmma_wait<0>();
             cuda_settle(d);
             used(before);
+            if (tile + stride >= a.tiles) {
+                __syncwarp();
+                cuda_cluster_arrive();
+            }
             if (column >= width)
                 continue;
 #pragma unroll
@@ -153,7 +158,7 @@ static __global__ void __launch_bounds__(BLOCK, 1) group(const __grid_constant__
             }
         }
     }
-    cuda_cluster_barrier(); /* nobody writes to this block any more, or counts here */
+    cuda_cluster_wait(); /* nobody writes to this block any more, or counts here */
 #endif
 }
 

@@ -133,6 +133,7 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
             }
         }
         __syncwarp();
+        cuda_cluster_arrive();
     } else {
         cuda_registers_more<232>();
         const int lane = thread % 32, warp = thread / 32, t = lane % 4;
@@ -173,6 +174,8 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
         cuda_wgmma_wait<0>();
         cuda_settle(d);
         used(before);
+        __syncwarp();
+        cuda_cluster_arrive();
 
         /* Eight columns of a thread at a time; of fewer than 32 that are left, two. */
         auto pair = [&](int i, int r) {
@@ -201,7 +204,7 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
             }
         }
     }
-    cuda_cluster_barrier(); /* nobody writes to this block any more, or counts here */
+    cuda_cluster_wait(); /* nobody writes to this block any more, or counts here */
 #endif
 }
 
