@@ -1,5 +1,6 @@
 /* vulkan_together.c - several at once in one process: two sessions of one opened device, each in its own
- * thread; two openings of a device; and the CPU beside them. Each gives the bytes that it gives alone. */
+ * thread; two openings of a device, or two devices; and the CPU beside them. Each gives the bytes that it gives alone.
+ *   test_vulkan_together [DEVICE [OTHER]]        llvmpipe; the same once more */
 #include "backends/vulkan/vk.h"
 #include "base/memory.h"
 #include "session/rig.h"
@@ -45,25 +46,26 @@ static void *work(void *user)
     return NULL;
 }
 
-static pv_backend *llvmpipe(void)
+static pv_backend *open_device(const char *device)
 {
     pv_backend *be = NULL;
-    pv_status st = pv_backend_open("vulkan", &(pv_backend_params){.device = "llvmpipe"}, &be);
+    pv_status st = pv_backend_open("vulkan", &(pv_backend_params){.device = device}, &be);
     return st ? NULL : be;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    const char *device = argc > 1 ? argv[1] : "llvmpipe";
     setenv("VK_INSTANCE_LAYERS", "VK_LAYER_KHRONOS_validation",
            1); /* it also says when two threads are where one may be */
     pv_set_log(hear, NULL, PV_LOG_WARN);
-    pv_backend *one = llvmpipe(), *two = NULL, *cpu = NULL;
+    pv_backend *one = open_device(device), *two = NULL, *cpu = NULL;
     pv_model *model = NULL;
     if (!one) {
         printf("SKIPPED: %s\n", pv_error_text());
         return 77;
     }
-    two = llvmpipe();
+    two = open_device(argc > 2 ? argv[2] : device);
     CHECK_OK(pv_backend_open("cpu", &(pv_backend_params){.threads = 1}, &cpu));
     if (!CHECK(two && cpu) ||
         !CHECK_OK(pv_model_load(TINY_F32, &(pv_model_params){.config = TINY_CONFIG}, &model)))
