@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 build=${BUILD:-build-device}
 out=device
 
-cmake -S . -B "$build" -DPV_CUDA=ON -DPV_TESTS=ON -DPV_TOOLS=ON -DCMAKE_CUDA_ARCHITECTURES="${ARCH:-90a-real}"
+cmake -S . -B "$build" -DPV_CUDA=ON -DPV_VULKAN=OFF -DPV_TESTS=ON -DPV_TOOLS=ON -DCMAKE_CUDA_ARCHITECTURES="${ARCH:-90a-real}"
 cmake --build "$build" -j "$(nproc)"
 
 rm -rf "$out"
