@@ -145,8 +145,11 @@ static __global__ void __launch_bounds__(BLOCK, 1) geglu(const __grid_constant__
                 float v[4];
                 int at;
 #pragma unroll
-                for (int e = 0; e < 4; e++)
-                    v[e] = __fmul_rn(cuda_gelu_of(rounded(gate[i + e])), rounded(up[i + e]));
+                for (int e = 0; e < 4; e += 2) {
+                    const float2 g = cuda_gelu_of_two(rounded(gate[i + e]), rounded(gate[i + e + 1]));
+                    v[e] = __fmul_rn(g.x, rounded(up[i + e]));
+                    v[e + 1] = __fmul_rn(g.y, rounded(up[i + e + 1]));
+                }
                 uint2 four = cuda_turn(cuda_pack_bf16(v[0], v[1]), cuda_pack_bf16(v[2], v[3]), t, &at);
                 if (row + 2 * i < a.m)
                     *(uint2 *)(a.y + (int64_t)(row + 2 * i) * a.n + column + at) = four;

@@ -181,7 +181,8 @@ static __global__ void __launch_bounds__(BLOCK, 1) wide(const __grid_constant__ 
         auto pair = [&](int i, int r) {
             const float v0 = d[4 * i + 2 * r] + __uint_as_float(bias[i] << 16);
             const float v1 = d[4 * i + 2 * r + 1] + __uint_as_float(bias[i] & 0xffff0000);
-            return GELU ? cuda_pack_bf16(cuda_gelu_of(v0), cuda_gelu_of(v1)) : cuda_pack_bf16(v0, v1);
+            const float2 v = GELU ? cuda_gelu_of_two(v0, v1) : make_float2(v0, v1);
+            return cuda_pack_bf16(v.x, v.y);
         };
 #pragma unroll
         for (int i = 0; i < COLUMNS / 8; i += 4) {
