@@ -14,9 +14,9 @@ static uint32_t over(uint32_t n, uint32_t d)
 
 /* For many rows and for few: first what was the fastest on an H200 (docs/journal.md), then the same with less
  * shared memory. A pair of weights needs an even number of matrices across. */
-static const vk_tile many[] = {{2, 4, 4, 2, 4, 1, 0}, {2, 4, 4, 2, 2, 1, 0}, {2, 2, 2, 2, 2, 1, 0}};
-static const vk_tile few[] = {{4, 2, 1, 2, 8, 1, 2}, {4, 2, 1, 2, 4, 1, 2}, {4, 2, 1, 2, 2, 1, 2}};
-static const vk_tile pair[] = {{2, 2, 2, 2, 8, 1, 0}, {2, 2, 2, 2, 4, 1, 0}, {2, 2, 2, 2, 2, 1, 0}};
+static const vk_tile many[] = {{2, 4, 4, 2, 4, 1, 0, 2}, {2, 4, 4, 2, 2, 1, 0, 2}, {2, 2, 2, 2, 2, 1, 0, 2}};
+static const vk_tile few[] = {{4, 2, 1, 2, 8, 1, 0, 2}, {4, 2, 1, 2, 4, 1, 0, 2}, {4, 2, 1, 2, 2, 1, 0, 2}};
+static const vk_tile pair[] = {{4, 2, 1, 2, 8, 1, 1, 2}, {4, 2, 1, 2, 4, 1, 1, 2}, {4, 2, 1, 2, 2, 1, 1, 2}};
 
 static uint32_t rows_of(const vk_tile *t, const vk_matrix *x)
 {
@@ -33,14 +33,15 @@ static bool holds(const vk_device *d, const vk_tile *t, const vk_matrix *x, bool
     uint32_t subgroups = t->across_m * t->across_n, threads = subgroups * d->subgroup,
              eights = t->depth * x->k / 8;
     uint32_t rows = rows_of(t, x), columns = columns_of(t, x);
-    uint32_t parts = t->stages * rows * (eights + 1) * 16,
-             patches = (two ? 2 : 1) * subgroups * x->m * x->n * 4;
-    uint32_t shared = (parts > patches ? parts : patches) + t->stages * columns * (eights + 1) * 16 + 64;
-    return t->fm <= 4 && t->fn <= 4 && (!two || t->fn % 2 == 0) && rows * eights <= 8 * threads &&
+    uint32_t parts = t->stages * (rows + columns) * (eights + 1) * 16;
+    uint32_t patches = subgroups * x->m * (t->fn * x->n / 4 + 1) * 16;
+    uint32_t shared = (parts > patches ? parts : patches) + 64;
+    uint32_t fours = x->m * (t->fn * x->n / 4) / (two ? 2 : 1); /* of a row of matrices */
+    return t->ahead >= 1 && t->ahead <= 3 && t->fm <= 4 && t->fn <= 4 && (!two || t->fn % 2 == 0) && rows * eights <= 8 * threads &&
            columns * eights <= 8 * threads && shared <= d->limits.maxComputeSharedMemorySize &&
            threads <= d->limits.maxComputeWorkGroupInvocations &&
-           threads <= d->limits.maxComputeWorkGroupSize[0] && x->m * x->n % (2 * d->subgroup) == 0 &&
-           rows * eights % threads == 0 && columns * eights % threads == 0;
+           threads <= d->limits.maxComputeWorkGroupSize[0] && fours % d->subgroup == 0 &&
+           fours <= 8 * d->subgroup && rows * eights % threads == 0 && columns * eights % threads == 0;
 }
 
 static const vk_tile *first_that_holds(const vk_device *d, const vk_tile *t, size_t n, const vk_matrix *x,
@@ -121,16 +122,19 @@ static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32
 {
     bool bf16 = p->x->dtype == PV_BF16;
     const vk_matrix *x = bf16 ? &d->bf16 : &d->f16;
-    if (p->x->dtype != p->w->dtype || p->x->dtype == PV_F32 || !x->m || c->push.k % 8)
+    if (p->x->dtype != p->w->dtype || p->x->dtype == PV_F32 || !x->m || c->push.k % 8 ||
+        c->push.n % 4 || c->push.ldc % 4)
         return false;
     const vk_tile *t = choose(d, x, c->push.m, p->w2 != NULL);
     if (!t)
         return false;
     uint32_t bm = rows_of(t, x), bn = columns_of(t, x), bk = t->depth * x->k;
-    const uint32_t constant[] = {bm, bn, bk, p->between, x->m, x->n, x->k, t->fm, t->fn, t->stages};
+    const uint32_t constant[] = {bm, bn, bk, p->between, x->m, x->n, x->k, t->fm, t->fn, t->stages,
+                                 t->ahead,
+                                 c->push.k % bk == 0};
     c->shader = bf16 ? VK_DENSE_BF16 : VK_DENSE_F16;
     c->constant[8] = t->across_m * t->across_n * d->subgroup;
-    for (int i = 0; i < 10; i++)
+    for (size_t i = 0; i < sizeof constant / sizeof *constant; i++)
         c->constant[9 + i] = constant[i];
     c->grid[0] = over(c->push.m, bm);
     c->grid[1] = over(c->push.n, p->w2 ? bn / 2 : bn);
