@@ -1,16 +1,17 @@
 /* dense_matrix.comp - the linears (dense.glsl says which and how they share work) by KHR cooperative matrices: TYPE is bfloat16_t or
  * float16_t, what x and w are stored as; products are added up in f32.
  *
- * A group makes BM x BN sums; parts of x and w, BK wide, come to shared memory as they are, 16 bytes at a time, while the part
- * before is multiplied (STAGES 2: into the other half of the memory, with one barrier a part; 1: two barriers). A row there is
- * 16 bytes longer than it need be, so that no two rows of a matrix want the same bank. A subgroup makes FM x FN matrices of LM x LN,
- * at most 4 x 4; what follows a product takes them from that memory too.
+ * A group makes BM x BN sums; parts of x and w, BK wide, come to registers, 16 bytes at a time, while the part before is multiplied,
+ * and to shared memory behind that. A row there is 16 bytes longer than it need be, so that no two rows of a matrix want the same
+ * bank. A subgroup makes FM x FN matrices of LM x LN, at most 4 x 4; behind the product its sums pass through that memory, a row of
+ * matrices at a time, to where four numbers of a row are one thread's: bias, residual, gate and result are 16 or 8 bytes each.
  * Arrays that are to be registers have literal indices alone, by macros: a compiler that leaves one loop over them as it is
  * keeps them in memory, and is then many times slower; which loop it leaves depends on sizes, and no hint decides it.
- * THREADS = subgroups x their size = (BM / FM LM) (BN / FN LN) x gl_SubgroupSize. k is a multiple of 8; BM BK / 8 and BN BK / 8 are multiples
- * of THREADS, at most 8 of them, LM LN of two subgroups; OP 4: FN is even, and the second half of a subgroup's columns is of the second weight. Shapes are constants that the
- * host takes from the device's list. Rows that do not count, and columns and k beyond the ends, are not read (0 stands for them)
- * nor written. Sums: f32 within the device's matrix instruction, in order of k from one to the next, parts in order.
+ * THREADS = subgroups x their size = (BM / FM LM) (BN / FN LN) x gl_SubgroupSize. k is a multiple of 8, n and ldc of 4; BM BK / 8 and
+ * BN BK / 8 are multiples of THREADS, at most 8 of them; LM FN LN / 4 (OP 4: / 8) of a subgroup's size, at most 8. OP 4: FN is even, and
+ * the second half of a group's and of a subgroup's columns is of the second weight. Shapes are constants that the host takes from the
+ * device's list. Rows that do not count, and columns and k beyond the ends, are not written, and read by nothing that is.
+ * Sums: f32 within the device's matrix instruction, in order of k from one to the next, parts in order.
  * Bound: the matrix units where rows are many, else memory and its latency. */
 #version 450
 #pragma use_vulkan_memory_model
@@ -30,9 +31,7 @@ layout(constant_id = 14) const uint LN = 16;
 layout(constant_id = 15) const uint LK = 16;
 layout(constant_id = 16) const uint FM = 2;
 layout(constant_id = 17) const uint FN = 2;
-layout(constant_id = 18) const uint STAGES = 1;
-layout(constant_id = 19) const uint AHEAD = 1;
-layout(constant_id = 20) const uint WHOLE = 0; /* every part of k is BK wide */
+layout(constant_id = 18) const uint WHOLE = 0; /* every part of k is BK wide */
 
 const uint STRIDE = BK / 8u + 1u;                /* of a row, in 16 bytes */
 const uint SUB_M = FM * LM, SUB_N = FN * LN;     /* of a subgroup */
@@ -41,7 +40,7 @@ const uint OF_A = BM * (BK / 8u) / THREADS, OF_B = BN * (BK / 8u) / THREADS; /* 
 const uint FOURS = FN * LN / 4u, LINE = FOURS + 1u; /* a row of a subgroup's sums, in 16 bytes; in memory one more, for the banks */
 const uint ACROSS = PAIR ? FOURS / 2u : FOURS;      /* of its results, in fours */
 const uint OF_LANE = LM * ACROSS * SUBGROUPS / THREADS; /* fours of a row of matrices */
-const uint WITH = STAGES * BM * STRIDE, OF_PARTS = WITH + STAGES * BN * STRIDE, OF_PATCHES = SUBGROUPS * LM * LINE;
+const uint WITH = BM * STRIDE, OF_PARTS = WITH + BN * STRIDE, OF_PATCHES = SUBGROUPS * LM * LINE;
 
 shared uvec4 parts[OF_PARTS > OF_PATCHES ? OF_PARTS : OF_PATCHES]; /* of x, from WITH on of w; behind the product rows of sums */
 
@@ -55,13 +54,9 @@ layout(std430, binding = 7) readonly buffer in4_fours { uvec4 in4_4[]; };
 #define MATRIX_B coopmat<TYPE, gl_ScopeSubgroup, LK, LN, gl_MatrixUseB>
 #define SUMS     coopmat<float, gl_ScopeSubgroup, LM, LN, gl_MatrixUseAccumulator>
 
-/* Eight numbers of x and of w. Rows and columns that are not there are read as the last one that is: what becomes of them is not stored. */
-uvec4 fetch_a(uint m, uint rows, uint k, uint end)
-{
-    if (WHOLE == 0u && k >= end)
-        return uvec4(0u);
-    return in0_4[(min(m, rows - 1u) * push.k + k) / 8u];
-}
+/* Eight numbers of x and of w. Rows and columns that are not there are read as the last one that is, since what becomes of them
+ * is not stored; behind the end of k too, and 0 is kept. */
+uvec4 fetch_a(uint m, uint rows, uint k, uint end) { return in0_4[(min(m, rows - 1u) * push.k + (WHOLE == 0u ? min(k, end - 8u) : k)) / 8u]; }
 
 /* Local column c, the i-th of a thread: OP 4, columns from BN / 2 on are of the second weight, which is known without asking c where
  * half of what a thread fetches is of each. */
@@ -69,9 +64,7 @@ uvec4 fetch_b(uint i, uint n, uint c, uint k, uint end)
 {
     bool second = PAIR && (OF_B % 2u == 0u ? i >= OF_B / 2u : c >= BN / 2u);
     n += second ? c - BN / 2u : c;
-    uint at = (min(n, push.n - 1u) * push.k + k) / 8u;
-    if (WHOLE == 0u && k >= end)
-        return uvec4(0u);
+    uint at = (min(n, push.n - 1u) * push.k + (WHOLE == 0u ? min(k, end - 8u) : k)) / 8u;
     return second ? in3_4[at] : in1_4[at];
 }
 
@@ -126,15 +119,15 @@ void finish_four(uint place, uint m, uint rows, uint n, vec4 bias, vec4 before, 
 
 #define FOUR(DO)    DO(0u) DO(1u) DO(2u) DO(3u)
 #define EIGHT(DO)   DO(0u) DO(1u) DO(2u) DO(3u) DO(4u) DO(5u) DO(6u) DO(7u)
-#define EIGHT_OF_SET(DO, set) DO(0u, set) DO(1u, set) DO(2u, set) DO(3u, set) DO(4u, set) DO(5u, set) DO(6u, set) DO(7u, set)
 #define SIXTEEN(DO) EIGHT(DO) DO(8u) DO(9u) DO(10u) DO(11u) DO(12u) DO(13u) DO(14u) DO(15u)
 
 #define ROW_OF(i)    ((t + (i) * THREADS) / (BK / 8u))
 #define EIGHT_OF(i)  ((t + (i) * THREADS) % (BK / 8u))
-#define FETCH_A(i, set) if (i < OF_A) a[i + set * 8u] = fetch_a(m0 + ROW_OF(i), rows, next + EIGHT_OF(i) * 8u, span.y);
-#define FETCH_B(i, set) if (i < OF_B) b[i + set * 8u] = fetch_b(i, n0, ROW_OF(i), next + EIGHT_OF(i) * 8u, span.y);
-#define KEEP_A(i, set)  if (i < OF_A) parts[(stage * BM + ROW_OF(i)) * STRIDE + EIGHT_OF(i)] = a[i + set * 8u];
-#define KEEP_B(i, set)  if (i < OF_B) parts[WITH + (stage * BN + ROW_OF(i)) * STRIDE + EIGHT_OF(i)] = b[i + set * 8u];
+#define FETCH_A(i)   if (i < OF_A) a[i] = fetch_a(m0 + ROW_OF(i), rows, next + EIGHT_OF(i) * 8u, span.y);
+#define FETCH_B(i)   if (i < OF_B) b[i] = fetch_b(i, n0, ROW_OF(i), next + EIGHT_OF(i) * 8u, span.y);
+#define THERE_OF(i, v) mix(v, uvec4(0u), bvec4(WHOLE == 0u && next + EIGHT_OF(i) * 8u >= span.y)) /* asked when it has come: to ask before is to wait */
+#define KEEP_A(i)    if (i < OF_A) parts[ROW_OF(i) * STRIDE + EIGHT_OF(i)] = THERE_OF(i, a[i]);
+#define KEEP_B(i)    if (i < OF_B) parts[WITH + ROW_OF(i) * STRIDE + EIGHT_OF(i)] = THERE_OF(i, b[i]);
 
 /* Sum i of 16: of row i / 4 and column i % 4 of matrices. */
 #define THERE(i)     (i / 4u < FM && i % 4u < FN)
@@ -142,32 +135,6 @@ void finish_four(uint place, uint m, uint rows, uint n, vec4 bias, vec4 before, 
 #define LOAD_LEFT(i) if (i < FM) coopMatLoad(left[i], parts, from + i * LM * STRIDE + k, STRIDE, gl_CooperativeMatrixLayoutRowMajor);
 #define LOAD_RIGHT(j) if (j < FN) coopMatLoad(right[j], parts, with + right_at(j) * STRIDE + k, STRIDE, gl_CooperativeMatrixLayoutColumnMajor);
 #define MULTIPLY(i)  if (THERE(i)) sum[i] = coopMatMulAdd(left[i / 4u], right[i % 4u], sum[i]);
-#define GET(set)                                                                                          \
-    if (next < span.y) {                                                                                  \
-        EIGHT_OF_SET(FETCH_A, set)                                                                        \
-        EIGHT_OF_SET(FETCH_B, set)                                                                        \
-    }                                                                                                     \
-    next += BK;
-/* The part of k that a set holds goes to memory and is multiplied, while the one that comes AHEAD parts behind it is fetched. */
-#define CHUNK(set)                                                                                        \
-    if (set < AHEAD && k0 + set * BK < span.y) {                                                          \
-        EIGHT_OF_SET(KEEP_A, set)                                                                         \
-        EIGHT_OF_SET(KEEP_B, set)                                                                         \
-        barrier();                                                                                        \
-        GET(set)                                                                                          \
-        uint from = (stage * BM + sub_m) * STRIDE, with = WITH + (stage * BN + (PAIR ? sub_n / 2u : sub_n)) * STRIDE; \
-        [[unroll]] for (uint k = 0u; k < BK / 8u; k += LK / 8u) {                                         \
-            MATRIX_A left[4];                                                                             \
-            MATRIX_B right[4];                                                                            \
-            FOUR(LOAD_LEFT)                                                                               \
-            FOUR(LOAD_RIGHT)                                                                              \
-            SIXTEEN(MULTIPLY)                                                                             \
-        }                                                                                                 \
-        if (STAGES == 1u)                                                                                 \
-            barrier();                                                                                    \
-        else                                                                                              \
-            stage = 1u - stage;                                                                           \
-    }
 #define PLACE(i)     (i / 4u * FN + i % 4u) /* among those that are there */
 #define STORE_PART(i) if (THERE(i)) coopMatStore(sum[i], part, mine + PLACE(i) * LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);
 #define LOAD_PART(i, z) coopMatLoad(other[z], part, from + min(z, more) * of_part + PLACE(i) * LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);
@@ -201,22 +168,29 @@ void main()
 
     SUMS sum[16];
     SIXTEEN(NOTHING)
-    uvec4 a[24], b[24]; /* AHEAD sets of eight, on their way */
-    uint stage = 0u, next = span.x;
-    GET(0u)
-    if (AHEAD > 1u) {
-        GET(1u)
-    }
-    if (AHEAD > 2u) {
-        GET(2u)
-    }
-    for (uint k0 = span.x; k0 < span.y; k0 += AHEAD * BK) {
-        CHUNK(0u)
-        CHUNK(1u)
-        CHUNK(2u)
-    }
-    if (STAGES != 1u)
+    const uint from = sub_m * STRIDE, with = WITH + (PAIR ? sub_n / 2u : sub_n) * STRIDE;
+    uvec4 a[8], b[8];
+    uint next = span.x;
+    EIGHT(FETCH_A)
+    EIGHT(FETCH_B)
+    while (next < span.y) {
+        EIGHT(KEEP_A)
+        EIGHT(KEEP_B)
         barrier();
+        next += BK;
+        if (next < span.y) { /* on its way while the one in memory is multiplied */
+            EIGHT(FETCH_A)
+            EIGHT(FETCH_B)
+        }
+        [[unroll]] for (uint k = 0u; k < BK / 8u; k += LK / 8u) {
+            MATRIX_A left[4];
+            MATRIX_B right[4];
+            FOUR(LOAD_LEFT)
+            FOUR(LOAD_RIGHT)
+            SIXTEEN(MULTIPLY)
+        }
+        barrier();
+    }
 
     if (push.from > 1u) { /* matrices as they are: no number of them is asked for by an index */
         const uint each = FM * FN * LM * LN;

@@ -16,7 +16,7 @@
 #include "plan/backend.h"
 #include "shaders/push.h"
 
-#define VK_CONSTANTS 21 /* of types.glsl and what includes it; each shader says what they are */
+#define VK_CONSTANTS 19 /* of types.glsl and what includes it; each shader says what they are */
 #define VK_CALLS     8  /* dispatches of a node, at most */
 #define VK_TILES     4096 /* of a dispatch in parts: counters */
 #define VK_MOST_VARIANTS 128
@@ -79,10 +79,10 @@ typedef struct vk_matrix {
     uint32_t m, n, k;
 } vk_matrix;
 
-/* How a group makes a part of a product by matrices: subgroups across its rows and columns, matrices of each, matrices along k
- * in shared memory at once, stages (dense_matrix.comp), parts of k (0: as many as fill the device), parts on their way from memory. */
+/* How a group makes a part of a product by matrices: subgroups across its rows and columns, matrices of each, matrices along k in
+ * shared memory at once, parts of k; parts 0: as many as fill the device. */
 typedef struct vk_tile {
-    uint32_t across_m, across_n, fm, fn, depth, stages, parts, ahead;
+    uint32_t across_m, across_n, fm, fn, depth, parts;
 } vk_tile;
 
 typedef struct vk_pipeline {
