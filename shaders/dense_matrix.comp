@@ -1,16 +1,17 @@
 /* dense_matrix.comp - the linears (dense.glsl says which and how they share work) by KHR cooperative matrices: TYPE is bfloat16_t or
  * float16_t, what x and w are stored as; products are added up in f32.
  *
- * A group makes BM x BN sums; parts of x and w, BK wide, come to shared memory as they are, 16 bytes at a time, while the part
- * before is multiplied (STAGES 2: into the other half of the memory, with one barrier a part; 1: two barriers). A row there is
- * 16 bytes longer than it need be, so that no two rows of a matrix want the same bank. A subgroup makes FM x FN matrices of LM x LN,
- * at most 4 x 4; what follows a product takes them from that memory too.
+ * A group makes BM x BN sums; parts of x and w, BK wide, come to registers, 16 bytes at a time, while the part before is multiplied,
+ * and to shared memory behind that. A row there is 16 bytes longer than it need be, so that no two rows of a matrix want the same
+ * bank. A subgroup makes FM x FN matrices of LM x LN, at most 4 x 4; behind the product its sums pass through that memory, a row of
+ * matrices at a time, to where four numbers of a row are one thread's: bias, residual, gate and result are 16 or 8 bytes each.
  * Arrays that are to be registers have literal indices alone, by macros: a compiler that leaves one loop over them as it is
  * keeps them in memory, and is then many times slower; which loop it leaves depends on sizes, and no hint decides it.
- * THREADS = subgroups x their size = (BM / FM LM) (BN / FN LN) x gl_SubgroupSize. k is a multiple of 8; BM BK / 8 and BN BK / 8 are multiples
- * of THREADS, at most 8 of them, LM LN of two subgroups; OP 4: FN is even, and the second half of a subgroup's columns is of the second weight. Shapes are constants that the
- * host takes from the device's list. Rows that do not count, and columns and k beyond the ends, are not read (0 stands for them)
- * nor written. Sums: f32 within the device's matrix instruction, in order of k from one to the next, parts in order.
+ * THREADS = subgroups x their size = (BM / FM LM) (BN / FN LN) x gl_SubgroupSize. k is a multiple of 8, n and ldc of 4; BM BK / 8 and
+ * BN BK / 8 are multiples of THREADS, at most 8 of them; LM FN LN / 4 (OP 4: / 8) of a subgroup's size, at most 8. OP 4: FN is even, and
+ * the second half of a group's and of a subgroup's columns is of the second weight. Shapes are constants that the host takes from the
+ * device's list. Rows that do not count, and columns and k beyond the ends, are not written, and read by nothing that is.
+ * Sums: f32 within the device's matrix instruction, in order of k from one to the next, parts in order.
  * Bound: the matrix units where rows are many, else memory and its latency. */
 #version 450
 #pragma use_vulkan_memory_model
@@ -30,54 +31,90 @@ layout(constant_id = 14) const uint LN = 16;
 layout(constant_id = 15) const uint LK = 16;
 layout(constant_id = 16) const uint FM = 2;
 layout(constant_id = 17) const uint FN = 2;
-layout(constant_id = 18) const uint STAGES = 1;
+layout(constant_id = 18) const uint WHOLE = 0; /* every part of k is BK wide */
 
 const uint STRIDE = BK / 8u + 1u;                /* of a row, in 16 bytes */
 const uint SUB_M = FM * LM, SUB_N = FN * LN;     /* of a subgroup */
 const uint SUBGROUPS = (BM / SUB_M) * (BN / SUB_N);
-const uint PER_LANE = LM * LN * SUBGROUPS / (2u * THREADS); /* pairs of a matrix */
 const uint OF_A = BM * (BK / 8u) / THREADS, OF_B = BN * (BK / 8u) / THREADS; /* 16 bytes of a thread */
-const uint PATCH = LM * LN / 4u; /* of a matrix of sums, in 16 bytes; OP 4: one of each weight */
-const uint OF_PARTS = STAGES * BM * STRIDE, OF_PATCHES = SUBGROUPS * PATCH * (PAIR ? 2u : 1u);
+const uint FOURS = FN * LN / 4u, LINE = FOURS + 1u; /* a row of a subgroup's sums, in 16 bytes; in memory one more, for the banks */
+const uint ACROSS = PAIR ? FOURS / 2u : FOURS;      /* of its results, in fours */
+const uint OF_LANE = LM * ACROSS * SUBGROUPS / THREADS; /* fours of a row of matrices */
+const uint WITH = BM * STRIDE, OF_PARTS = WITH + BN * STRIDE, OF_PATCHES = SUBGROUPS * LM * LINE;
 
-shared uvec4 part_a[OF_PARTS > OF_PATCHES ? OF_PARTS : OF_PATCHES]; /* behind the product: patches */
-shared uvec4 part_b[STAGES * BN * STRIDE];
+shared uvec4 parts[OF_PARTS > OF_PATCHES ? OF_PARTS : OF_PATCHES]; /* of x, from WITH on of w; behind the product rows of sums */
+
+layout(std430, binding = 2) readonly buffer in2_twos { uvec2 in2_2[]; };
+layout(std430, binding = 2) readonly buffer in2_fours { uvec4 in2_4[]; };
+layout(std430, binding = 5) buffer out_twos { uvec2 out_2[]; };
+layout(std430, binding = 5) buffer out_fours { uvec4 out_4[]; };
+layout(std430, binding = 7) readonly buffer in4_fours { uvec4 in4_4[]; };
 
 #define MATRIX_A coopmat<TYPE, gl_ScopeSubgroup, LM, LK, gl_MatrixUseA>
 #define MATRIX_B coopmat<TYPE, gl_ScopeSubgroup, LK, LN, gl_MatrixUseB>
 #define SUMS     coopmat<float, gl_ScopeSubgroup, LM, LN, gl_MatrixUseAccumulator>
 
-/* Where local column c is: its column of the dispatch, and of which weight. */
-uint column_of(uint n0, uint c, out bool second)
+/* Eight numbers of x and of w. Rows and columns that are not there are read as the last one that is, since what becomes of them
+ * is not stored; behind the end of k too, and 0 is kept. */
+uvec4 fetch_a(uint m, uint rows, uint k, uint end) { return in0_4[(min(m, rows - 1u) * push.k + (WHOLE == 0u ? min(k, end - 8u) : k)) / 8u]; }
+
+/* Local column c, the i-th of a thread: OP 4, columns from BN / 2 on are of the second weight, which is known without asking c where
+ * half of what a thread fetches is of each. */
+uvec4 fetch_b(uint i, uint n, uint c, uint k, uint end)
 {
-    second = PAIR && c % SUB_N >= SUB_N / 2u;
-    return n0 + (PAIR ? c / SUB_N * (SUB_N / 2u) + c % (SUB_N / 2u) : c);
+    bool second = PAIR && (OF_B % 2u == 0u ? i >= OF_B / 2u : c >= BN / 2u);
+    n += second ? c - BN / 2u : c;
+    uint at = (min(n, push.n - 1u) * push.k + (WHOLE == 0u ? min(k, end - 8u) : k)) / 8u;
+    return second ? in3_4[at] : in1_4[at];
 }
 
-/* Numbers i and i + 1 of the patches, i even. */
-vec2 patch_at(uint i)
+/* Where the columns of the j-th matrix of a subgroup begin, behind its first. */
+uint right_at(uint j) { return PAIR && j >= FN / 2u ? BN / 2u + (j - FN / 2u) * LN : j * LN; }
+
+/* Numbers 4 i .. 4 i + 3 of the bias. */
+vec4 bias_at(uint i)
 {
-    uvec4 four = part_a[i / 4u];
-    return uintBitsToFloat((i & 2u) == 0u ? four.xy : four.zw);
+    if (D2 == F32)
+        return uintBitsToFloat(in2_4[i]);
+    uvec2 w = in2_2[i];
+    return uintBitsToFloat(uvec4(wide(D2, w.x, 0u), wide(D2, w.x, 1u), wide(D2, w.y, 0u), wide(D2, w.y, 1u)));
 }
 
-void keep_patch(uint i, vec2 v)
+/* What four results from column n of row m need beside their sums. */
+void read_four(uint m, uint n, out vec4 bias, out vec4 before, out vec4 gate)
 {
-    if ((i & 2u) == 0u)
-        part_a[i / 4u].xy = floatBitsToUint(v);
-    else
-        part_a[i / 4u].zw = floatBitsToUint(v);
+    if ((HAS & 4u) != 0u)
+        bias = bias_at(n / 4u);
+    n += push.first;
+    if (OP == 1u || OP == 3u)
+        before = uintBitsToFloat(in3_4[(m * push.ldc + n) / 4u]);
+    if (OP == 3u)
+        gate = uintBitsToFloat(in4_4[(2u * push.ldc + n) / 4u]);
 }
 
-uvec4 fetch_a(uint m, uint rows, uint k, uint end) { return m < rows && k < end ? in0_4[(m * push.k + k) / 8u] : uvec4(0u); }
-
-uvec4 fetch_b(uint n0, uint c, uint k, uint end)
+/* The four sums at `place` of the patches, OP 4: and those of the second weight, become results and go where they belong. */
+void finish_four(uint place, uint m, uint rows, uint n, vec4 bias, vec4 before, vec4 gate)
 {
-    bool second;
-    uint n = column_of(n0, c, second);
-    if (n >= push.n || k >= end)
-        return uvec4(0u);
-    return second ? in3_4[(n * push.k + k) / 8u] : in1_4[(n * push.k + k) / 8u];
+    vec4 v = uintBitsToFloat(parts[place]);
+    if (PAIR) {
+        vec4 up = uintBitsToFloat(parts[place + ACROSS]);
+        v = vec4(geglu_of(v.x, up.x), geglu_of(v.y, up.y), geglu_of(v.z, up.z), geglu_of(v.w, up.w));
+    }
+    if ((HAS & 4u) != 0u)
+        v += bias;
+    if (OP == 2u)
+        v = vec4(gelu_of(v.x), gelu_of(v.y), gelu_of(v.z), gelu_of(v.w));
+    if (OP == 3u)
+        v *= gate;
+    if (OP == 1u || OP == 3u)
+        v += before;
+    uint at = (m * push.ldc + push.first + n) / 4u;
+    if (m < rows && n < push.n) {
+        if (DOUT == F32)
+            out_4[at] = floatBitsToUint(v);
+        else
+            out_2[at] = uvec2(narrow(DOUT, v.x) | narrow(DOUT, v.y) << 16, narrow(DOUT, v.z) | narrow(DOUT, v.w) << 16);
+    }
 }
 
 #define FOUR(DO)    DO(0u) DO(1u) DO(2u) DO(3u)
@@ -86,28 +123,39 @@ uvec4 fetch_b(uint n0, uint c, uint k, uint end)
 
 #define ROW_OF(i)    ((t + (i) * THREADS) / (BK / 8u))
 #define EIGHT_OF(i)  ((t + (i) * THREADS) % (BK / 8u))
-#define FETCH_A(i)   if (i < OF_A) a[i] = fetch_a(m0 + ROW_OF(i), rows, k0 + EIGHT_OF(i) * 8u, span.y);
-#define FETCH_B(i)   if (i < OF_B) b[i] = fetch_b(n0, ROW_OF(i), k0 + EIGHT_OF(i) * 8u, span.y);
-#define KEEP_A(i)    if (i < OF_A) part_a[(stage * BM + ROW_OF(i)) * STRIDE + EIGHT_OF(i)] = a[i];
-#define KEEP_B(i)    if (i < OF_B) part_b[(stage * BN + ROW_OF(i)) * STRIDE + EIGHT_OF(i)] = b[i];
+#define FETCH_A(i)   if (i < OF_A) a[i] = fetch_a(m0 + ROW_OF(i), rows, next + EIGHT_OF(i) * 8u, span.y);
+#define FETCH_B(i)   if (i < OF_B) b[i] = fetch_b(i, n0, ROW_OF(i), next + EIGHT_OF(i) * 8u, span.y);
+#define THERE_OF(i, v) mix(v, uvec4(0u), bvec4(WHOLE == 0u && next + EIGHT_OF(i) * 8u >= span.y)) /* asked when it has come: to ask before is to wait */
+#define KEEP_A(i)    if (i < OF_A) parts[ROW_OF(i) * STRIDE + EIGHT_OF(i)] = THERE_OF(i, a[i]);
+#define KEEP_B(i)    if (i < OF_B) parts[WITH + ROW_OF(i) * STRIDE + EIGHT_OF(i)] = THERE_OF(i, b[i]);
 
 /* Sum i of 16: of row i / 4 and column i % 4 of matrices. */
 #define THERE(i)     (i / 4u < FM && i % 4u < FN)
 #define NOTHING(i)   sum[i] = SUMS(0.0);
-#define LOAD_LEFT(i) if (i < FM) coopMatLoad(left[i], part_a, from + i * LM * STRIDE + k, STRIDE, gl_CooperativeMatrixLayoutRowMajor);
-#define LOAD_RIGHT(j) if (j < FN) coopMatLoad(right[j], part_b, with + j * LN * STRIDE + k, STRIDE, gl_CooperativeMatrixLayoutColumnMajor);
+#define LOAD_LEFT(i) if (i < FM) coopMatLoad(left[i], parts, from + i * LM * STRIDE + k, STRIDE, gl_CooperativeMatrixLayoutRowMajor);
+#define LOAD_RIGHT(j) if (j < FN) coopMatLoad(right[j], parts, with + right_at(j) * STRIDE + k, STRIDE, gl_CooperativeMatrixLayoutColumnMajor);
 #define MULTIPLY(i)  if (THERE(i)) sum[i] = coopMatMulAdd(left[i / 4u], right[i % 4u], sum[i]);
 #define PLACE(i)     (i / 4u * FN + i % 4u) /* among those that are there */
 #define STORE_PART(i) if (THERE(i)) coopMatStore(sum[i], part, mine + PLACE(i) * LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);
-#define ADD_PART(i)                                                                                       \
+#define LOAD_PART(i, z) coopMatLoad(other[z], part, from + min(z, more) * of_part + PLACE(i) * LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);
+#define ADD_ONE(i, z)   if (z <= more) sum[i] = sum[i] + other[z];
+#define ADD_PARTS(i) /* four of them on their way */                                                      \
     if (THERE(i)) {                                                                                       \
-        SUMS other;                                                                                       \
-        coopMatLoad(other, part, from + PLACE(i) * LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);      \
-        sum[i] = sum[i] + other;                                                                          \
+        SUMS other[4];                                                                                    \
+        LOAD_PART(i, 0u) LOAD_PART(i, 1u) LOAD_PART(i, 2u) LOAD_PART(i, 3u)                               \
+        ADD_ONE(i, 0u) ADD_ONE(i, 1u) ADD_ONE(i, 2u) ADD_ONE(i, 3u)                                       \
     }
-#define STORE_PATCH(i)                                                                                    \
-    if (THERE(i) && (i == wanted || (PAIR && i == wanted + FN / 2u)))                                     \
-        coopMatStore(sum[i], part_a, place + (i == wanted ? 0u : PATCH), LN / 4u, gl_CooperativeMatrixLayoutRowMajor);
+#define STORE_ROW(i)                                                                                      \
+    if (THERE(i) && i / 4u == row)                                                                        \
+        coopMatStore(sum[i], parts, place + i % 4u * (LN / 4u), LINE, gl_CooperativeMatrixLayoutRowMajor);
+
+/* Four results i of this lane: what is read for them, what becomes of them. Nothing that is read waits for a test, and all is
+ * read before one is written: in turns each would take the memory's latency. */
+#define OF_ALL(i)    (lane + i * gl_SubgroupSize)
+#define M_OF(i)      (m0 + sub_m + row * LM + OF_ALL(i) / ACROSS)
+#define N_OF(i)      (n + 4u * (OF_ALL(i) % ACROSS))
+#define READ(i)      if (i < OF_LANE) read_four(min(M_OF(i), rows - 1u), min(N_OF(i), push.n - 4u), bias[i], before[i], gate[i]);
+#define FINISH(i)    if (i < OF_LANE) finish_four(place + OF_ALL(i) / ACROSS * LINE + OF_ALL(i) % ACROSS, M_OF(i), rows, N_OF(i), bias[i], before[i], gate[i]);
 
 void main()
 {
@@ -120,30 +168,26 @@ void main()
 
     SUMS sum[16];
     SIXTEEN(NOTHING)
+    const uint from = sub_m * STRIDE, with = WITH + (PAIR ? sub_n / 2u : sub_n) * STRIDE;
     uvec4 a[8], b[8];
-    uint stage = 0u;
-    for (uint k0 = span.x; k0 < span.y + BK; k0 += BK) { /* fetches the part at k0, multiplies the one before */
-        if (k0 < span.y) {
+    uint next = span.x;
+    EIGHT(FETCH_A)
+    EIGHT(FETCH_B)
+    while (next < span.y) {
+        EIGHT(KEEP_A)
+        EIGHT(KEEP_B)
+        barrier();
+        next += BK;
+        if (next < span.y) { /* on its way while the one in memory is multiplied */
             EIGHT(FETCH_A)
             EIGHT(FETCH_B)
         }
-        if (k0 > span.x) {
-            uint from = (stage * BM + sub_m) * STRIDE, with = (stage * BN + sub_n) * STRIDE;
-            [[unroll]] for (uint k = 0u; k < BK / 8u; k += LK / 8u) {
-                MATRIX_A left[4];
-                MATRIX_B right[4];
-                FOUR(LOAD_LEFT)
-                FOUR(LOAD_RIGHT)
-                SIXTEEN(MULTIPLY)
-            }
-        }
-        if (STAGES == 1u)
-            barrier();
-        else
-            stage = 1u - stage;
-        if (k0 < span.y) {
-            EIGHT(KEEP_A)
-            EIGHT(KEEP_B)
+        [[unroll]] for (uint k = 0u; k < BK / 8u; k += LK / 8u) {
+            MATRIX_A left[4];
+            MATRIX_B right[4];
+            FOUR(LOAD_LEFT)
+            FOUR(LOAD_RIGHT)
+            SIXTEEN(MULTIPLY)
         }
         barrier();
     }
@@ -155,34 +199,20 @@ void main()
         if (!is_last())
             return;
         SIXTEEN(NOTHING)
-        [[dont_unroll]] for (uint z = 0u; z < push.from; z++) {
-            uint from = push.b_first + ((tile_index() * push.from + z) * SUBGROUPS + sub) * each;
-            SIXTEEN(ADD_PART)
+        const uint of_part = SUBGROUPS * each;
+        [[dont_unroll]] for (uint z = 0u; z < push.from; z += 4u) {
+            uint from = push.b_first + ((tile_index() * push.from + z) * SUBGROUPS + sub) * each, more = push.from - 1u - z;
+            SIXTEEN(ADD_PARTS)
         }
     }
-    /* One matrix after the other through memory, OP 4: the two of a place. */
-    const uint across = PAIR ? FN / 2u : FN;
-    [[dont_unroll]] for (uint one = 0u; one < FM * across; one++) {
-        uint row = one / across, j = one % across, wanted = row * 4u + j, place = sub * PATCH * (PAIR ? 2u : 1u);
-        bool second;
-        uint n = column_of(n0, sub_n + j * LN, second);
-        SIXTEEN(STORE_PATCH)
+    /* A row of matrices after the other through memory. */
+    uint n = n0 + (PAIR ? sub_n / 2u : sub_n), place = sub * LM * LINE;
+    [[dont_unroll]] for (uint row = 0u; row < FM; row++) {
+        vec4 bias[8], before[8], gate[8];
+        EIGHT(READ)
+        SIXTEEN(STORE_ROW)
         subgroupBarrier();
-        [[unroll]] for (uint p = 0u; p < PER_LANE; p++) { /* what a result needs is read for all before one is written: */
-            uint e = 2u * (lane + p * gl_SubgroupSize);
-            vec2 v = patch_at(4u * place + e);
-            if (PAIR) {
-                vec2 up = patch_at(4u * (place + PATCH) + e);
-                v = vec2(geglu_of(v.x, up.x), geglu_of(v.y, up.y));
-            }
-            finish(m0 + sub_m + row * LM + e / LN, rows, n + e % LN, v.x, v.y);
-            keep_patch(4u * place + e, v);
-        }
-        [[unroll]] for (uint p = 0u; p < PER_LANE; p++) { /* a compiler must take them for the same memory */
-            uint e = 2u * (lane + p * gl_SubgroupSize);
-            vec2 v = patch_at(4u * place + e);
-            put_finished(m0 + sub_m + row * LM + e / LN, rows, n + e % LN, v.x, v.y);
-        }
+        EIGHT(FINISH)
         subgroupBarrier();
     }
 }

@@ -11,15 +11,21 @@
 
 layout(constant_id = 9) const uint HELD = 0;
 
-float result(float x, uint i, uint mod_at)
+/* What x is multiplied by and what is added, for column i. */
+vec2 factors(uint i, uint mod_at)
 {
-    if (OP == 0u && (HAS & 2u) != 0u)
-        x = x * get1(i);
-    else if (OP == 1u)
-        x = x * get1(i) + get2(i);
-    else if (OP == 2u)
-        x = x + x * get1(mod_at + i) + get1(mod_at + push.width + i);
-    return x;
+    if (OP == 1u)
+        return vec2(get1(i), get2(i));
+    if (OP == 2u)
+        return vec2(get1(mod_at + i), get1(mod_at + push.width + i));
+    return vec2((HAS & 2u) != 0u ? get1(i) : 1.0, 0.0);
+}
+
+float result(float x, vec2 f)
+{
+    if (OP == 2u)
+        return x + x * f.x + f.y;
+    return OP == 1u ? x * f.x + f.y : x * f.x;
 }
 
 void main()
@@ -28,10 +34,13 @@ void main()
     if (row >= push.rows_in_all || row % push.row_cap >= valid0(push.row_cap))
         return;
     float mean = 0.0, sum = 0.0, held[HELD == 0u ? 1u : 2u * HELD];
+    vec2 f[HELD == 0u ? 1u : 2u * HELD]; /* on their way while sums are made */
     uint mod_at = OP == 2u ? row * 3u * push.width % push.n1 : 0u;
     [[unroll]] for (uint k = 0u; k < 2u * HELD; k++) {
         uint i = 2u * (t + k / 2u * THREADS) + k % 2u;
-        held[k] = i < push.width ? get0(at + i) : 0.0;
+        float x = get0(at + min(i, push.width - 1u));
+        held[k] = i < push.width ? x : 0.0;
+        f[k] = factors(min(i, push.width - 1u), mod_at);
     }
     if (OP == 1u) {
         [[unroll]] for (uint k = 0u; k < 2u * HELD; k++)
@@ -53,14 +62,14 @@ void main()
     [[unroll]] for (uint k = 0u; k < HELD; k++) {
         uint i = 2u * (t + k * THREADS);
         bool first = i < push.width, second = i + 1u < push.width;
-        float v = first ? result((held[2u * k] - mean) * r, i, mod_at) : 0.0;
-        float next = second ? result((held[2u * k + 1u] - mean) * r, i + 1u, mod_at) : 0.0;
+        float v = result((held[2u * k] - mean) * r, f[2u * k]);
+        float next = result((held[2u * k + 1u] - mean) * r, f[2u * k + 1u]);
         put_two(at + i, v, first, next, second);
     }
     for (uint i = 2u * t; HELD == 0u && i < push.width; i += 2u * THREADS) {
         bool second = i + 1u < push.width;
-        float v = result((get0(at + i) - mean) * r, i, mod_at);
-        float next = second ? result((get0(at + i + 1u) - mean) * r, i + 1u, mod_at) : 0.0;
+        float v = result((get0(at + i) - mean) * r, factors(i, mod_at));
+        float next = second ? result((get0(at + i + 1u) - mean) * r, factors(i + 1u, mod_at)) : 0.0;
         put_two(at + i, v, true, next, second);
     }
 }

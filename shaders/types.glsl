@@ -60,11 +60,10 @@ uint f16_bits_narrow(uint b)
     return sign | (m + half_way - 1u + (m >> shift & 1u)) >> shift;
 }
 
-uint bf16_bits_narrow(uint b)
+uint bf16_bits_narrow(uint b) /* mix and no branch: many of them in a row then overlap */
 {
-    if ((b & 0x7fffffffu) > 0x7f800000u)
-        return b >> 16 | 0x40u;
-    return (b + 0x7fffu + (b >> 16 & 1u)) >> 16;
+    bool nan = (b & 0x7fffffffu) > 0x7f800000u;
+    return mix((b + 0x7fffu + (b >> 16 & 1u)) >> 16, b >> 16 | 0x40u, nan);
 }
 
 /* The f32 bits of element i of a tensor whose word holding it is `word`. */
@@ -143,9 +142,7 @@ uint thread_index() { return group_index() * THREADS + gl_LocalInvocationID.x; }
  * x = n ln 2 + r, |r| <= ln 2 / 2; e^r by the minimax polynomial of Cephes' expf; 2^n by the exponent bits. */
 float exp_of(float x)
 {
-    if (isnan(x))
-        return x;
-    precise float c = x > 88.0 ? 88.0 : x < -87.0 ? -87.0 : x;
+    precise float c = mix(mix(x, -87.0, x < -87.0), 88.0, x > 88.0);
     precise float n = floor(c * 1.44269504 + 0.5);
     precise float r = c - n * 0.693359375;
     r = r + n * 2.12194440e-4;
@@ -156,7 +153,7 @@ float exp_of(float x)
     p = p * r + 1.6666665459e-1;
     p = p * r + 5.0000001201e-1;
     p = p * r * r + r + 1.0;
-    return p * uintBitsToFloat(uint(int(n) + 127) << 23);
+    return mix(p * uintBitsToFloat(uint(int(n) + 127) << 23), x, isnan(x));
 }
 
 /* 0.5 x (1 + tanh u) = x / (1 + e^(-2u)), which does not cancel for negative x. */

@@ -2,8 +2,9 @@
  * be given, those that are chosen, and dense.comp. Each result is held against dense.comp's; with a further
  * argument each is timed, in a chain of nodes whose weights are larger than a GPU's cache together. Skipped
  * where no device has matrices of bf16 or f16.
- *   test_vulkan_products [DEVICE] [bench [M,N,K,WEIGHTS[,2] [TILE...]]]
- * 2: GeGLU, which takes two weights; a tile as below: seven numbers with commas. */
+ *   test_vulkan_products [DEVICE] [bench [M,N,K,WEIGHTS[,OP] [TILE...]]]
+ * OP: linear_add where there is none; it and linear_gated wait for the node before, others may overlap.
+ * linear_geglu takes two weights. A tile as below: six numbers with commas. */
 #include "backends/vulkan/vk.h"
 #include "plan/instance.h"
 #include "tests/test.h"
@@ -19,7 +20,7 @@ static bool benching;
 typedef struct shape {
     int64_t m, n, k;
     int weights; /* in a chain */
-    bool pair;   /* linear_geglu, each node with two weights of the chain */
+    const char *op;
 } shape;
 
 typedef struct way {
@@ -41,6 +42,31 @@ static uint16_t *numbers(size_t n, pv_dtype dtype, uint64_t seed)
     return out;
 }
 
+static pv_op op_of(const shape *s)
+{
+    int op = 0;
+    while (op < PV_OP_COUNT && strcmp(pv_ops[op].name, s->op))
+        op++;
+    return (pv_op)op;
+}
+
+/* x is used in turn for what follows a product. */
+static bool write_small(pv_instance *inst, pv_tensor *const t[3], const uint16_t *x, pv_dtype dtype, size_t n)
+{
+    bool ok = true;
+    for (int i = 0; ok && i < 3; i++) {
+        size_t many = t[i] ? (size_t)pv_elements(t[i]) : 0;
+        if (!many)
+            continue;
+        float *v = malloc(sizeof *v * many);
+        for (size_t e = 0; v && e < many; e++)
+            pv_to_f32(&v[e], &x[(e + (size_t)i) % n], dtype, 1);
+        ok = CHECK(v) && CHECK_OK(pv_instance_write(inst, t[i], 0, v, sizeof *v * many));
+        free(v);
+    }
+    return ok;
+}
+
 /* The result of the last product of a chain, and the least milliseconds that one took. */
 static float *run(vk_device *d, const way *w, const shape *s, pv_dtype dtype, const uint16_t *x,
                   const uint16_t *weight, double *ms, bool *matrices)
@@ -50,18 +76,30 @@ static float *run(vk_device *d, const way *w, const shape *s, pv_dtype dtype, co
     pv_plan *plan = NULL;
     pv_instance *inst = NULL;
     pv_tensor *in = pv_state(g, "x", dtype, s->m, s->k), *of[MOST_CHAIN], *out = NULL;
+    const pv_op op = op_of(s);
+    const bool two = op == PV_OP_LINEAR_GEGLU, adds = op == PV_OP_LINEAR_ADD || op == PV_OP_LINEAR_GATED;
+    pv_tensor *last = adds ? pv_state(g, "residual", PV_F32, s->m, s->n) : NULL;
+    pv_tensor *bias = op != PV_OP_LINEAR && !two ? pv_state(g, "bias", PV_F32, 1, s->n) : NULL;
+    pv_tensor *mod = op == PV_OP_LINEAR_GATED ? pv_state(g, "mod", PV_F32, 1, 3 * s->n) : NULL;
+    pv_tensor *const small[] = {last, bias, mod};
     int n = benching ? s->weights : 1;
     for (int i = 0; i < n; i++)
         of[i] = pv_state(g, pv_graph_printf(g, "w%d", i), dtype, s->n, s->k);
-    for (int i = 0; i < n; i += 1 + s->pair) {
-        pv_tensor *of_node[] = {in, of[i], of[n > 1 ? i + s->pair : i]};
+    for (int i = 0; i < n; i += 1 + two) {
+        pv_tensor *of_node[5] = {in, of[i], last, mod};
+        int n_in = mod ? 4 : adds ? 3 : 2;
         pv_attr attr = {.linear_geglu = {.between = dtype}};
-        pv_node *node =
-            pv_node_add(g, pv_graph_printf(g, "y%d", i), s->pair ? PV_OP_LINEAR_GEGLU : PV_OP_LINEAR,
-                        s->pair ? 3 : 2, of_node, s->pair ? &attr : NULL);
+        if (two)
+            of_node[n_in++] = of[n > 1 ? i + 1 : i];
+        if (bias)
+            of_node[n_in++] = bias;
+        pv_node *node = pv_node_add(g, pv_graph_printf(g, "y%d", i), op, n_in, of_node, two ? &attr : NULL);
         if (node) {
             out = node->out[0];
-            out->dtype = benching ? dtype : PV_F32;
+            if (adds)
+                last = out; /* each waits for the one before, as in a model */
+            else
+                out->dtype = benching ? dtype : PV_F32;
             out->output = true;
         }
     }
@@ -75,6 +113,7 @@ static float *run(vk_device *d, const way *w, const shape *s, pv_dtype dtype, co
         vk_calls_make(d, plan->graph->nodes[0], calls);
     *matrices = ok && (calls[0].shader == VK_DENSE_BF16 || calls[0].shader == VK_DENSE_F16);
     ok = ok && CHECK_OK(pv_instance_write(inst, in, 0, x, pv_tensor_bytes(in)));
+    ok = ok && write_small(inst, small, x, dtype, (size_t)(s->m * s->k));
     for (int i = 0; ok && i < n; i++)
         ok = CHECK_OK(pv_instance_write(inst, of[i], 0, weight, pv_tensor_bytes(of[i])));
     double node_ms[MOST_CHAIN];
@@ -86,7 +125,7 @@ static float *run(vk_device *d, const way *w, const shape *s, pv_dtype dtype, co
         double sum = 0;
         for (int i = 0; i < plan->graph->n_nodes; i++)
             sum += node_ms[i];
-        *ms = fmin(*ms, sum / plan->graph->n_nodes);
+        *ms = fmin(*ms, sum * (1 + two) / n); /* linears of one x may have become one node */
     }
     d->bf16 = bf16; /* nodes are timed by buffers that the first such run records */
     d->f16 = f16;
@@ -105,9 +144,10 @@ static void compare(vk_device *d, const way *ways, int n, const shape *s, pv_dty
 {
     uint16_t *x = numbers((size_t)(s->m * s->k), dtype, 1), *w = numbers((size_t)(s->n * s->k), dtype, 2);
     const way plain = {.name = "dense.comp", .plain = true};
+    const bool two = op_of(s) == PV_OP_LINEAR_GEGLU;
     float *want = NULL;
-    printf("M %lld N %lld K %lld %s%s\n", (long long)s->m, (long long)s->n, (long long)s->k,
-           pv_dtype_name(dtype), s->pair ? " geglu" : "");
+    printf("M %lld N %lld K %lld %s %s\n", (long long)s->m, (long long)s->n, (long long)s->k,
+           pv_dtype_name(dtype), s->op);
     for (int i = -1; i < n; i++) {
         const way *one = i < 0 ? &plain : &ways[i];
         double ms, apart = 0, size = 0;
@@ -117,15 +157,15 @@ static void compare(vk_device *d, const way *ways, int n, const shape *s, pv_dty
             printf("  %-28s not on this device\n", one->name);
         else if (benching)
             printf("  %-28s %9.2f us %8.1f TFLOP/s %8.1f GB/s of weights\n", one->name, ms * 1e3,
-                   2e-9 * (1 + s->pair) * (double)s->m * (double)s->n * (double)s->k / ms,
-                   2e-6 * (1 + s->pair) * (double)s->n * (double)s->k / ms);
+                   2e-9 * (1 + two) * (double)s->m * (double)s->n * (double)s->k / ms,
+                   2e-6 * (1 + two) * (double)s->n * (double)s->k / ms);
         for (int64_t e = 0; want && got && e < s->m * s->n; e++) {
             double by = (double)got[e] - (double)want[e];
             apart += by * by;
             size += (double)want[e] * (double)want[e];
         }
         if (want && !CHECK(got && sqrt(apart / size) <
-                                      (benching ? 1e-3 : 1e-6))) /* roundings to 16 bits may differ */
+                                      (benching || two ? 1e-3 : 1e-6))) /* roundings to 16 bits may differ */
             printf("  %s: relative L2 %g\n", one->name, sqrt(apart / size));
         fflush(stdout);
         if (i < 0)
@@ -200,36 +240,37 @@ static void pieces(vk_device *d)
     CHECK(!want && calls == 0);
 }
 
-/* across rows and columns, matrices of a subgroup, along k, stages, parts of k */
+/* across rows and columns, matrices of a subgroup, along k, parts of k */
 static const way large[] = {
     {"chosen", {0}, false},
-    {"2x2 of 4x4, 2 deep, 2 stages", {2, 2, 4, 4, 2, 2, 1}, false},
-    {"2x2 of 2x3, 2 deep", {2, 2, 2, 3, 2, 1, 1}, false},
+    {"2x2 of 4x4, 3 deep", {2, 2, 4, 4, 3, 1}, false},
+    {"2x2 of 2x3, 2 deep", {2, 2, 2, 3, 2, 1}, false},
 };
 static const way small[] = {
     {"chosen", {0}, false},
-    {"2x2 of 2x2, 4 deep, 2 stages, 6 parts", {2, 2, 2, 2, 4, 2, 6}, false},
-    {"4x2 of 1x1, 8 deep", {4, 2, 1, 1, 8, 1, 1}, false},
+    {"2x2 of 2x2, 4 deep, 6 parts", {2, 2, 2, 2, 4, 6}, false},
+    {"4x2 of 1x1, 8 deep", {4, 2, 1, 1, 8, 1}, false},
 };
 #define COUNT_OF(list) ((int)(sizeof(list) / sizeof *(list)))
 
 /* The shape and the tiles of the command line. */
 static void chosen(vk_device *d, int n, char **words)
 {
-    shape s = {0};
+    char op[32] = "linear_add";
+    shape s = {.op = op};
     way ways[64] = {{.name = "chosen"}};
     int count = 1;
-    int each = 1, got = sscanf(words[0], "%" SCNd64 ",%" SCNd64 ",%" SCNd64 ",%d,%d", &s.m, &s.n, &s.k,
-                               &s.weights, &each);
-    s.pair = each == 2;
-    if (!CHECK(got >= 4 && s.weights > 0 && s.weights <= MOST_CHAIN && s.weights % (1 + s.pair) == 0))
+    int got =
+        sscanf(words[0], "%" SCNd64 ",%" SCNd64 ",%" SCNd64 ",%d,%31s", &s.m, &s.n, &s.k, &s.weights, op);
+    if (!CHECK(got >= 4 && s.weights > 0 && s.weights <= MOST_CHAIN && s.weights % 2 == 0 &&
+               op_of(&s) < PV_OP_COUNT))
         return;
     for (int i = 1; i < n && count < COUNT_OF(ways); i++) {
         way *w = &ways[count++];
         vk_tile *t = &w->tile;
         w->name = words[i];
-        CHECK(sscanf(words[i], "%u,%u,%u,%u,%u,%u,%u", &t->across_m, &t->across_n, &t->fm, &t->fn, &t->depth,
-                     &t->stages, &t->parts) == 7);
+        CHECK(sscanf(words[i], "%u,%u,%u,%u,%u,%u", &t->across_m, &t->across_n, &t->fm, &t->fn, &t->depth,
+                     &t->parts) == 6);
     }
     compare(d, ways, count, &s, PV_BF16);
 }
@@ -261,16 +302,18 @@ int main(int argc, char **argv)
     if (benching && argc > 3) {
         chosen(d, argc - 3, argv + 3);
     } else if (benching) {
-        static const shape shapes[] = {{50, 4096, 1024, 16},
-                                       {968, 16384, 2048, 4},
-                                       {50, 1024, 4096, 16},
-                                       {768, 1152, 4304, 16},
-                                       {968, 2048, 16384, 4}};
+        static const shape shapes[] = {{50, 4096, 1024, 16, "linear_geglu"},
+                                       {968, 16384, 2048, 4, "linear_geglu"},
+                                       {50, 1024, 4096, 16, "linear_gated"},
+                                       {768, 1152, 4304, 16, "linear_add"},
+                                       {968, 2048, 16384, 4, "linear_add"}};
         for (int i = 0; i < COUNT_OF(shapes); i++)
             compare(d, shapes[i].m > 64 ? large : small, shapes[i].m > 64 ? COUNT_OF(large) : COUNT_OF(small),
                     &shapes[i], PV_BF16);
     } else {
-        static const shape shapes[] = {{130, 150, 136, 1}, {50, 70, 1032, 1}};
+        static const shape shapes[] = {{130, 148, 136, 2, "linear_add"},
+                                       {130, 148, 136, 2, "linear_geglu"},
+                                       {50, 68, 1032, 2, "linear_gated"}};
         for (int dtype = PV_BF16; dtype <= PV_F16; dtype++)
             for (int i = 0; i < COUNT_OF(shapes) && (dtype == PV_BF16 ? d->bf16.m : d->f16.m); i++) {
                 compare(d, large, COUNT_OF(large), &shapes[i], (pv_dtype)dtype);

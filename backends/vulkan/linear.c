@@ -3,7 +3,10 @@
  * in how many pieces a weight is bound. */
 #include "vk.h"
 
-#define FILL 128 /* groups: fewer leave multiprocessors of a large GPU idle, so k is cut into parts */
+/* Groups: fewer leave multiprocessors of a large GPU idle, so k is cut into parts. */
+#define FILL 128
+/* Of k in a part by matrices: with less, adding up costs more than it saves. */
+#define LEAST 512
 
 static uint32_t over(uint32_t n, uint32_t d)
 {
@@ -12,11 +15,12 @@ static uint32_t over(uint32_t n, uint32_t d)
 
 /* ---- tiles ---- */
 
-/* For many rows and for few: first what was the fastest on an H200 (docs/journal.md), then the same with less
- * shared memory. A pair of weights needs an even number of matrices across. */
-static const vk_tile many[] = {{2, 4, 4, 2, 4, 1, 0}, {2, 4, 4, 2, 2, 1, 0}, {2, 2, 2, 2, 2, 1, 0}};
-static const vk_tile few[] = {{4, 2, 1, 2, 8, 1, 2}, {4, 2, 1, 2, 4, 1, 2}, {4, 2, 1, 2, 2, 1, 2}};
-static const vk_tile pair[] = {{2, 2, 2, 2, 8, 1, 0}, {2, 2, 2, 2, 4, 1, 0}, {2, 2, 2, 2, 2, 1, 0}};
+/* For many rows and for few, of one weight and of two: first what was the fastest on an H200
+ * (docs/journal.md), then the same with less shared memory. Two weights need an even number of matrices
+ * across. */
+static const vk_tile many[] = {{2, 4, 4, 2, 4, 0}, {2, 4, 4, 2, 2, 0}, {2, 2, 2, 2, 2, 0}};
+static const vk_tile many_of_two[] = {{2, 2, 4, 4, 2, 0}, {2, 2, 2, 2, 2, 0}};
+static const vk_tile few[] = {{4, 2, 1, 2, 8, 0}, {4, 2, 1, 2, 4, 0}, {4, 2, 1, 2, 2, 0}};
 
 static uint32_t rows_of(const vk_tile *t, const vk_matrix *x)
 {
@@ -33,14 +37,15 @@ static bool holds(const vk_device *d, const vk_tile *t, const vk_matrix *x, bool
     uint32_t subgroups = t->across_m * t->across_n, threads = subgroups * d->subgroup,
              eights = t->depth * x->k / 8;
     uint32_t rows = rows_of(t, x), columns = columns_of(t, x);
-    uint32_t parts = t->stages * rows * (eights + 1) * 16,
-             patches = (two ? 2 : 1) * subgroups * x->m * x->n * 4;
-    uint32_t shared = (parts > patches ? parts : patches) + t->stages * columns * (eights + 1) * 16 + 64;
+    uint32_t parts = (rows + columns) * (eights + 1) * 16;
+    uint32_t patches = subgroups * x->m * (t->fn * x->n / 4 + 1) * 16;
+    uint32_t shared = (parts > patches ? parts : patches) + 64;
+    uint32_t fours = x->m * (t->fn * x->n / 4) / (two ? 2 : 1); /* of a row of matrices */
     return t->fm <= 4 && t->fn <= 4 && (!two || t->fn % 2 == 0) && rows * eights <= 8 * threads &&
            columns * eights <= 8 * threads && shared <= d->limits.maxComputeSharedMemorySize &&
            threads <= d->limits.maxComputeWorkGroupInvocations &&
-           threads <= d->limits.maxComputeWorkGroupSize[0] && x->m * x->n % (2 * d->subgroup) == 0 &&
-           rows * eights % threads == 0 && columns * eights % threads == 0;
+           threads <= d->limits.maxComputeWorkGroupSize[0] && fours % d->subgroup == 0 &&
+           fours <= 8 * d->subgroup && rows * eights % threads == 0 && columns * eights % threads == 0;
 }
 
 static const vk_tile *first_that_holds(const vk_device *d, const vk_tile *t, size_t n, const vk_matrix *x,
@@ -58,9 +63,9 @@ static const vk_tile *choose(const vk_device *d, const vk_matrix *x, uint32_t m,
 {
     if (d->tile)
         return holds(d, d->tile, x, two) ? d->tile : NULL;
-    if (m > 4 * x->m)
-        return FIRST(many);
-    return two ? FIRST(pair) : FIRST(few);
+    if (m <= 4 * x->m)
+        return FIRST(few);
+    return two ? FIRST(many_of_two) : FIRST(many);
 }
 
 /* ---- dispatches ---- */
@@ -80,13 +85,11 @@ static void bind_from(vk_call *c, int i, const pv_tensor *t, size_t first, size_
     c->bytes[i] = pv_dtype_bytes(t->dtype, count);
 }
 
-/* How the parts of k are made, as many as there are groups for. */
+/* How the parts of k are made, at most so many. */
 static void cut(const vk_device *d, vk_call *c, uint32_t parts, uint32_t depth, uint32_t sums,
                 uint32_t *words)
 {
     uint32_t tiles = c->grid[0] * c->grid[1], chunks = over(c->push.k, depth);
-    if (!parts)
-        parts = tiles >= FILL ? 1 : over(FILL, tiles ? tiles : 1);
     if (parts > chunks / 2)
         parts = chunks / 2;
     if (parts < 1 || tiles > VK_TILES)
@@ -114,27 +117,34 @@ static void by_threads(const vk_device *d, vk_call *c, const product *p, uint32_
     c->constant[13] = c->push.k % 8 == 0;
     c->grid[0] = over(c->push.m, bm);
     c->grid[1] = over(c->push.n, p->w2 ? bn / 2 : bn);
-    cut(d, c, 0, bk, bm * bn, words);
+    uint32_t tiles = c->grid[0] * c->grid[1];
+    cut(d, c, over(FILL, tiles ? tiles : 1), bk, bm * bn, words);
 }
 
 static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32_t *words)
 {
     bool bf16 = p->x->dtype == PV_BF16;
     const vk_matrix *x = bf16 ? &d->bf16 : &d->f16;
-    if (p->x->dtype != p->w->dtype || p->x->dtype == PV_F32 || !x->m || c->push.k % 8)
+    if (p->x->dtype != p->w->dtype || p->x->dtype == PV_F32 || !x->m || c->push.k % 8 || c->push.n % 4 ||
+        c->push.ldc % 4)
         return false;
     const vk_tile *t = choose(d, x, c->push.m, p->w2 != NULL);
     if (!t)
         return false;
     uint32_t bm = rows_of(t, x), bn = columns_of(t, x), bk = t->depth * x->k;
-    const uint32_t constant[] = {bm, bn, bk, p->between, x->m, x->n, x->k, t->fm, t->fn, t->stages};
+    const uint32_t constant[] = {bm, bn, bk, p->between, x->m, x->n, x->k, t->fm, t->fn, c->push.k % bk == 0};
     c->shader = bf16 ? VK_DENSE_BF16 : VK_DENSE_F16;
     c->constant[8] = t->across_m * t->across_n * d->subgroup;
-    for (int i = 0; i < 10; i++)
+    for (size_t i = 0; i < sizeof constant / sizeof *constant; i++)
         c->constant[9 + i] = constant[i];
     c->grid[0] = over(c->push.m, bm);
     c->grid[1] = over(c->push.n, p->w2 ? bn / 2 : bn);
-    cut(d, c, t->parts, bk, bm * bn, words);
+    uint32_t tiles = c->grid[0] * c->grid[1], parts = t->parts;
+    if (!parts) { /* not more groups than FILL: a multiprocessor may have room for no second one */
+        parts = FILL / (tiles ? tiles : 1);
+        parts = parts < c->push.k / LEAST ? parts : c->push.k / LEAST;
+    }
+    cut(d, c, parts, bk, bm * bn, words);
     return true;
 }
 

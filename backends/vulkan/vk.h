@@ -79,10 +79,10 @@ typedef struct vk_matrix {
     uint32_t m, n, k;
 } vk_matrix;
 
-/* How a group makes a part of a product by matrices: subgroups across its rows and columns, matrices of each, matrices along k
- * in shared memory at once, stages (dense_matrix.comp), parts of k; parts 0: as many as fill the device. */
+/* How a group makes a part of a product by matrices: subgroups across its rows and columns, matrices of each, matrices along k in
+ * shared memory at once, parts of k; parts 0: as many as fill the device. */
 typedef struct vk_tile {
-    uint32_t across_m, across_n, fm, fn, depth, stages, parts;
+    uint32_t across_m, across_n, fm, fn, depth, parts;
 } vk_tile;
 
 typedef struct vk_pipeline {
