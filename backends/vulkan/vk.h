@@ -85,6 +85,12 @@ typedef struct vk_tile {
     uint32_t across_m, across_n, fm, fn, depth, stages, parts;
 } vk_tile;
 
+/* How a group takes attention by matrices (flash_matrix.comp): subgroups across its lines and along a tile's keys, keys of a tile,
+ * k and v in one place in turn, parts of the keys; parts 0: as many as fill the device. */
+typedef struct vk_cut {
+    uint32_t across, along, keys, turns, parts;
+} vk_cut;
+
 typedef struct vk_pipeline {
     int shader;
     uint32_t constant[VK_CONSTANTS];
@@ -107,8 +113,9 @@ typedef struct vk_device {
     bool timestamps;
     vk_matrix bf16, f16;
     uint32_t subgroup;   /* threads of one, where matrices are used */
-    bool shuffle;        /* and may they look at each other's numbers? */
+    bool neighbours;     /* and may they look at each other's numbers, and vote? */
     const vk_tile *tile; /* for measurements and tests: for every product by matrices; NULL: chosen */
+    const vk_cut *cut;   /* likewise, for every attention */
     VkDevice handle;
     uint32_t family;
 
