@@ -1,17 +1,17 @@
 /* flash_matrix.comp - the whole attention (flash.glsl says what and how) by KHR cooperative matrices: TYPE is bfloat16_t or float16_t,
  * what q, k and v are stored as; scores, exp, sums and the result are f32, the weights are rounded to TYPE before they meet v.
  *
- * A group takes ACROSS x LM lines and tiles of KEYS keys, and has ACROSS x ALONG subgroups: each goes its own way with LM lines and
- * its share of each tile's keys (OWN), so groups wait for nothing but k and v in shared memory. Scores go through memory of the
- * subgroup's own to threads that have a line, THREADS / (SUBGROUPS LM) neighbours each, and come back as weights. q and
- * the result stay in registers, the head filled up with zeros to whole matrices. A line's scale follows its largest score only when that
- * grew by more than SLACK: until then weights are larger than 1, which costs nothing, and the result is not touched.
- * At the end the shares of the keys come together in shared memory, some columns at a time. The keys may be cut into parts as well
- * (parts.glsl), each with its largest score and sum; the last group brings them to one scale.
+ * A group takes ACROSS x LM lines and tiles of KEYS keys, and has ACROSS x ALONG x BESIDE subgroups: each goes its own way with LM
+ * lines, its share of each tile's keys (OWN) and its share of the result's columns, so groups wait for nothing but k and v in shared memory; those
+ * beside each other make the same scores. Scores go through memory of the subgroup's own to threads that have a line, PER_LINE
+ * neighbours each, and come back as weights. q and the result stay in registers, the head filled up with zeros to whole matrices. A
+ * line's scale follows its largest score only when that grew by more than SLACK: until then weights are larger than 1, which
+ * costs nothing, and the result is not touched. At the end the shares of the keys come together in shared memory, some columns at a time.
+ * The keys may be cut into parts as well (push.from): a part leaves sums, largest score and sum of weights in memory for flash_join.comp.
  * Arrays that are to be registers have literal indices alone (docs/vulkan.md says why): at most 32 matrices of q and of the result.
- * THREADS = SUBGROUPS x their size, which is a multiple of LM; HEAD is a multiple of 8; OWN of LN, LK and 8 THREADS / (SUBGROUPS LM), 32 of which at most.
- * TURNS 1: k and v use the same shared memory in turn, 0: each has its own.
- * Each exp2 as exact as Vulkan promises (3 + 2 |x| ulp, far below the rounding of weights), one rounding on store. Bound: latency of shared memory and matrices. */
+ * THREADS = SUBGROUPS x their size, which is a multiple of LM; HEAD is a multiple of 8; OWN of LN, LK and 8 PER_LINE, at most 32 PER_LINE;
+ * BESIDE divides COLUMNS. TURNS 1: k and v use the same shared memory in turn, 0: each has its own.
+ * Each exp2 as exact as Vulkan promises (3 + 2 |x| ulp, far below the rounding of weights), one rounding on store. Bound: latency. */
 #version 450
 #pragma use_vulkan_memory_model
 #extension GL_GOOGLE_include_directive : require
@@ -26,7 +26,6 @@
 #include "push.h"
 #include "types.glsl"
 #include "flash.glsl"
-#include "parts.glsl"
 
 layout(constant_id = 11) const uint LM = 16;
 layout(constant_id = 12) const uint LN = 16;
@@ -34,16 +33,18 @@ layout(constant_id = 13) const uint LK = 16;
 layout(constant_id = 14) const uint ACROSS = 4;
 layout(constant_id = 15) const uint ALONG = 2;
 layout(constant_id = 16) const uint TURNS = 0;
+layout(constant_id = 17) const uint BESIDE = 1;
 
 layout(std430, binding = 0) readonly buffer in0_fours { uvec4 in0_4[]; };
 layout(std430, binding = 1) readonly buffer in1_fours { uvec4 in1_4[]; };
 layout(std430, binding = 2) readonly buffer in2_fours { uvec4 in2_4[]; };
-layout(std430, binding = 8) nonprivate buffer part_fours { vec4 part_4[]; };
+layout(std430, binding = 8) writeonly buffer part_fours { vec4 part_4[]; };
 
-const uint SUBGROUPS = ACROSS * ALONG, LINES = ACROSS * LM, OWN = KEYS / ALONG;
+const uint SUBGROUPS = ACROSS * ALONG * BESIDE, LINES = ACROSS * LM, OWN = KEYS / ALONG;
 const uint PER_LINE = THREADS / (SUBGROUPS * LM), OF_LINE = OWN / PER_LINE; /* threads of a line, scores of a thread */
 const uint STEPS = (HEAD + LK - 1u) / LK;     /* of q k^T */
 const uint COLUMNS = (HEAD + LN - 1u) / LN;   /* matrices of the result beside each other */
+const uint OWN_COLUMNS = COLUMNS / BESIDE;
 const uint FILLED = STEPS * LK > COLUMNS * LN ? STEPS * LK : COLUMNS * LN;
 const uint EIGHTS = FILLED / 8u, STRIDE = EIGHTS + 1u; /* of a key, in 16 bytes */
 const uint S_STRIDE = OWN / 4u + 1u, P_STRIDE = OWN / 8u + 1u, SCRATCH = LM * S_STRIDE; /* in 16 bytes */
@@ -51,8 +52,9 @@ const uint S_STRIDE = OWN / 4u + 1u, P_STRIDE = OWN / 8u + 1u, SCRATCH = LM * S_
 /* Shared memory for keys, at first for q, and at last for columns of the result: CHUNK matrices of each subgroup at once. */
 const uint HELD_ROWS = (TURNS != 0u ? KEYS : 2u * KEYS) > LINES ? (TURNS != 0u ? KEYS : 2u * KEYS) : LINES;
 const uint LEAST = SUBGROUPS * LM * (LN / 4u + 1u), HELD = HELD_ROWS * STRIDE > LEAST ? HELD_ROWS * STRIDE : LEAST;
-const uint FITTING = (HELD / (SUBGROUPS * LM) - 1u) * 4u / LN, CHUNK = FITTING < COLUMNS ? FITTING : COLUMNS;
-const uint C_FOURS = CHUNK * LN / 4u, C_STRIDE = C_FOURS + 1u, FOURS = COLUMNS * LN / 4u; /* of a line: in a chunk, in all */
+const uint FITTING = (HELD / (SUBGROUPS * LM) - 1u) * 4u / LN, CHUNK = FITTING < OWN_COLUMNS ? FITTING : OWN_COLUMNS;
+const uint C_FOURS = CHUNK * LN / 4u, C_STRIDE = C_FOURS + 1u; /* of a line in a chunk */
+const uint OWN_FOURS = OWN_COLUMNS * LN / 4u, FOURS = COLUMNS * LN / 4u;
 
 shared uvec4 held[HELD];
 shared uvec4 scratch[SUBGROUPS * SCRATCH];
@@ -120,7 +122,7 @@ void stage(uint t, uint key0, uint end, uint from, uint by, bool values)
         most = score[i].w > most ? score[i].w : most;                                                                   \
     }
 #define NOTHING(i) o[i] = SUMS(0.0);
-#define SHRINK(i)  if (i < COLUMNS) o[i] = o[i] * factor;
+#define SHRINK(i)  if (i < OWN_COLUMNS) o[i] = o[i] * factor;
 #define WEIGH(i)                                                                                                        \
     if (8u * i < OF_LINE) {                                                                                             \
         vec4 p = exp2(score[2u * i] - top), r = exp2(score[2u * i + 1u] - top);                                         \
@@ -128,13 +130,13 @@ void stage(uint t, uint key0, uint end, uint from, uint by, bool values)
         scratch[mine + line * P_STRIDE + share * (OF_LINE / 8u) + i] = uvec4(pair(p.xy), pair(p.zw), pair(r.xy), pair(r.zw)); \
     }
 #define VALUE(i)                                                                                                        \
-    if (i < COLUMNS) {                                                                                                  \
+    if (i < OWN_COLUMNS) {                                                                                              \
         MATRIX_B v;                                                                                                     \
         coopMatLoad(v, held, at + i * (LN / 8u), STRIDE, gl_CooperativeMatrixLayoutRowMajor);                           \
         o[i] = coopMatMulAdd(w, v, o[i]);                                                                               \
     }
 #define STORE(i)                                                                                                        \
-    if (i < COLUMNS && i / CHUNK == chunk)                                                                              \
+    if (i < OWN_COLUMNS && i / CHUNK == chunk)                                                                          \
         coopMatStore(o[i], held, sub * LM * C_STRIDE + i % CHUNK * (LN / 4u), C_STRIDE, gl_CooperativeMatrixLayoutRowMajor);
 
 /* Two weights, which are not negative: to the nearest, of bf16 halves up; what is no number stays none. */
@@ -146,34 +148,12 @@ uint pair(vec2 v)
     return b.x >> 16 | b.y & 0xffff0000u;
 }
 
-/* Four columns of a line. */
 void put_four(uint l, uint d, vec4 v)
 {
-    if (places[l] == NOWHERE || d >= HEAD)
-        return;
-    uint at = word_of(DOUT, places[l] + d);
-    if (DOUT == F32) {
-        outw[at] = floatBitsToUint(v.x);
-        outw[at + 1u] = floatBitsToUint(v.y);
-        outw[at + 2u] = floatBitsToUint(v.z);
-        outw[at + 3u] = floatBitsToUint(v.w);
-    } else {
-        outw[at] = narrow(DOUT, v.x) | narrow(DOUT, v.y) << 16;
-        outw[at + 1u] = narrow(DOUT, v.z) | narrow(DOUT, v.w) << 16;
-    }
+    if (places[l] != NOWHERE && d < HEAD)
+        put_columns(places[l] + d, v);
 }
 
-/* Numbers in `held`, where it is not in use otherwise. */
-float number(uint i) { return uintBitsToFloat(held[i / 4u][i % 4u]); }
-void keep_number(uint i, float v) { held[i / 4u][i % 4u] = floatBitsToUint(v); }
-
-#define ZERO(i)  v[i] = vec4(0.0);
-#define WHOLE(i) v[i] *= tops[AT(i) / FOURS];
-#define AT(i)    min(i0 + i * THREADS, LINES * FOURS - 1u)
-#define ADD_PART(i, z)                                                                                                  \
-    if (z < push.from)                                                                                                  \
-        v[i] += part_4[part0 + (z) * each + AT(i)] * number((z) * 2u * LINES + AT(i) / FOURS);
-#define ADD_PARTS(i) ADD_PART(i, z) ADD_PART(i, z + 1u) ADD_PART(i, z + 2u) ADD_PART(i, z + 3u)
 #define PLACE_Q(i)   (i0 + i * THREADS)
 #define FETCH_Q(i)                                                                                                      \
     {                                                                                                                   \
@@ -187,7 +167,7 @@ void keep_number(uint i, float v) { held[i / 4u][i % 4u] = floatBitsToUint(v); }
 void main()
 {
     uint sub = gl_SubgroupID, lane = gl_SubgroupInvocationID, t = sub * gl_SubgroupSize + lane;
-    uint row = sub % ACROSS, along = sub / ACROSS, line = lane / PER_LINE, share = lane % PER_LINE, mine = sub * SCRATCH;
+    uint row = sub % ACROSS, along = sub / ACROSS % ALONG, beside = sub / (ACROSS * ALONG), line = lane / PER_LINE, share = lane % PER_LINE, mine = sub * SCRATCH;
     uint line0 = gl_WorkGroupID.x * LINES, lines = valid0(push.m) * push.group;
     uint tiles = (key_count() + KEYS - 1u) / KEYS, each_one = (tiles + push.from - 1u) / push.from;
     uint first = min(gl_WorkGroupID.z * each_one, tiles) * KEYS, end = min(min((gl_WorkGroupID.z + 1u) * each_one, tiles) * KEYS, key_count());
@@ -258,7 +238,7 @@ void main()
         }
         for (uint k = 0u; k < OWN; k += LK) {
             MATRIX_A w;
-            uint at = ((TURNS != 0u ? 0u : KEYS) + along * OWN + k) * STRIDE;
+            uint at = ((TURNS != 0u ? 0u : KEYS) + along * OWN + k) * STRIDE + beside * OWN_COLUMNS * (LN / 8u);
             coopMatLoad(w, scratch, mine + k / 8u, P_STRIDE, gl_CooperativeMatrixLayoutRowMajor);
             THIRTY_TWO(VALUE)
         }
@@ -270,7 +250,7 @@ void main()
     }
     barrier();
     const uint each = LINES * FOURS + LINES / 2u; /* 16 bytes of a part: results, then largest scores and sums */
-    uint part0 = push.b_first / 4u + tile_index() * push.from * each, part_mine = part0 + gl_WorkGroupID.z * each;
+    uint tile = gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x, part = push.b_first / 4u + (tile * push.from + gl_WorkGroupID.z) * each;
     if (t < LINES) {
         float most = NONE, whole = 0.0;
         for (uint a = 0u; a < ALONG; a++)
@@ -281,56 +261,27 @@ void main()
             tops[a * LINES + t] = factor;
         }
         if (push.from > 1u) {
-            part_4[part_mine + LINES * FOURS + t / 4u][t % 4u] = most;
-            part_4[part_mine + LINES * FOURS + LINES / 4u + t / 4u][t % 4u] = whole;
+            part_4[part + LINES * FOURS + t / 4u][t % 4u] = most;
+            part_4[part + LINES * FOURS + LINES / 4u + t / 4u][t % 4u] = whole;
         }
         for (uint a = 0u; a < ALONG && push.from == 1u; a++)
             tops[a * LINES + t] *= whole > 0.0 ? 1.0 / whole : whole;
     }
-    [[dont_unroll]] for (uint chunk = 0u; chunk * CHUNK < COLUMNS; chunk++) {
+    [[dont_unroll]] for (uint chunk = 0u; chunk * CHUNK < OWN_COLUMNS; chunk++) {
         THIRTY_TWO(STORE)
         barrier();
-        for (uint i = t; i < LINES * C_FOURS; i += THREADS) {
-            uint l = i / C_FOURS, x = i % C_FOURS, at = chunk * C_FOURS + x;
+        for (uint i = t; i < LINES * BESIDE * C_FOURS; i += THREADS) {
+            uint l = i / (BESIDE * C_FOURS), b = i / C_FOURS % BESIDE, x = i % C_FOURS, of_own = chunk * C_FOURS + x, at = b * OWN_FOURS + of_own;
             vec4 v = vec4(0.0);
             for (uint a = 0u; a < ALONG; a++)
-                v += uintBitsToFloat(held[(a * LINES + l) * C_STRIDE + x]) * tops[a * LINES + l];
+                v += uintBitsToFloat(held[((b * ALONG + a) * LINES + l) * C_STRIDE + x]) * tops[a * LINES + l];
+            if (of_own >= OWN_FOURS)
+                continue;
             if (push.from == 1u)
                 put_four(l, at * 4u, v);
-            else if (at < FOURS)
-                part_4[part_mine + l * FOURS + at] = v;
+            else
+                part_4[part + l * FOURS + at] = v;
         }
         barrier();
-    }
-    if (push.from == 1u || !is_last())
-        return;
-
-    for (uint i = t; i < push.from * 2u * LINES; i += THREADS) /* [part, largest score and sum, line] */
-        keep_number(i, part_4[part0 + i / (2u * LINES) * each + LINES * FOURS + i % (2u * LINES) / 4u][i % 4u]);
-    barrier();
-    if (t < LINES) {
-        float most = NONE, whole = 0.0;
-        for (uint z = 0u; z < push.from; z++)
-            most = number(z * 2u * LINES + t) > most ? number(z * 2u * LINES + t) : most;
-        for (uint z = 0u; z < push.from; z++) {
-            float factor = exp2(number(z * 2u * LINES + t) - most);
-            whole += number((2u * z + 1u) * LINES + t) * factor;
-            keep_number(z * 2u * LINES + t, factor);
-        }
-        tops[t] = whole > 0.0 ? 1.0 / whole : whole;
-    }
-    barrier();
-    for (uint i0 = t; i0 < LINES * FOURS; i0 += 4u * THREADS) {
-        vec4 v[4];
-        FOUR(ZERO)
-        for (uint z = 0u; z < push.from; z += 4u) { /* sixteen on their way */
-            FOUR(ADD_PARTS)
-        }
-        FOUR(WHOLE)
-        [[dont_unroll]] for (uint i = 0u; i < 4u; i++) {
-            vec4 one = i == 0u ? v[0] : i == 1u ? v[1] : i == 2u ? v[2] : v[3];
-            if (i0 + i * THREADS < LINES * FOURS)
-                put_four((i0 + i * THREADS) / FOURS, (i0 + i * THREADS) % FOURS * 4u, one);
-        }
     }
 }

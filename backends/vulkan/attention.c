@@ -1,8 +1,11 @@
 /* attention.c - the whole attention as a dispatch of flash.comp or, where q, k and v have one 16-bit dtype of
- * which the device lists a matrix, of flash_matrix.comp. The primitives it is made of otherwise are in
- * kernels.c. */
+ * which the device lists a matrix, of flash_matrix.comp and flash_join.comp. The primitives it is made of
+ * otherwise are in kernels.c. */
 #include "vk.h"
 
+#include <string.h>
+
+#define JOINING   128 /* threads of flash_join.comp */
 #define MOST_HEAD 256 /* what shared memory and registers hold */
 #define FILL      128 /* groups: fewer leave multiprocessors of a large GPU idle, so keys are cut into parts */
 
@@ -26,63 +29,73 @@ static uint32_t held(const vk_cut *c, const vk_matrix *x, uint32_t head)
 {
     uint32_t stride = most_of(up_to(head, x->k), up_to(head, x->n)) / 8 + 1;
     return most_of(most_of(c->turns ? c->keys : 2 * c->keys, c->across * x->m) * stride,
-                   c->across * c->along * x->m * (x->n / 4 + 1));
+                   c->across * c->along * c->beside * x->m * (x->n / 4 + 1));
 }
 
 /* What flash_matrix.comp asks of a cut, and the device of its shared memory. */
 static bool holds(const vk_device *d, const vk_cut *c, const vk_matrix *x, uint32_t head)
 {
-    uint32_t subgroups = c->across * c->along, threads = subgroups * d->subgroup,
+    uint32_t subgroups = c->across * c->along * c->beside, threads = subgroups * d->subgroup,
              of_a_line = d->subgroup / x->m, own = c->keys / c->along;
-    uint32_t shared =
-        held(c, x, head) * 16 + subgroups * x->m * (own / 4 + 1) * 16 + 2 * subgroups * x->m * 4 + c->across * x->m * 4 + 16;
+    uint32_t shared = held(c, x, head) * 16 + subgroups * x->m * (own / 4 + 1) * 16 +
+                      2 * subgroups * x->m * 4 + c->across * x->m * 4 + 16;
     return d->subgroup % x->m == 0 && (of_a_line & (of_a_line - 1)) == 0 && own % x->n == 0 &&
-           own % x->k == 0 && own % (8 * of_a_line) == 0 && own <= 32 * of_a_line &&
-           shared <= d->limits.maxComputeSharedMemorySize &&
+           own % x->k == 0 && over(head, x->n) % c->beside == 0 && own % (8 * of_a_line) == 0 &&
+           own <= 32 * of_a_line && shared <= d->limits.maxComputeSharedMemorySize &&
            threads <= d->limits.maxComputeWorkGroupInvocations &&
            threads <= d->limits.maxComputeWorkGroupSize[0];
 }
 
-static bool by_matrices(const vk_device *d, vk_call *c, uint32_t head, uint32_t lines)
+/* How many dispatches; 0: it cannot. */
+static int by_matrices(const vk_device *d, vk_call *c, uint32_t head, uint32_t lines)
 {
     static const vk_cut cuts[] = {
-        {4, 2, 32, 0, 0}, {4, 1, 32, 0, 0}, {2, 2, 32, 1, 0}, {2, 1, 16, 0, 0}, {1, 1, 16, 0, 0}};
+        {4, 2, 1, 32, 0, 0}, {4, 1, 1, 32, 0, 0}, {2, 1, 1, 16, 0, 0}, {1, 1, 1, 16, 0, 0}};
     const pv_tensor *q = c->bind[VK_IN0];
     bool bf16 = q->dtype == PV_BF16;
     const vk_matrix *x = bf16 ? &d->bf16 : &d->f16;
     const vk_cut *cut = d->cut;
     if (q->dtype == PV_F32 || q->dtype != c->bind[VK_IN1]->dtype || q->dtype != c->bind[VK_IN2]->dtype ||
         !x->m || !d->neighbours || head % 8 || over(head, x->k) > 32 || over(head, x->n) > 32)
-        return false;
+        return 0;
     for (size_t i = 0; !cut && i < sizeof cuts / sizeof *cuts; i++)
         if (holds(d, &cuts[i], x, head))
             cut = &cuts[i];
     if (!cut || !holds(d, cut, x, head))
-        return false;
-    const uint32_t constant[] = {head, cut->keys, x->m, x->n, x->k, cut->across, cut->along, cut->turns};
-    uint32_t of_group = cut->across * x->m;
+        return 0;
+    const uint32_t constant[] = {head,        cut->keys,  x->m,       x->n,       x->k,
+                                 cut->across, cut->along, cut->turns, cut->beside};
+    uint32_t of_tile = cut->across * x->m, of_line = up_to(head, x->n);
     c->shader = bf16 ? VK_FLASH_BF16 : VK_FLASH_F16;
-    c->constant[8] = cut->across * cut->along * d->subgroup;
-    for (int i = 0; i < 8; i++)
+    c->constant[8] = cut->across * cut->along * cut->beside * d->subgroup;
+    for (int i = 0; i < 9; i++)
         c->constant[9 + i] = constant[i];
-    c->grid[0] = over(lines, of_group);
+    c->grid[0] = over(lines, of_tile);
     uint32_t groups = c->grid[0] * c->grid[1], tiles = over(c->push.n, cut->keys),
              parts = cut->parts ? cut->parts
                      : groups   ? FILL / groups
-                                : 1,
-             most = held(cut, x, head) * 4 / (2 * of_group);
+                                : 1;
     parts = parts < tiles ? parts : tiles;
-    parts = parts < most ? parts : most;
-    if (parts < 2 || groups > VK_TILES)
-        return true;
+    if (parts < 2)
+        return 1;
     parts = over(tiles, over(tiles, parts));
-    uint32_t words = of_group * up_to(head, x->n) + 2 * of_group;
-    if (VK_CALLS * VK_TILES + (uint64_t)groups * parts * words > d->limits.maxStorageBufferRange / 4)
-        return true;
+    uint64_t words = VK_CALLS * VK_TILES + (uint64_t)groups * parts * of_tile * (of_line + 2);
+    if (words > d->limits.maxStorageBufferRange / 4)
+        return 1;
     c->push.from = c->grid[2] = parts;
     c->push.b_first = VK_CALLS * VK_TILES;
-    c->part_words = c->push.b_first + groups * parts * words;
-    return true;
+    c->part_words = (uint32_t)words;
+    c[1] = c[0];
+    c[1].shader = VK_FLASH_JOIN;
+    c[1].behind = true;
+    memset(&c[1].constant[8], 0, sizeof c->constant - 8 * sizeof *c->constant);
+    c[1].constant[8] = JOINING;
+    c[1].constant[9] = head;
+    c[1].constant[11] = of_tile;
+    c[1].constant[12] = of_line / 4;
+    c[1].grid[0] = over(lines * (head / 4), JOINING);
+    c[1].grid[2] = 1;
+    return 2;
 }
 
 static int attention(const vk_device *d, const pv_node *n, bool matrices, vk_call *out)

@@ -24,7 +24,7 @@
 enum { VK_IN0, VK_IN1, VK_IN2, VK_ROWS0, VK_ROWS1, VK_OUT, VK_IN3, VK_IN4, VK_PART, VK_BINDINGS };
 
 enum {
-    VK_LINEAR, VK_DENSE, VK_ATTENTION, VK_FLASH, VK_NORM, VK_ROPE, VK_ELEMENTWISE, VK_LAYOUT, VK_EMBED,
+    VK_LINEAR, VK_DENSE, VK_ATTENTION, VK_FLASH, VK_FLASH_JOIN, VK_NORM, VK_ROPE, VK_ELEMENTWISE, VK_LAYOUT, VK_EMBED,
     VK_DENSE_BF16, VK_DENSE_F16, VK_FLASH_BF16, VK_FLASH_F16, VK_SHADERS
 };
 
@@ -85,10 +85,10 @@ typedef struct vk_tile {
     uint32_t across_m, across_n, fm, fn, depth, stages, parts;
 } vk_tile;
 
-/* How a group takes attention by matrices (flash_matrix.comp): subgroups across its lines and along a tile's keys, keys of a tile,
- * k and v in one place in turn, parts of the keys; parts 0: as many as fill the device. */
+/* How a group takes attention by matrices (flash_matrix.comp): subgroups across its lines, along a tile's keys and beside each
+ * other in the result's columns, keys of a tile, k and v in one place in turn, parts of the keys; parts 0: as many as fill the device. */
 typedef struct vk_cut {
-    uint32_t across, along, keys, turns, parts;
+    uint32_t across, along, beside, keys, turns, parts;
 } vk_cut;
 
 typedef struct vk_pipeline {
@@ -213,6 +213,7 @@ typedef struct vk_call {
     const pv_tensor *bind[VK_BINDINGS]; /* NULL: not read; something is bound all the same */
     size_t at[VK_BINDINGS], bytes[VK_BINDINGS]; /* of the tensor, what is bound; bytes 0: all of it */
     uint32_t part_words; /* of the memory for parts (VK_PART), up to here; 0: none */
+    bool behind; /* reads what the node's dispatch before it wrote */
 } vk_call;
 
 /* One way to do an op. */
@@ -231,7 +232,7 @@ extern const vk_variant *vk_variants; /* the table in kernels.c; a test may put 
 extern int vk_n_variants;
 
 bool vk_claims(const pv_backend *be, const pv_node *n);
-/* The dispatches of a claimed node, which may run at once; how many. Those of two nodes may not where both have part_words:
+/* The dispatches of a claimed node, which may run at once unless one is `behind`; how many. Those of two nodes may not where both have part_words:
  * they use the same memory. Its first VK_CALLS VK_TILES words are counters, 0 at first and after each dispatch. */
 int vk_calls_make(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]);
 
