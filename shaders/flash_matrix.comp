@@ -10,7 +10,8 @@
  * The keys may be cut into parts as well (push.from): a part leaves sums, largest score and sum of weights in memory for flash_join.comp.
  * Arrays that are to be registers have literal indices alone (docs/vulkan.md says why): at most 32 matrices of q and of the result.
  * THREADS = SUBGROUPS x their size, which is a multiple of LM; HEAD is a multiple of 8; OWN of LN, LK and 8 PER_LINE, at most 32 PER_LINE;
- * BESIDE divides COLUMNS. TURNS 1: k and v use the same shared memory in turn, 0: each has its own.
+ * BESIDE divides COLUMNS. LOADS IN_TURN: k and v use the same shared memory in turn, else each has its own; AHEAD: a tile waits in registers while
+ * the one before is worked on, for which KEYS EIGHTS is at most 4 THREADS.
  * Each exp2 as exact as Vulkan promises (3 + 2 |x| ulp, far below the rounding of weights), one rounding on store. Bound: latency. */
 #version 450
 #pragma use_vulkan_memory_model
@@ -32,7 +33,7 @@ layout(constant_id = 12) const uint LN = 16;
 layout(constant_id = 13) const uint LK = 16;
 layout(constant_id = 14) const uint ACROSS = 4;
 layout(constant_id = 15) const uint ALONG = 2;
-layout(constant_id = 16) const uint TURNS = 0;
+layout(constant_id = 16) const uint LOADS = 0;
 layout(constant_id = 17) const uint BESIDE = 1;
 
 layout(std430, binding = 0) readonly buffer in0_fours { uvec4 in0_4[]; };
@@ -40,6 +41,7 @@ layout(std430, binding = 1) readonly buffer in1_fours { uvec4 in1_4[]; };
 layout(std430, binding = 2) readonly buffer in2_fours { uvec4 in2_4[]; };
 layout(std430, binding = 8) writeonly buffer part_fours { vec4 part_4[]; };
 
+const bool IN_TURN = LOADS == 1u, AHEAD = LOADS == 2u;
 const uint SUBGROUPS = ACROSS * ALONG * BESIDE, LINES = ACROSS * LM, OWN = KEYS / ALONG;
 const uint PER_LINE = THREADS / (SUBGROUPS * LM), OF_LINE = OWN / PER_LINE; /* threads of a line, scores of a thread */
 const uint STEPS = (HEAD + LK - 1u) / LK;     /* of q k^T */
@@ -50,7 +52,7 @@ const uint EIGHTS = FILLED / 8u, STRIDE = EIGHTS + 1u; /* of a key, in 16 bytes 
 const uint S_STRIDE = OWN / 4u + 1u, P_STRIDE = OWN / 8u + 1u, SCRATCH = LM * S_STRIDE; /* in 16 bytes */
 
 /* Shared memory for keys, at first for q, and at last for columns of the result: CHUNK matrices of each subgroup at once. */
-const uint HELD_ROWS = (TURNS != 0u ? KEYS : 2u * KEYS) > LINES ? (TURNS != 0u ? KEYS : 2u * KEYS) : LINES;
+const uint HELD_ROWS = (IN_TURN ? KEYS : 2u * KEYS) > LINES ? (IN_TURN ? KEYS : 2u * KEYS) : LINES;
 const uint LEAST = SUBGROUPS * LM * (LN / 4u + 1u), HELD = HELD_ROWS * STRIDE > LEAST ? HELD_ROWS * STRIDE : LEAST;
 const uint FITTING = (HELD / (SUBGROUPS * LM) - 1u) * 4u / LN, CHUNK = FITTING < OWN_COLUMNS ? FITTING : OWN_COLUMNS;
 const uint C_FOURS = CHUNK * LN / 4u, C_STRIDE = C_FOURS + 1u; /* of a line in a chunk */
@@ -77,9 +79,9 @@ const uint NOWHERE = 0xffffffffu;
     DO(24u) DO(25u) DO(26u) DO(27u) DO(28u) DO(29u) DO(30u) DO(31u)
 
 /* Keys, or values, or both, of the tile at key0 to shared memory, eight times 16 bytes a thread on their way at once; 0 behind the last key. */
-#define OF_TWO(i)  (TURNS != 0u ? i : i % 4u)
+#define OF_TWO(i)  (IN_TURN ? i : i % 4u)
 #define PLACE(i)   (base + OF_TWO(i) * THREADS)
-#define VALUES(i)  (TURNS != 0u ? values : i >= 4u)
+#define VALUES(i)  (IN_TURN ? values : i >= 4u)
 #define FETCH(i)                                                                                                        \
     if (OF_TWO(i) * THREADS < KEYS * EIGHTS) {                                                                          \
         uint row = PLACE(i) / EIGHTS, eight = PLACE(i) % EIGHTS;                                                        \
@@ -92,10 +94,10 @@ const uint NOWHERE = 0xffffffffu;
     }
 #define KEEP(i)                                                                                                         \
     if (OF_TWO(i) * THREADS < KEYS * EIGHTS && PLACE(i) < KEYS * EIGHTS)                                                \
-        held[(PLACE(i) / EIGHTS + (VALUES(i) && TURNS == 0u ? KEYS : 0u)) * STRIDE + PLACE(i) % EIGHTS] = some[i];
+        held[(PLACE(i) / EIGHTS + (VALUES(i) && !IN_TURN ? KEYS : 0u)) * STRIDE + PLACE(i) % EIGHTS] = some[i];
 void stage(uint t, uint key0, uint end, uint from, uint by, bool values)
 {
-    for (uint base = t; base < KEYS * EIGHTS; base += (TURNS != 0u ? 8u : 4u) * THREADS) {
+    for (uint base = t; base < KEYS * EIGHTS; base += (IN_TURN ? 8u : 4u) * THREADS) {
         uvec4 some[8];
         EIGHT(FETCH)
         EIGHT(KEEP)
@@ -158,11 +160,11 @@ void put_four(uint l, uint d, vec4 v)
 #define FETCH_Q(i)                                                                                                      \
     {                                                                                                                   \
         uint at = PLACE_Q(i) < LINES * EIGHTS ? places[PLACE_Q(i) / EIGHTS] : NOWHERE, d = PLACE_Q(i) % EIGHTS;         \
-        some[i] = at != NOWHERE && d * 8u < HEAD ? in0_4[at / 8u + d] : uvec4(0u);                                      \
+        rows[i] = at != NOWHERE && d * 8u < HEAD ? in0_4[at / 8u + d] : uvec4(0u);                                      \
     }
 #define KEEP_Q(i)                                                                                                       \
     if (PLACE_Q(i) < LINES * EIGHTS)                                                                                    \
-        held[PLACE_Q(i) / EIGHTS * STRIDE + PLACE_Q(i) % EIGHTS] = some[i];
+        held[PLACE_Q(i) / EIGHTS * STRIDE + PLACE_Q(i) % EIGHTS] = rows[i];
 
 void main()
 {
@@ -171,15 +173,21 @@ void main()
     uint line0 = gl_WorkGroupID.x * LINES, lines = valid0(push.m) * push.group;
     uint tiles = (key_count() + KEYS - 1u) / KEYS, each_one = (tiles + push.from - 1u) / push.from;
     uint first = min(gl_WorkGroupID.z * each_one, tiles) * KEYS, end = min(min((gl_WorkGroupID.z + 1u) * each_one, tiles) * KEYS, key_count());
-    uint from_key = key_at(0u) / 8u, by = push.heads * HEAD / 8u;
+    uint from = key_at(0u) / 8u, by = push.heads * HEAD / 8u;
     if (line0 >= lines)
         return; /* all groups of the tile */
 
+    uvec4 some[8]; /* of the tile ahead */
+    const bool values = false;
+    uint base = t, key0 = first;
+    if (AHEAD) {
+        EIGHT(FETCH)
+    }
     if (t < LINES)
         places[t] = line0 + t < lines ? line_at(line0 + t) : NOWHERE;
     barrier();
     for (uint i0 = t; i0 < LINES * EIGHTS; i0 += 4u * THREADS) {
-        uvec4 some[4];
+        uvec4 rows[4];
         FOUR(FETCH_Q)
         FOUR(KEEP_Q)
     }
@@ -190,10 +198,18 @@ void main()
     THIRTY_TWO(NOTHING)
     float top = NONE, sum = 0.0;
 
-    for (uint key0 = first; key0 < end; key0 += KEYS) {
+    for (uint now = first; now < end; now += KEYS) {
         barrier();
-        stage(t, key0, end, from_key, by, false);
+        if (AHEAD) {
+            EIGHT(KEEP)
+        } else {
+            stage(t, now, end, from, by, false);
+        }
         barrier();
+        key0 = now + KEYS;
+        if (AHEAD) {
+            EIGHT(FETCH)
+        }
         for (uint j = 0u; j < OWN / LN; j++) {
             SUMS s = SUMS(0.0), odd = SUMS(0.0);
             uint at = (along * OWN + j * LN) * STRIDE;
@@ -202,7 +218,7 @@ void main()
             coopMatStore(s, scratch, mine + j * (LN / 4u), S_STRIDE, gl_CooperativeMatrixLayoutRowMajor);
         }
         subgroupBarrier();
-        uint key = key0 + along * OWN + share * OF_LINE, count = key < end ? end - key : 0u; /* keys of this thread that count, or more */
+        uint key = now + along * OWN + share * OF_LINE, count = key < end ? end - key : 0u; /* keys of this thread that count, or more */
         vec4 score[8];
         float most = NONE;
         EIGHT(READ)
@@ -229,16 +245,16 @@ void main()
         [[unroll]] for (uint i = 1u; i < PER_LINE; i <<= 1)
             more += subgroupShuffleXor(more, i);
         sum += more;
-        if (TURNS != 0u) {
+        if (IN_TURN) {
             barrier();
-            stage(t, key0, end, from_key, by, true);
+            stage(t, now, end, from, by, true);
             barrier();
         } else {
             subgroupBarrier();
         }
         for (uint k = 0u; k < OWN; k += LK) {
             MATRIX_A w;
-            uint at = ((TURNS != 0u ? 0u : KEYS) + along * OWN + k) * STRIDE + beside * OWN_COLUMNS * (LN / 8u);
+            uint at = ((IN_TURN ? 0u : KEYS) + along * OWN + k) * STRIDE + beside * OWN_COLUMNS * (LN / 8u);
             coopMatLoad(w, scratch, mine + k / 8u, P_STRIDE, gl_CooperativeMatrixLayoutRowMajor);
             THIRTY_TWO(VALUE)
         }

@@ -28,7 +28,7 @@ static uint32_t most_of(uint32_t a, uint32_t b)
 static uint32_t held(const vk_cut *c, const vk_matrix *x, uint32_t head)
 {
     uint32_t stride = most_of(up_to(head, x->k), up_to(head, x->n)) / 8 + 1;
-    return most_of(most_of(c->turns ? c->keys : 2 * c->keys, c->across * x->m) * stride,
+    return most_of(most_of(c->loads == 1 ? c->keys : 2 * c->keys, c->across * x->m) * stride,
                    c->across * c->along * c->beside * x->m * (x->n / 4 + 1));
 }
 
@@ -39,6 +39,9 @@ static bool holds(const vk_device *d, const vk_cut *c, const vk_matrix *x, uint3
              of_a_line = d->subgroup / x->m, own = c->keys / c->along;
     uint32_t shared = held(c, x, head) * 16 + subgroups * x->m * (own / 4 + 1) * 16 +
                       2 * subgroups * x->m * 4 + c->across * x->m * 4 + 16;
+    uint32_t eights = most_of(up_to(head, x->k), up_to(head, x->n)) / 8;
+    if (c->loads == 2 && c->keys * eights > 4 * threads)
+        return false;
     return d->subgroup % x->m == 0 && (of_a_line & (of_a_line - 1)) == 0 && own % x->n == 0 &&
            own % x->k == 0 && over(head, x->n) % c->beside == 0 && own % (8 * of_a_line) == 0 &&
            own <= 32 * of_a_line && shared <= d->limits.maxComputeSharedMemorySize &&
@@ -64,7 +67,7 @@ static int by_matrices(const vk_device *d, vk_call *c, uint32_t head, uint32_t l
     if (!cut || !holds(d, cut, x, head))
         return 0;
     const uint32_t constant[] = {head,        cut->keys,  x->m,       x->n,       x->k,
-                                 cut->across, cut->along, cut->turns, cut->beside};
+                                 cut->across, cut->along, cut->loads, cut->beside};
     uint32_t of_tile = cut->across * x->m, of_line = up_to(head, x->n);
     c->shader = bf16 ? VK_FLASH_BF16 : VK_FLASH_F16;
     c->constant[8] = cut->across * cut->along * cut->beside * d->subgroup;

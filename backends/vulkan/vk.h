@@ -86,9 +86,9 @@ typedef struct vk_tile {
 } vk_tile;
 
 /* How a group takes attention by matrices (flash_matrix.comp): subgroups across its lines, along a tile's keys and beside each
- * other in the result's columns, keys of a tile, k and v in one place in turn, parts of the keys; parts 0: as many as fill the device. */
+ * other in the result's columns, keys of a tile, how these are loaded, parts of the keys; parts 0: as many as fill the device. */
 typedef struct vk_cut {
-    uint32_t across, along, beside, keys, turns, parts;
+    uint32_t across, along, beside, keys, loads, parts;
 } vk_cut;
 
 typedef struct vk_pipeline {
