@@ -1,17 +1,15 @@
 /* flash_matrix.comp - the whole attention (flash.glsl says what and how) by KHR cooperative matrices: TYPE is bfloat16_t or float16_t,
  * what q, k and v are stored as; scores, exp, sums and the result are f32, the weights are rounded to TYPE before they meet v.
  *
- * A group takes ACROSS x LM lines and tiles of KEYS keys, and has ACROSS x ALONG x BESIDE subgroups: each goes its own way with LM
- * lines, its share of each tile's keys (OWN) and its share of the result's columns, so groups wait for nothing but k and v in shared memory; those
- * beside each other make the same scores. Scores go through memory of the subgroup's own to threads that have a line, PER_LINE
- * neighbours each, and come back as weights. q and the result stay in registers, the head filled up with zeros to whole matrices. A
- * line's scale follows its largest score only when that grew by more than SLACK: until then weights are larger than 1, which
- * costs nothing, and the result is not touched. At the end the shares of the keys come together in shared memory, some columns at a time.
- * The keys may be cut into parts as well (push.from): a part leaves sums, largest score and sum of weights in memory for flash_join.comp.
+ * A group takes ACROSS x LM lines and tiles of KEYS keys, and has ACROSS x ALONG subgroups: each goes its own way with LM lines and its
+ * share of each tile's keys (OWN), so groups wait for nothing but k and v in shared memory. Scores go through memory of the subgroup's
+ * own to threads that have a line, PER_LINE neighbours each, and come back as weights. q and the result stay in registers, the head
+ * filled up with zeros to whole matrices. A line's scale follows its largest score only when that grew by more than SLACK: until then
+ * weights are larger than 1, which costs nothing, and the result is not touched. At the end the shares of the keys come together in
+ * shared memory, some columns at a time. The keys may be cut into parts as well (push.from): a part leaves sums, largest score and sum of weights
+ * in memory for flash_join.comp.
  * Arrays that are to be registers have literal indices alone (docs/vulkan.md says why): at most 32 matrices of q and of the result.
- * THREADS = SUBGROUPS x their size, which is a multiple of LM; HEAD is a multiple of 8; OWN of LN, LK and 8 PER_LINE, at most 32 PER_LINE;
- * BESIDE divides COLUMNS. LOADS IN_TURN: k and v use the same shared memory in turn, else each has its own; AHEAD: a tile waits in registers while
- * the one before is worked on, for which KEYS EIGHTS is at most 4 THREADS.
+ * THREADS = SUBGROUPS x their size, which is a multiple of LM; HEAD is a multiple of 8; OWN of LN, LK and 8 PER_LINE, at most 32 PER_LINE.
  * Each exp2 as exact as Vulkan promises (3 + 2 |x| ulp, far below the rounding of weights), one rounding on store. Bound: latency. */
 #version 450
 #pragma use_vulkan_memory_model
@@ -33,30 +31,25 @@ layout(constant_id = 12) const uint LN = 16;
 layout(constant_id = 13) const uint LK = 16;
 layout(constant_id = 14) const uint ACROSS = 4;
 layout(constant_id = 15) const uint ALONG = 2;
-layout(constant_id = 16) const uint LOADS = 0;
-layout(constant_id = 17) const uint BESIDE = 1;
 
 layout(std430, binding = 0) readonly buffer in0_fours { uvec4 in0_4[]; };
 layout(std430, binding = 1) readonly buffer in1_fours { uvec4 in1_4[]; };
 layout(std430, binding = 2) readonly buffer in2_fours { uvec4 in2_4[]; };
 layout(std430, binding = 8) writeonly buffer part_fours { vec4 part_4[]; };
 
-const bool IN_TURN = LOADS == 1u, AHEAD = LOADS == 2u;
-const uint SUBGROUPS = ACROSS * ALONG * BESIDE, LINES = ACROSS * LM, OWN = KEYS / ALONG;
+const uint SUBGROUPS = ACROSS * ALONG, LINES = ACROSS * LM, OWN = KEYS / ALONG;
 const uint PER_LINE = THREADS / (SUBGROUPS * LM), OF_LINE = OWN / PER_LINE; /* threads of a line, scores of a thread */
 const uint STEPS = (HEAD + LK - 1u) / LK;     /* of q k^T */
 const uint COLUMNS = (HEAD + LN - 1u) / LN;   /* matrices of the result beside each other */
-const uint OWN_COLUMNS = COLUMNS / BESIDE;
 const uint FILLED = STEPS * LK > COLUMNS * LN ? STEPS * LK : COLUMNS * LN;
 const uint EIGHTS = FILLED / 8u, STRIDE = EIGHTS + 1u; /* of a key, in 16 bytes */
 const uint S_STRIDE = OWN / 4u + 1u, P_STRIDE = OWN / 8u + 1u, SCRATCH = LM * S_STRIDE; /* in 16 bytes */
 
 /* Shared memory for keys, at first for q, and at last for columns of the result: CHUNK matrices of each subgroup at once. */
-const uint HELD_ROWS = (IN_TURN ? KEYS : 2u * KEYS) > LINES ? (IN_TURN ? KEYS : 2u * KEYS) : LINES;
+const uint HELD_ROWS = 2u * KEYS > LINES ? 2u * KEYS : LINES;
 const uint LEAST = SUBGROUPS * LM * (LN / 4u + 1u), HELD = HELD_ROWS * STRIDE > LEAST ? HELD_ROWS * STRIDE : LEAST;
-const uint FITTING = (HELD / (SUBGROUPS * LM) - 1u) * 4u / LN, CHUNK = FITTING < OWN_COLUMNS ? FITTING : OWN_COLUMNS;
-const uint C_FOURS = CHUNK * LN / 4u, C_STRIDE = C_FOURS + 1u; /* of a line in a chunk */
-const uint OWN_FOURS = OWN_COLUMNS * LN / 4u, FOURS = COLUMNS * LN / 4u;
+const uint FITTING = (HELD / (SUBGROUPS * LM) - 1u) * 4u / LN, CHUNK = FITTING < COLUMNS ? FITTING : COLUMNS;
+const uint C_FOURS = CHUNK * LN / 4u, C_STRIDE = C_FOURS + 1u, FOURS = COLUMNS * LN / 4u; /* of a line: in a chunk, in all */
 
 shared uvec4 held[HELD];
 shared uvec4 scratch[SUBGROUPS * SCRATCH];
@@ -78,26 +71,24 @@ const uint NOWHERE = 0xffffffffu;
 #define THIRTY_TWO(DO) SIXTEEN(DO) DO(16u) DO(17u) DO(18u) DO(19u) DO(20u) DO(21u) DO(22u) DO(23u) \
     DO(24u) DO(25u) DO(26u) DO(27u) DO(28u) DO(29u) DO(30u) DO(31u)
 
-/* Keys, or values, or both, of the tile at key0 to shared memory, eight times 16 bytes a thread on their way at once; 0 behind the last key. */
-#define OF_TWO(i)  (IN_TURN ? i : i % 4u)
-#define PLACE(i)   (base + OF_TWO(i) * THREADS)
-#define VALUES(i)  (IN_TURN ? values : i >= 4u)
+/* The tile at key0 to shared memory, keys and then values, four times 16 bytes of each a thread on their way at once; 0 behind the last key. */
+#define PLACE(i) (base + i % 4u * THREADS)
 #define FETCH(i)                                                                                                        \
-    if (OF_TWO(i) * THREADS < KEYS * EIGHTS) {                                                                          \
+    if (i % 4u * THREADS < KEYS * EIGHTS) {                                                                             \
         uint row = PLACE(i) / EIGHTS, eight = PLACE(i) % EIGHTS;                                                        \
         bool there = row < KEYS && key0 + row < end && eight * 8u < HEAD;                                               \
         uint at = there ? from + (key0 + row) * by + eight : 0u;                                                        \
-        if (VALUES(i))                                                                                                  \
-            some[i] = there ? in2_4[at] : uvec4(0u);                                                                    \
-        else                                                                                                            \
+        if (i < 4u)                                                                                                     \
             some[i] = there ? in1_4[at] : uvec4(0u);                                                                    \
+        else                                                                                                            \
+            some[i] = there ? in2_4[at] : uvec4(0u);                                                                    \
     }
 #define KEEP(i)                                                                                                         \
-    if (OF_TWO(i) * THREADS < KEYS * EIGHTS && PLACE(i) < KEYS * EIGHTS)                                                \
-        held[(PLACE(i) / EIGHTS + (VALUES(i) && !IN_TURN ? KEYS : 0u)) * STRIDE + PLACE(i) % EIGHTS] = some[i];
-void stage(uint t, uint key0, uint end, uint from, uint by, bool values)
+    if (i % 4u * THREADS < KEYS * EIGHTS && PLACE(i) < KEYS * EIGHTS)                                                   \
+        held[(PLACE(i) / EIGHTS + (i < 4u ? 0u : KEYS)) * STRIDE + PLACE(i) % EIGHTS] = some[i];
+void stage(uint t, uint key0, uint end, uint from, uint by)
 {
-    for (uint base = t; base < KEYS * EIGHTS; base += (IN_TURN ? 8u : 4u) * THREADS) {
+    for (uint base = t; base < KEYS * EIGHTS; base += 4u * THREADS) {
         uvec4 some[8];
         EIGHT(FETCH)
         EIGHT(KEEP)
@@ -124,7 +115,7 @@ void stage(uint t, uint key0, uint end, uint from, uint by, bool values)
         most = score[i].w > most ? score[i].w : most;                                                                   \
     }
 #define NOTHING(i) o[i] = SUMS(0.0);
-#define SHRINK(i)  if (i < OWN_COLUMNS) o[i] = o[i] * factor;
+#define SHRINK(i)  if (i < COLUMNS) o[i] = o[i] * factor;
 #define WEIGH(i)                                                                                                        \
     if (8u * i < OF_LINE) {                                                                                             \
         vec4 p = exp2(score[2u * i] - top), r = exp2(score[2u * i + 1u] - top);                                         \
@@ -132,13 +123,13 @@ void stage(uint t, uint key0, uint end, uint from, uint by, bool values)
         scratch[mine + line * P_STRIDE + share * (OF_LINE / 8u) + i] = uvec4(pair(p.xy), pair(p.zw), pair(r.xy), pair(r.zw)); \
     }
 #define VALUE(i)                                                                                                        \
-    if (i < OWN_COLUMNS) {                                                                                              \
+    if (i < COLUMNS) {                                                                                              \
         MATRIX_B v;                                                                                                     \
         coopMatLoad(v, held, at + i * (LN / 8u), STRIDE, gl_CooperativeMatrixLayoutRowMajor);                           \
         o[i] = coopMatMulAdd(w, v, o[i]);                                                                               \
     }
 #define STORE(i)                                                                                                        \
-    if (i < OWN_COLUMNS && i / CHUNK == chunk)                                                                          \
+    if (i < COLUMNS && i / CHUNK == chunk)                                                                          \
         coopMatStore(o[i], held, sub * LM * C_STRIDE + i % CHUNK * (LN / 4u), C_STRIDE, gl_CooperativeMatrixLayoutRowMajor);
 
 /* Two weights, which are not negative: to the nearest, of bf16 halves up; what is no number stays none. */
@@ -160,34 +151,28 @@ void put_four(uint l, uint d, vec4 v)
 #define FETCH_Q(i)                                                                                                      \
     {                                                                                                                   \
         uint at = PLACE_Q(i) < LINES * EIGHTS ? places[PLACE_Q(i) / EIGHTS] : NOWHERE, d = PLACE_Q(i) % EIGHTS;         \
-        rows[i] = at != NOWHERE && d * 8u < HEAD ? in0_4[at / 8u + d] : uvec4(0u);                                      \
+        some[i] = at != NOWHERE && d * 8u < HEAD ? in0_4[at / 8u + d] : uvec4(0u);                                      \
     }
 #define KEEP_Q(i)                                                                                                       \
     if (PLACE_Q(i) < LINES * EIGHTS)                                                                                    \
-        held[PLACE_Q(i) / EIGHTS * STRIDE + PLACE_Q(i) % EIGHTS] = rows[i];
+        held[PLACE_Q(i) / EIGHTS * STRIDE + PLACE_Q(i) % EIGHTS] = some[i];
 
 void main()
 {
     uint sub = gl_SubgroupID, lane = gl_SubgroupInvocationID, t = sub * gl_SubgroupSize + lane;
-    uint row = sub % ACROSS, along = sub / ACROSS % ALONG, beside = sub / (ACROSS * ALONG), line = lane / PER_LINE, share = lane % PER_LINE, mine = sub * SCRATCH;
+    uint row = sub % ACROSS, along = sub / ACROSS, line = lane / PER_LINE, share = lane % PER_LINE, mine = sub * SCRATCH;
     uint line0 = gl_WorkGroupID.x * LINES, lines = valid0(push.m) * push.group;
     uint tiles = (key_count() + KEYS - 1u) / KEYS, each_one = (tiles + push.from - 1u) / push.from;
     uint first = min(gl_WorkGroupID.z * each_one, tiles) * KEYS, end = min(min((gl_WorkGroupID.z + 1u) * each_one, tiles) * KEYS, key_count());
-    uint from = key_at(0u) / 8u, by = push.heads * HEAD / 8u;
+    uint from_key = key_at(0u) / 8u, by = push.heads * HEAD / 8u;
     if (line0 >= lines)
         return; /* all groups of the tile */
 
-    uvec4 some[8]; /* of the tile ahead */
-    const bool values = false;
-    uint base = t, key0 = first;
-    if (AHEAD) {
-        EIGHT(FETCH)
-    }
     if (t < LINES)
         places[t] = line0 + t < lines ? line_at(line0 + t) : NOWHERE;
     barrier();
     for (uint i0 = t; i0 < LINES * EIGHTS; i0 += 4u * THREADS) {
-        uvec4 rows[4];
+        uvec4 some[4];
         FOUR(FETCH_Q)
         FOUR(KEEP_Q)
     }
@@ -198,18 +183,10 @@ void main()
     THIRTY_TWO(NOTHING)
     float top = NONE, sum = 0.0;
 
-    for (uint now = first; now < end; now += KEYS) {
+    for (uint key0 = first; key0 < end; key0 += KEYS) {
         barrier();
-        if (AHEAD) {
-            EIGHT(KEEP)
-        } else {
-            stage(t, now, end, from, by, false);
-        }
+        stage(t, key0, end, from_key, by);
         barrier();
-        key0 = now + KEYS;
-        if (AHEAD) {
-            EIGHT(FETCH)
-        }
         for (uint j = 0u; j < OWN / LN; j++) {
             SUMS s = SUMS(0.0), odd = SUMS(0.0);
             uint at = (along * OWN + j * LN) * STRIDE;
@@ -218,7 +195,7 @@ void main()
             coopMatStore(s, scratch, mine + j * (LN / 4u), S_STRIDE, gl_CooperativeMatrixLayoutRowMajor);
         }
         subgroupBarrier();
-        uint key = now + along * OWN + share * OF_LINE, count = key < end ? end - key : 0u; /* keys of this thread that count, or more */
+        uint key = key0 + along * OWN + share * OF_LINE, count = key < end ? end - key : 0u; /* keys of this thread that count, or more */
         vec4 score[8];
         float most = NONE;
         EIGHT(READ)
@@ -245,16 +222,10 @@ void main()
         [[unroll]] for (uint i = 1u; i < PER_LINE; i <<= 1)
             more += subgroupShuffleXor(more, i);
         sum += more;
-        if (IN_TURN) {
-            barrier();
-            stage(t, now, end, from, by, true);
-            barrier();
-        } else {
-            subgroupBarrier();
-        }
+        subgroupBarrier();
         for (uint k = 0u; k < OWN; k += LK) {
             MATRIX_A w;
-            uint at = ((IN_TURN ? 0u : KEYS) + along * OWN + k) * STRIDE + beside * OWN_COLUMNS * (LN / 8u);
+            uint at = (KEYS + along * OWN + k) * STRIDE;
             coopMatLoad(w, scratch, mine + k / 8u, P_STRIDE, gl_CooperativeMatrixLayoutRowMajor);
             THIRTY_TWO(VALUE)
         }
@@ -283,19 +254,17 @@ void main()
         for (uint a = 0u; a < ALONG && push.from == 1u; a++)
             tops[a * LINES + t] *= whole > 0.0 ? 1.0 / whole : whole;
     }
-    [[dont_unroll]] for (uint chunk = 0u; chunk * CHUNK < OWN_COLUMNS; chunk++) {
+    [[dont_unroll]] for (uint chunk = 0u; chunk * CHUNK < COLUMNS; chunk++) {
         THIRTY_TWO(STORE)
         barrier();
-        for (uint i = t; i < LINES * BESIDE * C_FOURS; i += THREADS) {
-            uint l = i / (BESIDE * C_FOURS), b = i / C_FOURS % BESIDE, x = i % C_FOURS, of_own = chunk * C_FOURS + x, at = b * OWN_FOURS + of_own;
+        for (uint i = t; i < LINES * C_FOURS; i += THREADS) {
+            uint l = i / C_FOURS, x = i % C_FOURS, at = chunk * C_FOURS + x;
             vec4 v = vec4(0.0);
             for (uint a = 0u; a < ALONG; a++)
-                v += uintBitsToFloat(held[((b * ALONG + a) * LINES + l) * C_STRIDE + x]) * tops[a * LINES + l];
-            if (of_own >= OWN_FOURS)
-                continue;
+                v += uintBitsToFloat(held[(a * LINES + l) * C_STRIDE + x]) * tops[a * LINES + l];
             if (push.from == 1u)
                 put_four(l, at * 4u, v);
-            else
+            else if (at < FOURS)
                 part_4[part + l * FOURS + at] = v;
         }
         barrier();

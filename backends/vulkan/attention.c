@@ -28,56 +28,58 @@ static uint32_t most_of(uint32_t a, uint32_t b)
 static uint32_t held(const vk_cut *c, const vk_matrix *x, uint32_t head)
 {
     uint32_t stride = most_of(up_to(head, x->k), up_to(head, x->n)) / 8 + 1;
-    return most_of(most_of(c->loads == 1 ? c->keys : 2 * c->keys, c->across * x->m) * stride,
-                   c->across * c->along * c->beside * x->m * (x->n / 4 + 1));
+    return most_of(most_of(2 * c->keys, c->across * x->m) * stride,
+                   c->across * c->along * x->m * (x->n / 4 + 1));
 }
 
 /* What flash_matrix.comp asks of a cut, and the device of its shared memory. */
 static bool holds(const vk_device *d, const vk_cut *c, const vk_matrix *x, uint32_t head)
 {
-    uint32_t subgroups = c->across * c->along * c->beside, threads = subgroups * d->subgroup,
+    uint32_t subgroups = c->across * c->along, threads = subgroups * d->subgroup,
              of_a_line = d->subgroup / x->m, own = c->keys / c->along;
     uint32_t shared = held(c, x, head) * 16 + subgroups * x->m * (own / 4 + 1) * 16 +
                       2 * subgroups * x->m * 4 + c->across * x->m * 4 + 16;
-    uint32_t eights = most_of(up_to(head, x->k), up_to(head, x->n)) / 8;
-    if (c->loads == 2 && c->keys * eights > 4 * threads)
-        return false;
     return d->subgroup % x->m == 0 && (of_a_line & (of_a_line - 1)) == 0 && own % x->n == 0 &&
-           own % x->k == 0 && over(head, x->n) % c->beside == 0 && own % (8 * of_a_line) == 0 &&
-           own <= 32 * of_a_line && shared <= d->limits.maxComputeSharedMemorySize &&
+           own % x->k == 0 && own % (8 * of_a_line) == 0 && own <= 32 * of_a_line &&
+           shared <= d->limits.maxComputeSharedMemorySize &&
            threads <= d->limits.maxComputeWorkGroupInvocations &&
            threads <= d->limits.maxComputeWorkGroupSize[0];
+}
+
+/* The one that is set, or the first that the device holds; NULL: none. One for all shapes, so that the
+ * self-test tries what is used later. */
+static const vk_cut *cut_for(const vk_device *d, const vk_matrix *x, uint32_t head)
+{
+    static const vk_cut cuts[] = {{4, 2, 32, 0}, {4, 1, 32, 0}, {2, 1, 16, 0}, {1, 1, 16, 0}};
+    if (d->cut)
+        return holds(d, d->cut, x, head) ? d->cut : NULL;
+    for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++)
+        if (holds(d, &cuts[i], x, head))
+            return &cuts[i];
+    return NULL;
 }
 
 /* How many dispatches; 0: it cannot. */
 static int by_matrices(const vk_device *d, vk_call *c, uint32_t head, uint32_t lines)
 {
-    static const vk_cut cuts[] = {
-        {4, 2, 1, 32, 0, 0}, {4, 1, 1, 32, 0, 0}, {2, 1, 1, 16, 0, 0}, {1, 1, 1, 16, 0, 0}};
     const pv_tensor *q = c->bind[VK_IN0];
     bool bf16 = q->dtype == PV_BF16;
     const vk_matrix *x = bf16 ? &d->bf16 : &d->f16;
-    const vk_cut *cut = d->cut;
     if (q->dtype == PV_F32 || q->dtype != c->bind[VK_IN1]->dtype || q->dtype != c->bind[VK_IN2]->dtype ||
         !x->m || !d->neighbours || head % 8 || over(head, x->k) > 32 || over(head, x->n) > 32)
         return 0;
-    for (size_t i = 0; !cut && i < sizeof cuts / sizeof *cuts; i++)
-        if (holds(d, &cuts[i], x, head))
-            cut = &cuts[i];
-    if (!cut || !holds(d, cut, x, head))
+    const vk_cut *cut = cut_for(d, x, head);
+    if (!cut)
         return 0;
-    const uint32_t constant[] = {head,        cut->keys,  x->m,       x->n,       x->k,
-                                 cut->across, cut->along, cut->loads, cut->beside};
+    const uint32_t constant[] = {head, cut->keys, x->m, x->n, x->k, cut->across, cut->along};
     uint32_t of_tile = cut->across * x->m, of_line = up_to(head, x->n);
     c->shader = bf16 ? VK_FLASH_BF16 : VK_FLASH_F16;
-    c->constant[8] = cut->across * cut->along * cut->beside * d->subgroup;
-    for (int i = 0; i < 9; i++)
+    c->constant[8] = cut->across * cut->along * d->subgroup;
+    for (int i = 0; i < 7; i++)
         c->constant[9 + i] = constant[i];
     c->grid[0] = over(lines, of_tile);
     uint32_t groups = c->grid[0] * c->grid[1], tiles = over(c->push.n, cut->keys),
-             parts = cut->parts ? cut->parts
-                     : groups   ? FILL / groups
-                                : 1;
+             parts = cut->parts ? cut->parts : FILL / most_of(groups, 1);
     parts = parts < tiles ? parts : tiles;
     if (parts < 2)
         return 1;

@@ -85,10 +85,10 @@ typedef struct vk_tile {
     uint32_t across_m, across_n, fm, fn, depth, stages, parts;
 } vk_tile;
 
-/* How a group takes attention by matrices (flash_matrix.comp): subgroups across its lines, along a tile's keys and beside each
- * other in the result's columns, keys of a tile, how these are loaded, parts of the keys; parts 0: as many as fill the device. */
+/* How a group takes attention by matrices (flash_matrix.comp): subgroups across its lines and along a tile's keys, keys of a tile, parts
+ * of the keys; parts 0: as many as fill the device. */
 typedef struct vk_cut {
-    uint32_t across, along, beside, keys, loads, parts;
+    uint32_t across, along, keys, parts;
 } vk_cut;
 
 typedef struct vk_pipeline {
