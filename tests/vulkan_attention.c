@@ -175,9 +175,13 @@ int main(int argc, char **argv)
     if (benching && argc > 3) {
         chosen(d, argc - 3, argv + 3);
     } else {
-        static const shape shapes[] = {{3, 37, 2, 2, 50, 72, 1}, {1, 3, 2, 1, 333, 48, 1}};
+        static const shape small[] = {{3, 37, 2, 2, 50, 72, 1}, {1, 3, 2, 1, 333, 48, 1}};
+        static const shape large[] = {
+            {1, 50, 8, 1, 1018, 256, 16}, {1, 968, 8, 1, 968, 256, 8}, {3, 256, 16, 16, 256, 72, 16}};
+        const shape *shapes = benching ? large : small;
+        int n = benching ? COUNT_OF(large) : COUNT_OF(small);
         for (int dtype = PV_BF16; dtype <= PV_F16; dtype++)
-            for (int i = 0; i < COUNT_OF(shapes) && (dtype == PV_BF16 ? d->bf16.m : d->f16.m); i++)
+            for (int i = 0; i < n && (dtype == PV_BF16 ? d->bf16.m : d->f16.m); i++)
                 compare(d, ways, COUNT_OF(ways), &shapes[i], (pv_dtype)dtype);
     }
     pv_backend_close(&be);
