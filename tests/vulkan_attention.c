@@ -170,8 +170,11 @@ int main(int argc, char **argv)
     pv_backend_device(be, &info);
     printf("%s: bf16 %ux%ux%u, f16 %ux%ux%u, subgroups of %u\n", info.name, d->bf16.m, d->bf16.n, d->bf16.k,
            d->f16.m, d->f16.n, d->f16.k, d->subgroup);
-    if (!d->bf16.m && !d->f16.m)
+    if (!d->bf16.m && !d->f16.m) {
         printf("not tested here: matrices\n");
+        pv_backend_close(&be);
+        return 77;
+    }
     if (benching && argc > 3) {
         chosen(d, argc - 3, argv + 3);
     } else {
