@@ -9,11 +9,11 @@ build=${BUILD:-build-vulkan}
 out=device-vulkan
 
 cmake -S . -B "$build" -DPV_CUDA=OFF -DPV_VULKAN=ON -DPV_TESTS=ON -DPV_TOOLS=ON
-cmake --build "$build" -j "$(nproc)" --target pivot_cli test_ops test_vulkan_products
+cmake --build "$build" -j "$(nproc)" --target pivot_cli test_ops test_vulkan_products test_vulkan_attention
 
 rm -rf "$out"
 mkdir -p "$out/lib" "$out/data"
-cp "$build/pivot" "$build/tests/test_ops" "$build/tests/test_vulkan_products" "$out"
+cp "$build/pivot" "$build/tests/test_ops" "$build"/tests/test_vulkan_{products,attention} "$out"
 cp .ci/vulkan-device-run.sh "$out/run.sh"
 cp tests/data/{A,B,D,F}.json tests/data/{A,B,D,F,tiny_f32,tiny_bf16}.safetensors "$out/data"
 

@@ -1,11 +1,11 @@
 #!/bin/bash
-# What .ci/pack-vulkan.sh packed, run on a machine with a GPU and its Vulkan driver: products by each way, times, golden
+# What .ci/pack-vulkan.sh packed, run on a machine with a GPU and its Vulkan driver: products and attention by each way, times, golden
 # traces, the full model, op tests. Every part runs even when one before it failed, as long as there is time (SECONDS_IN_ALL, 120);
-# the last line counts. Further words choose parts: run.sh products bench tiny full ops.
+# the last line counts. Further words choose parts: run.sh products attention bench tiny full ops.
 set -uo pipefail
 cd "$(dirname "$0")" || exit 1
 export LD_LIBRARY_PATH=$PWD/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-parts=${*:-products bench tiny full f32 ops}
+parts=${*:-products attention bench tiny full f32 ops}
 deadline=${SECONDS_IN_ALL:-120}
 passed=0 failed=()
 
@@ -100,6 +100,9 @@ echo "driver: ${VK_DRIVER_FILES:-as the loader finds it}"
 
 if part products; then
     LIMIT=${PRODUCTS:-28} LINES_OK=120 LINES_BAD=140 try "products" ./test_vulkan_products "" bench
+fi
+if part attention; then
+    LIMIT=20 LINES_OK=40 try "attention" ./test_vulkan_attention "" bench
 fi
 if part bench; then
     LIMIT=45 LINES_OK=100 try "bench bf16" ./pivot bench --backend vulkan --model synth:full --recipe bf16 --runs "${RUNS:-30}" --warmup 3 --ops

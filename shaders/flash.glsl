@@ -1,4 +1,4 @@
-/* flash.glsl - what both shaders of the whole attention share (flash.comp, flash_matrix.comp).
+/* flash.glsl - what the shaders of the whole attention share (flash.comp; flash_matrix.comp and flash_join.comp).
  *
  * o = softmax(number q k^T) v: q, o [batch m, heads group head], k, v [batch total, heads head]; of a sequence the keys [first, first + len)
  * count, len in in3 where HAS says so, at most n. in0 q, in1 k, in2 v. The `group` query heads of one key head are taken as
@@ -28,4 +28,19 @@ uint key_at(uint key)
 {
     uint sequence = gl_WorkGroupID.y / push.heads, head = gl_WorkGroupID.y % push.heads;
     return ((sequence * push.total + push.first + key) * push.heads + head) * HEAD;
+}
+
+/* Four columns of a line, from element i of the result on, which is a multiple of 4. */
+void put_columns(uint i, vec4 v)
+{
+    uint at = word_of(DOUT, i);
+    if (DOUT == F32) {
+        outw[at] = floatBitsToUint(v.x);
+        outw[at + 1u] = floatBitsToUint(v.y);
+        outw[at + 2u] = floatBitsToUint(v.z);
+        outw[at + 3u] = floatBitsToUint(v.w);
+    } else {
+        outw[at] = narrow(DOUT, v.x) | narrow(DOUT, v.y) << 16;
+        outw[at + 1u] = narrow(DOUT, v.z) | narrow(DOUT, v.w) << 16;
+    }
 }

@@ -1,14 +1,13 @@
 /* attention.c - the whole attention as a dispatch of flash.comp or, where q, k and v have one 16-bit dtype of
- * which the device lists a matrix, of flash_matrix.comp. The primitives it is made of otherwise are in
- * kernels.c. */
+ * which the device lists a matrix, of flash_matrix.comp and flash_join.comp. The primitives it is made of
+ * otherwise are in kernels.c. */
 #include "vk.h"
 
+#include <string.h>
+
+#define JOINING   128 /* threads of flash_join.comp */
 #define MOST_HEAD 256 /* what shared memory and registers hold */
-#define FILL                                                                                                 \
-    128 /* groups: fewer leave multiprocessors of a large GPU idle, so the keys are cut into parts           \
-         */
-#define SUBGROUPS 4
-#define ACROSS    2 /* matrices along the lines of a group */
+#define FILL      128 /* groups: fewer leave multiprocessors of a large GPU idle, so keys are cut into parts */
 
 static uint32_t over(uint32_t n, uint32_t d)
 {
@@ -20,56 +19,88 @@ static uint32_t up_to(uint32_t n, uint32_t d)
     return over(n, d) * d;
 }
 
-/* Keys of a tile: as many as shared memory has room for; 0: not even the fewest. */
-static uint32_t keys_of(const vk_device *d, const vk_matrix *x, uint32_t head)
+static uint32_t most_of(uint32_t a, uint32_t b)
 {
-    uint32_t lines = ACROSS * x->m, threads = SUBGROUPS * d->subgroup, of_line = threads / lines;
-    uint32_t filled = up_to(head, x->k) > up_to(head, x->n) ? up_to(head, x->k) : up_to(head, x->n);
-    if (!of_line || threads % lines || of_line > d->subgroup || (of_line & (of_line - 1)) ||
-        threads > d->limits.maxComputeWorkGroupInvocations)
-        return 0;
-    for (uint32_t keys = 32; keys >= x->n && keys >= x->k && keys >= 2 * of_line; keys /= 2) {
-        uint32_t kv = ((keys > lines ? keys : lines) + keys) * (filled / 8 + 1) * 16;
-        uint32_t rest = lines * (keys + 4) * 4 + lines * (keys / 2 + 4) * 4 + lines * x->n * 4 +
-                        SUBGROUPS * x->m * x->n * 4 + 64;
-        if (kv + rest <= d->limits.maxComputeSharedMemorySize)
-            return keys;
-    }
-    return 0;
+    return a > b ? a : b;
 }
 
-static bool by_matrices(const vk_device *d, vk_call *c, uint32_t head, uint32_t lines)
+/* 16 bytes of shared memory that flash_matrix.comp has for keys. */
+static uint32_t held(const vk_cut *c, const vk_matrix *x, uint32_t head)
+{
+    uint32_t stride = most_of(up_to(head, x->k), up_to(head, x->n)) / 8 + 1;
+    return most_of(most_of(2 * c->keys, c->across * x->m) * stride,
+                   c->across * c->along * x->m * (x->n / 4 + 1));
+}
+
+/* What flash_matrix.comp asks of a cut, and the device of its shared memory. */
+static bool holds(const vk_device *d, const vk_cut *c, const vk_matrix *x, uint32_t head)
+{
+    uint32_t subgroups = c->across * c->along, threads = subgroups * d->subgroup,
+             of_a_line = d->subgroup / x->m, own = c->keys / c->along;
+    uint32_t shared = held(c, x, head) * 16 + subgroups * x->m * (own / 4 + 1) * 16 +
+                      2 * subgroups * x->m * 4 + c->across * x->m * 4 + 16;
+    return d->subgroup % x->m == 0 && (of_a_line & (of_a_line - 1)) == 0 && own % x->n == 0 &&
+           own % x->k == 0 && own % (8 * of_a_line) == 0 && own <= 32 * of_a_line &&
+           shared <= d->limits.maxComputeSharedMemorySize &&
+           threads <= d->limits.maxComputeWorkGroupInvocations &&
+           threads <= d->limits.maxComputeWorkGroupSize[0];
+}
+
+/* The one that is set, or the first that the device holds; NULL: none. One for all shapes, so that the
+ * self-test tries what is used later. */
+static const vk_cut *cut_for(const vk_device *d, const vk_matrix *x, uint32_t head)
+{
+    static const vk_cut cuts[] = {{4, 2, 32, 0}, {4, 1, 32, 0}, {2, 1, 16, 0}, {1, 1, 16, 0}};
+    if (d->cut)
+        return holds(d, d->cut, x, head) ? d->cut : NULL;
+    for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++)
+        if (holds(d, &cuts[i], x, head))
+            return &cuts[i];
+    return NULL;
+}
+
+/* How many dispatches; 0: it cannot. */
+static int by_matrices(const vk_device *d, vk_call *c, uint32_t head, uint32_t lines)
 {
     const pv_tensor *q = c->bind[VK_IN0];
     bool bf16 = q->dtype == PV_BF16;
     const vk_matrix *x = bf16 ? &d->bf16 : &d->f16;
     if (q->dtype == PV_F32 || q->dtype != c->bind[VK_IN1]->dtype || q->dtype != c->bind[VK_IN2]->dtype ||
-        !x->m || !d->shuffle || head % 8)
-        return false;
-    uint32_t keys = keys_of(d, x, head);
-    if (!keys || over(head, x->k) > 32 ||
-        over(over(head, x->n), SUBGROUPS) * ACROSS > 16) /* registers of the shader */
-        return false;
-    const uint32_t constant[] = {head, keys, x->m, x->n, x->k, ACROSS, SUBGROUPS};
+        !x->m || !d->neighbours || head % 8 || over(head, x->k) > 32 || over(head, x->n) > 32)
+        return 0;
+    const vk_cut *cut = cut_for(d, x, head);
+    if (!cut)
+        return 0;
+    const uint32_t constant[] = {head, cut->keys, x->m, x->n, x->k, cut->across, cut->along};
+    uint32_t of_tile = cut->across * x->m, of_line = up_to(head, x->n);
     c->shader = bf16 ? VK_FLASH_BF16 : VK_FLASH_F16;
-    c->constant[8] = SUBGROUPS * d->subgroup;
+    c->constant[8] = cut->across * cut->along * d->subgroup;
     for (int i = 0; i < 7; i++)
         c->constant[9 + i] = constant[i];
-    c->grid[0] = over(lines, ACROSS * x->m);
-    uint32_t groups = c->grid[0] * c->grid[1], tiles = over(c->push.n, keys),
-             parts = groups ? FILL / groups : 1;
-    if (parts > tiles / 2)
-        parts = tiles / 2;
-    if (parts < 2 || groups > VK_TILES)
-        return true;
+    c->grid[0] = over(lines, of_tile);
+    uint32_t groups = c->grid[0] * c->grid[1], tiles = over(c->push.n, cut->keys),
+             parts = cut->parts ? cut->parts : FILL / most_of(groups, 1);
+    parts = parts < tiles ? parts : tiles;
+    if (parts < 2)
+        return 1;
     parts = over(tiles, over(tiles, parts));
-    uint32_t sums = ACROSS * over(over(head, x->n), SUBGROUPS) * SUBGROUPS * x->m * x->n + 2 * c->constant[8];
-    if (VK_CALLS * VK_TILES + (uint64_t)groups * parts * sums > d->limits.maxStorageBufferRange / 4)
-        return true;
+    uint64_t words = VK_CALLS * VK_TILES + (uint64_t)groups * parts * of_tile * (of_line + 2);
+    if (words > d->limits.maxStorageBufferRange / 4)
+        return 1;
     c->push.from = c->grid[2] = parts;
     c->push.b_first = VK_CALLS * VK_TILES;
-    c->part_words = c->push.b_first + groups * parts * sums;
-    return true;
+    c->part_words = (uint32_t)words;
+    c[1] = c[0];
+    c[1].shader = VK_FLASH_JOIN;
+    c[1].behind = true;
+    memset(&c[1].constant[8], 0, sizeof c->constant - 8 * sizeof *c->constant);
+    c[1].constant[8] = JOINING;
+    c[1].constant[9] = head;
+    c[1].constant[11] = of_tile;
+    c[1].constant[12] = of_line / 4;
+    c[1].grid[0] = over(lines * (head / 4), JOINING);
+    c[1].grid[2] = 1;
+    return 2;
 }
 
 static int attention(const vk_device *d, const pv_node *n, bool matrices, vk_call *out)

@@ -72,7 +72,8 @@ void vk_matrix_find(vk_device *d, vk_extras *out)
                                               .pNext = &subgroup};
     d->fn.GetPhysicalDeviceProperties2(d->physical, &properties);
     d->subgroup = subgroup.subgroupSize;
-    d->shuffle = subgroup.supportedOperations & VK_SUBGROUP_FEATURE_SHUFFLE_BIT;
+    const VkSubgroupFeatureFlags wanted = VK_SUBGROUP_FEATURE_SHUFFLE_BIT | VK_SUBGROUP_FEATURE_VOTE_BIT;
+    d->neighbours = (subgroup.supportedOperations & wanted) == wanted;
     matrix_properties shape[MOST_SHAPES];
     uint32_t n = MOST_SHAPES;
     for (uint32_t i = 0; i < MOST_SHAPES; i++)

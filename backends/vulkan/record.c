@@ -156,8 +156,11 @@ static pv_status add_node(pv_recording *r, const take *k, VkCommandBuffer cb, co
     vk_call c[VK_CALLS];
     int calls = vk_calls_make(r->d, n, c);
     pv_status st = PV_OK;
-    for (int i = 0; !st && i < calls; i++)
+    for (int i = 0; !st && i < calls; i++) {
+        if (c[i].behind)
+            shaders_before(r->d, cb);
         st = add_call(r, k, cb, &c[i]);
+    }
     return st ? pv_fail_in(st, "'%s'", n->name) : PV_OK;
 }
 

@@ -24,7 +24,7 @@
 enum { VK_IN0, VK_IN1, VK_IN2, VK_ROWS0, VK_ROWS1, VK_OUT, VK_IN3, VK_IN4, VK_PART, VK_BINDINGS };
 
 enum {
-    VK_LINEAR, VK_DENSE, VK_ATTENTION, VK_FLASH, VK_NORM, VK_ROPE, VK_ELEMENTWISE, VK_LAYOUT, VK_EMBED,
+    VK_LINEAR, VK_DENSE, VK_ATTENTION, VK_FLASH, VK_FLASH_JOIN, VK_NORM, VK_ROPE, VK_ELEMENTWISE, VK_LAYOUT, VK_EMBED,
     VK_DENSE_BF16, VK_DENSE_F16, VK_FLASH_BF16, VK_FLASH_F16, VK_SHADERS
 };
 
@@ -85,6 +85,12 @@ typedef struct vk_tile {
     uint32_t across_m, across_n, fm, fn, depth, parts;
 } vk_tile;
 
+/* How a group takes attention by matrices (flash_matrix.comp): subgroups across its lines and along a tile's keys, keys of a tile, parts
+ * of the keys; parts 0: as many as fill the device. */
+typedef struct vk_cut {
+    uint32_t across, along, keys, parts;
+} vk_cut;
+
 typedef struct vk_pipeline {
     int shader;
     uint32_t constant[VK_CONSTANTS];
@@ -107,8 +113,9 @@ typedef struct vk_device {
     bool timestamps;
     vk_matrix bf16, f16;
     uint32_t subgroup;   /* threads of one, where matrices are used */
-    bool shuffle;        /* and may they look at each other's numbers? */
+    bool neighbours;     /* and may they look at each other's numbers, and vote? */
     const vk_tile *tile; /* for measurements and tests: for every product by matrices; NULL: chosen */
+    const vk_cut *cut;   /* likewise, for every attention */
     VkDevice handle;
     uint32_t family;
 
@@ -206,6 +213,7 @@ typedef struct vk_call {
     const pv_tensor *bind[VK_BINDINGS]; /* NULL: not read; something is bound all the same */
     size_t at[VK_BINDINGS], bytes[VK_BINDINGS]; /* of the tensor, what is bound; bytes 0: all of it */
     uint32_t part_words; /* of the memory for parts (VK_PART), up to here; 0: none */
+    bool behind; /* reads what the node's dispatch before it wrote */
 } vk_call;
 
 /* One way to do an op. */
@@ -224,7 +232,7 @@ extern const vk_variant *vk_variants; /* the table in kernels.c; a test may put 
 extern int vk_n_variants;
 
 bool vk_claims(const pv_backend *be, const pv_node *n);
-/* The dispatches of a claimed node, which may run at once; how many. Those of two nodes may not where both have part_words:
+/* The dispatches of a claimed node, which may run at once unless one is `behind`; how many. Those of two nodes may not where both have part_words:
  * they use the same memory. Its first VK_CALLS VK_TILES words are counters, 0 at first and after each dispatch. */
 int vk_calls_make(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]);
 
