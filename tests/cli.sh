@@ -446,6 +446,13 @@ cp bench.json out && is_json pivot.bench/2
 [ $? = 1 ] && grep -q 'no/bench.json' err && grep -q '^  total ' out
 result "bench says what it measured although the file cannot be written" $?
 expect 2 '--flops' bench synth:tiny --flops 0
+expect 2 '--every' bench synth:tiny --every 0
+began=$(date +%s%N)
+works '"every_ms":[[:space:]]*250,' bench synth:tiny --runs 4 --warmup 1 --every 250 --json
+[ $((($(date +%s%N) - began) / 1000000)) -ge 1000 ]
+result "bench begins a run when it is due" $?
+works '^runs .*, one every 20 ms$' bench synth:tiny --runs 2 --every 20
+works '^  total ' bench synth:tiny --runs 2 --every 20 --ab recipe=f32,bf16
 expect 2 '--sms' bench synth:tiny --sms 0
 expect 4 '20 multiprocessors: the cpu backend has none' bench synth:tiny --sms 20
 works '"time_ms"' bench synth:tiny --runs 1 --views 1 --prompt-tokens 3 --steps 2 --horizon 4 --ops --json

@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "session/schedule.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -66,6 +67,16 @@ void bench_take(const pv_timing *t, double *const ms[N_TIMES], int i)
     ms[TOTAL][i] = t->total_ms;
 }
 
+void bench_await(bench *b)
+{
+    double now = pv_now_ms(), wait = b->due - now;
+    if (b->every > 0 && wait > 0)
+        nanosleep(
+            &(struct timespec){.tv_sec = (time_t)(wait / 1e3), .tv_nsec = (long)(fmod(wait, 1e3) * 1e6)},
+            NULL);
+    b->due = (wait > 0 ? b->due : now) + b->every;
+}
+
 static pv_status time_runs(bench *b)
 {
     cli_progress_bar bar = {.off = b->common.json};
@@ -77,6 +88,7 @@ static pv_status time_runs(bench *b)
             cli_note(&bar, "run %d of %d", i + 1, b->runs);
         if (!b->same_prompt)
             bench_turn_prompt(b);
+        bench_await(b);
         double start = pv_now_ms();
         pv_status st = bench_infer(b, b->session, &t);
         cli_progress_end(&bar);
@@ -198,6 +210,10 @@ static int parse(bench *b, int argc, char **argv)
         {"steps", "N", "denoising steps (default: the model's)", CLI_INT, &b->steps, 1, PV_MAX_STEPS},
         {"runs", "N", "timed inferences (default: 5)", CLI_INT, &b->runs, 1, 1000000},
         {"warmup", "N", "inferences before them (default: 1)", CLI_INT, &b->warmup, 0, 1000000},
+        {"every", "MS",
+         "begin an inference MS after the one before, as a robot does (default: as soon\nas that has ended, "
+         "which is when a device is hottest)",
+         CLI_NUMBER, &b->every, 1e-3, 1e5},
         {"sms", "N", "multiprocessors of a CUDA device to run on, no others (default: all)", CLI_INT,
          &b->common.sms, 1, 100000},
         {"ops", NULL, "a table of time and floor by op, with GFLOP/s of the products", CLI_FLAG, &b->ops},

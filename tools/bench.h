@@ -26,6 +26,7 @@ typedef struct bench {
     cli_list expand_list;
     uint64_t expand;
     double bandwidth, flops; /* GB/s and TFLOP/s, as given; 0: measured */
+    double every, due;       /* ms from one inference's begin to the next one's; when that is */
     pv_model *model;
     pv_backend *backend;
     pv_session *session;
@@ -61,6 +62,7 @@ pv_status bench_html(const bench *b); /* bench_html.c: as a page, to b->html */
 
 /* What an A/B does itself. */
 void bench_turn_prompt(bench *b);
+void bench_await(bench *b); /* the next inference's time, with --every */
 pv_status bench_infer(const bench *b, pv_session *s, pv_timing *t);
 void bench_take(const pv_timing *t, double *const ms[N_TIMES], int i);
 pv_status bench_make_inputs(bench *b);

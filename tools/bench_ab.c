@@ -137,6 +137,7 @@ int bench_ab_recipes(bench *b)
         for (int k = 0; !st && k < 2; k++) {
             int s = (i & 1) ^ k;
             pv_timing t = {0};
+            bench_await(b);
             st = bench_infer(b, session[s], &t);
             if (!st && i >= 0)
                 bench_take(&t, p.ms[s], i);
@@ -225,6 +226,8 @@ static void command_line(words *w, const bench *b, const char *program)
     add_number(w, "steps", b->steps);
     add(w, "--runs=%d", b->runs);
     add(w, "--warmup=%d", b->warmup);
+    if (b->every > 0)
+        add(w, "--every=%.17g", b->every);
     if (b->same_prompt)
         add(w, "--same-prompt");
     for (int i = 0; i < b->expand_list.n; i++)

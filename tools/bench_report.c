@@ -200,6 +200,8 @@ int bench_print_json(const bench *b)
     cJSON_AddNumberToObject(json, "steps", b->steps);
     cJSON_AddNumberToObject(json, "runs", b->runs);
     cJSON_AddNumberToObject(json, "warmup", b->warmup);
+    if (b->every > 0)
+        cJSON_AddNumberToObject(json, "every_ms", b->every);
     cJSON *ms = cJSON_AddObjectToObject(json, "time_ms");
     cli_json_add_ms(ms, "load", load_ms(b));
     cli_json_add_ms(ms, "schedule", b->schedule_ms);
@@ -374,8 +376,12 @@ void bench_print(const bench *b)
     print_conditions(b);
     printf("shape     prefix of %d tokens: %d views, %d prompt tokens; horizon %d, %d steps\n",
            b->prefix_tokens, b->views, b->tokens, b->info.horizon, b->steps);
-    printf("runs      %d, after %d to warm up, %s prompt\n", b->runs, b->warmup,
+    printf("runs      %d, after %d to warm up, %s prompt, ", b->runs, b->warmup,
            b->same_prompt ? "all with one" : "each with another");
+    if (b->every > 0)
+        printf("one every %g ms\n", b->every);
+    else
+        printf("one right after the other\n");
     print_times(b);
     print_stages(b);
     print_cold(b);
