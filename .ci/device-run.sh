@@ -1,7 +1,7 @@
 #!/bin/bash
 # What .ci/pack-device.sh packed, run on a machine with a GPU: the op tests, golden traces, the full model, times. Every part
 # runs even when one before it failed; the last line counts. Further words choose parts: run.sh ops tiny full bench.
-# `report` and `lab` are no part of the whole: pages, tables and JSON into $OUT (or here), the first within five minutes.
+# `report`, `lab` and `long` are no part of the whole: pages, tables and JSON into $OUT (or here), the first within five minutes.
 set -uo pipefail
 cd "$(dirname "$0")" || exit 1
 export LD_LIBRARY_PATH=$PWD/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}:/usr/local/cuda/lib64
@@ -76,6 +76,9 @@ if part report; then
         --json="$out/bench.json" --html "$out/bench.html"
     LINES_OK=20 try "bf16 beside f32" timeout 60 ./pivot bench --backend cuda --model synth:full --runs 30 --ab recipe=bf16,f32
     LINES_OK=40 try "verify, a page" timeout 180 ./pivot verify --backend cuda --model synth:full --recipe bf16 --against cpu --html "$out/verify.html"
+fi
+if part long; then # two minutes: p99.9 of a figure that is to be trusted
+    LINES_OK=20 try "10,000 runs" ./pivot bench --backend cuda --model synth:full --recipe bf16 --runs 10000 --warmup 10
 fi
 if part lab; then
     out=${OUT:-.}
