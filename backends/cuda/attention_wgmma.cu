@@ -361,14 +361,21 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(const __grid_constant_
             m += warp * 16 + lane % 16;
             const flash_line to = cuda_line(a, z, m, 0, m < lines); /* of line `lane` of the warp */
             const uint64_t to_at = to.bf16 || to.f32 ? (uint64_t)to.at : 0;
-#pragma unroll 4
-            for (int r = 0; r < 16; r++) {
-                char *line_at = (char *)__shfl_sync(~0u, to_at, r);
-                for (int c = lane; line_at && c < chunks; c += 32) {
-                    const uint4 *from = (const uint4 *)mem->end.out + (warp * 16 + r) * (int)(line_bytes / 16);
-                    *(uint4 *)(line_at + c * 16) = from[c ^ r % 8];
+            const uint4 *from = (const uint4 *)mem->end.out + warp * 16 * (int)(line_bytes / 16);
+            for (int c = lane; c - lane < chunks; c += 32)
+#pragma unroll
+                for (int first = 0; first < 16; first += 8) { /* so many lines under way */
+                    uint4 v[8];
+#pragma unroll
+                    for (int r = 0; r < 8; r++)
+                        v[r] = from[(first + r) * (int)(line_bytes / 16) + (c ^ r)];
+#pragma unroll
+                    for (int r = 0; r < 8; r++) {
+                        char *line_at = (char *)__shfl_sync(~0u, to_at, first + r);
+                        if (line_at && c < chunks)
+                            *(uint4 *)(line_at + c * 16) = v[r];
+                    }
                 }
-            }
         }
     }
 #endif

@@ -139,7 +139,7 @@ static cudaError_t enqueue(const cuda_call *c)
     a.n = (int)n->in[2]->dim[0];
     a.row_cap = (int)pv_row_count(h);
     a.eps = n->attr.norm.eps;
-    a.ahead = n->in[2]->usage == PV_WEIGHT;
+    a.ahead = cuda_given(n->in[2]);
     return cuda_launch(c, euler_step, dim3((unsigned)cuda_all_rows(h)), WARPS * 32, 0, a);
 }
 

@@ -324,12 +324,6 @@ static void take_both(const cuda_call *c, const shape *s, operands *o)
     o->y_step = ((char *)c->out[second] - (char *)o->y) / (int64_t)pv_dtype_bytes(s->out, 1);
 }
 
-/* What no kernel writes. */
-static bool is_given(const pv_tensor *t)
-{
-    return !t->producer && (t->usage == PV_WEIGHT || t->usage == PV_CONST || t->usage == PV_IO);
-}
-
 static cudaError_t enqueue_thin(const cuda_call *c)
 {
     const pv_node *n = c->node;
@@ -337,7 +331,7 @@ static cudaError_t enqueue_thin(const cuda_call *c)
     p.k = (int)pv_width(n->in[0]);
     p.m = pv_elements(n->in[0]) / p.k;
     p.n = (int)n->in[1]->dim[0];
-    p.ahead = is_given(n->in[1]);
+    p.ahead = cuda_given(n->in[1]);
     return cuda_thin_product(c, &p);
 }
 
@@ -352,7 +346,7 @@ static cudaError_t enqueue_own(const cuda_call *c)
     p.m = pv_elements(n->in[0]) / p.k;
     p.ahead = true;
     for (int i = 0; i < count; i++) {
-        p.ahead = p.ahead && is_given(n->in[1 + i]);
+        p.ahead = p.ahead && cuda_given(n->in[1 + i]);
         p.w[i] = c->in[1 + i];
         p.n[i] = n->in[1 + i]->dim[0];
         p.bias[i] = n->n_in > 1 + count ? c->in[1 + count + i] : NULL;

@@ -29,6 +29,7 @@ int test_norm(void)
     CHECK_OP(RMS_NORM, .attr = eps, .in = {F32(2, 2999)});
     CHECK_OP(LAYER_NORM, .attr = eps, .in = {BF16(2, 2400), BF16(2400), F32(2400)});
     CHECK_OP(ADA_RMS_NORM, .attr = eps, .in = {F32(50, 1024), F32(1, 3072)}, .out = {PV_BF16});
+    CHECK_OP(ADA_RMS_NORM, .attr = eps, .in = {F32(20, 2056), F32(1, 6168)}, .out = {PV_BF16});
     CHECK_OP(ADA_RMS_NORM, .attr = eps,
              .in = {{.dtype = PV_BF16, .dim = {9, 40}, .rows = 8, .counted = true}, F32(120)});
     return test_done();
