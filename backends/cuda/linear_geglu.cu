@@ -6,9 +6,9 @@
  * Launch: the weights are wgmma's side of 64 and the rows of x its side that may be any multiple of 8, so that 532 rows are
  *   four times 136 and not five times 128. A tile is 128 rows of gate and of up by R rows of x; R is the one of three that
  *   takes the least time. In a block two warpgroups multiply, 64 rows of gate and the same of up each, so that GeGLU meets
- *   both in one thread; one warp keeps the copy engine busy, four steps of 64 features ahead, across tiles. Where row tiles
- *   go in pairs, clusters of two blocks have the same weights, and each reads half of them for both. As many blocks as the
- *   device holds go through all tiles, rows first, so that a weight is read from memory once.
+ *   both in one thread; one warp keeps the copy engine busy, four steps of 64 features ahead, across tiles. Clusters of two
+ *   blocks have the same weights, and each reads half of them for both; where row tiles do not go in pairs, the same rows, and
+ *   half of x. As many blocks as the device holds go through all tiles, rows first, so that a weight is read from memory once.
  * Numerics: f32 sums in the order of k, rounded as said. Fixed order.
  * Bound: the tensor cores. */
 #include "small.h"
@@ -21,12 +21,13 @@
 #define BOX    64  /* rows of a weight in one copy: those of one wgmma */
 #define STEP   64  /* features: a box is as wide */
 #define STAGES 4
+#define PAIR   2 /* blocks of a cluster */
 
 typedef struct geglu_args {
     CUtensorMap x, gate, up;
     __nv_bfloat16 *y;
-    int m, n, steps, groups, tiles,
-        share; /* blocks of a cluster; groups: of as many row tiles; tiles: of a cluster */
+    int m, n, steps, groups,
+        tiles; /* groups: pairs of row tiles, or row tiles where x is shared; tiles: pairs */
 } geglu_args;
 
 template <int R> struct geglu_memory {
@@ -34,6 +35,9 @@ template <int R> struct geglu_memory {
         x[STAGES][R * STEP * 2]; /* w: gate and up in turn, a box each */
     uint64_t full[STAGES], empty[STAGES];
 };
+
+/* Of x in one copy. Halves are of whole atoms of 8 rows; where that makes them overlap, both bring the same. */
+template <int R, bool SHARE_X> constexpr int x_rows = SHARE_X ? (R / PAIR + 7) / 8 * 8 : R;
 
 #if CUDA_WGMMA
 
@@ -43,7 +47,7 @@ static __device__ inline float rounded(float x)
 }
 #endif
 
-template <int R>
+template <int R, bool SHARE_X>
 static __global__ void __launch_bounds__(BLOCK, 1) geglu(const __grid_constant__ geglu_args a)
 {
 #if CUDA_WGMMA
@@ -53,13 +57,17 @@ static __global__ void __launch_bounds__(BLOCK, 1) geglu(const __grid_constant__
     const uint32_t full = cuda_shared(mem->full), empty = cuda_shared(mem->empty);
     const uint32_t x_at = cuda_shared(mem->x), w_at = cuda_shared(mem->w);
     const int role = (int)threadIdx.x / GROUP, thread = (int)threadIdx.x % GROUP,
-              rank = (int)blockIdx.x % a.share;
-    const int first = (int)blockIdx.x / a.share, stride = (int)gridDim.x / a.share;
+              rank = (int)blockIdx.x % PAIR;
+    const int first = (int)blockIdx.x / PAIR, stride = (int)gridDim.x / PAIR;
+    auto row_of = [&](int tile) { return (SHARE_X ? tile % a.groups : tile % a.groups * PAIR + rank) * R; };
+    auto column_of = [&](int tile) {
+        return (SHARE_X ? tile / a.groups * PAIR + rank : tile / a.groups) * TILE;
+    };
 
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
             cuda_mbarrier_init(full + 8 * i, 1);
-            cuda_mbarrier_init(empty + 8 * i, a.share * 2 * GROUP / 32);
+            cuda_mbarrier_init(empty + 8 * i, PAIR * 2 * GROUP / 32);
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
         cuda_map_ahead(&a.x);
@@ -73,25 +81,26 @@ static __global__ void __launch_bounds__(BLOCK, 1) geglu(const __grid_constant__
     if (role == 2) {
         cuda_registers_fewer<40>();
         if (thread < 32) {
-            /* A lane a box: that of x, then of the weights all four, or this block's two for both. */
-            const int of_w = 4 / a.share, box = rank * of_w + thread - 1;
-            const bool is_x = thread == 0, mine = thread <= of_w;
+            /* A lane a box: x, all of this block's or half of both blocks'; weights, all four or this block's two for both. */
+            constexpr int of_w = SHARE_X ? 4 : 4 / PAIR, of_x = x_rows<R, SHARE_X>,
+                          bytes = (SHARE_X ? PAIR * of_x : R) * STEP * 2 + w_bytes;
+            const int box = (SHARE_X ? 0 : rank * of_w) + thread - 1, half = rank * (R - of_x);
+            const bool is_x = thread == 0, mine = thread <= of_w, for_both = is_x == SHARE_X;
             const CUtensorMap *map = is_x ? &a.x : box % 2 ? &a.up : &a.gate;
-            const uint32_t to = is_x ? x_at : w_at + box * box_bytes;
+            const uint32_t to = is_x ? x_at + half * STEP * 2 : w_at + box * box_bytes;
             for (int tile = first; tile < a.tiles; tile += stride) {
-                const int group = tile % a.groups, column = tile / a.groups;
-                const int row = is_x ? (group * a.share + rank) * R : column * TILE + box / 2 * BOX;
+                const int row = is_x ? row_of(tile) + half : column_of(tile) + box / 2 * BOX;
                 for (int k = 0; k < a.steps; k++) {
                     const uint32_t barrier = full + 8 * at_slot.index,
                                    there = to + at_slot.index * (is_x ? x_bytes : w_bytes);
                     cuda_mbarrier_wait(empty + 8 * at_slot.index, at_slot.parity ^ 1);
                     if (thread == 0)
-                        cuda_expect_bytes(barrier, x_bytes + w_bytes);
+                        cuda_expect_bytes(barrier, bytes);
                     __syncwarp();
-                    if (mine && (is_x || a.share == 1))
-                        cuda_box(there, map, k * STEP, row, barrier);
+                    if (mine && for_both)
+                        cuda_box_to_all(there, map, k * STEP, row, barrier, (1 << PAIR) - 1);
                     else if (mine)
-                        cuda_box_to_all(there, map, k * STEP, row, barrier, (uint16_t)((1 << a.share) - 1));
+                        cuda_box(there, map, k * STEP, row, barrier);
                     at_slot.next();
                 }
             }
@@ -104,12 +113,11 @@ static __global__ void __launch_bounds__(BLOCK, 1) geglu(const __grid_constant__
         const uint64_t x_operand = cuda_operand_at(x_at, 16, 1024, WGMMA_128);
         const uint64_t w_operand = cuda_operand_at(w_at + role * 2 * box_bytes, 16, 1024, WGMMA_128);
         auto used = [&](int which) {
-            if (lane < a.share)
+            if (lane < PAIR)
                 cuda_arrive_at(empty + 8 * which, lane);
         };
         for (int tile = first; tile < a.tiles; tile += stride) {
-            const int row = (tile % a.groups * a.share + rank) * R + lane / 4;
-            const int column = tile / a.groups * TILE + role * BOX + warp * 16;
+            const int row = row_of(tile) + lane / 4, column = column_of(tile) + role * BOX + warp * 16;
             int before = 0;
             float gate[R / 2], up[R / 2];
             for (int k = 0; k < a.steps; k++) {
@@ -160,38 +168,54 @@ static __global__ void __launch_bounds__(BLOCK, 1) geglu(const __grid_constant__
 #endif
 }
 
-/* How long all tiles take, in rows of x that a block goes through. */
-static int64_t cost(const cuda_call *c, int64_t m, int64_t n, int r)
+/* Pairs of tiles. */
+static int64_t pairs(int64_t m, int64_t n, int r)
 {
-    int64_t tiles = (m + r - 1) / r * ((n + TILE - 1) / TILE);
-    return (tiles + c->sms - 1) / c->sms * r;
+    const int64_t rows = (m + r - 1) / r, columns = (n + TILE - 1) / TILE;
+    return rows % PAIR ? rows * ((columns + PAIR - 1) / PAIR) : rows / PAIR * columns;
 }
 
-template <int R> static cudaError_t launch(const cuda_call *c, geglu_args &a, const void *x, int64_t k)
+static int64_t room(const cuda_call *c)
+{
+    return c->sms < PAIR ? 1 : c->sms / PAIR;
+}
+
+/* How long they all take, in rows of x that a block goes through. */
+static int64_t cost(const cuda_call *c, int64_t m, int64_t n, int r)
+{
+    return (pairs(m, n, r) + room(c) - 1) / room(c) * r;
+}
+
+template <int R, bool SHARE_X>
+static cudaError_t launch(const cuda_call *c, geglu_args &a, const void *x, int64_t k)
 {
     constexpr size_t bytes = sizeof(geglu_memory<R>) + 1024;
     const int rows = (a.m + R - 1) / R;
-    cudaError_t e = cudaFuncSetAttribute(geglu<R>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    auto kernel = geglu<R, SHARE_X>;
+    cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
     if (e == cudaSuccess)
-        e = cuda_tensor_map(&a.x, x, a.m, k, R);
-    a.share = rows % 2 ? 1 : 2;
-    a.groups = rows / a.share;
-    a.tiles = a.groups * ((a.n + TILE - 1) / TILE);
-    const int room = c->sms < a.share ? 1 : c->sms / a.share, clusters = a.tiles < room ? a.tiles : room;
+        e = cuda_tensor_map(&a.x, x, a.m, k, x_rows<R, SHARE_X>);
+    a.groups = SHARE_X ? rows : rows / PAIR;
+    a.tiles = (int)pairs(a.m, a.n, R);
     cudaLaunchAttribute how[2] = {};
     how[0].id = cudaLaunchAttributeClusterDimension;
-    how[0].val.clusterDim.x = (unsigned)a.share;
+    how[0].val.clusterDim.x = PAIR;
     how[0].val.clusterDim.y = how[0].val.clusterDim.z = 1;
     how[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     how[1].val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)(a.share * clusters));
+    config.gridDim = dim3((unsigned)(PAIR * (a.tiles < room(c) ? a.tiles : room(c))));
     config.blockDim = dim3(BLOCK);
     config.dynamicSmemBytes = bytes;
     config.stream = c->stream;
     config.attrs = how;
     config.numAttrs = c->dependent ? 2 : 1;
-    return e != cudaSuccess ? e : cudaLaunchKernelEx(&config, geglu<R>, a);
+    return e != cudaSuccess ? e : cudaLaunchKernelEx(&config, kernel, a);
+}
+
+template <int R> static cudaError_t launch_rows(const cuda_call *c, geglu_args &a, const void *x, int64_t k)
+{
+    return (a.m + R - 1) / R % PAIR ? launch<R, true>(c, a, x, k) : launch<R, false>(c, a, x, k);
 }
 
 cudaError_t cuda_geglu_product(const cuda_call *c, const cuda_wide *p)
@@ -207,7 +231,7 @@ cudaError_t cuda_geglu_product(const cuda_call *c, const cuda_wide *p)
     a.n = (int)p->n[0];
     a.steps = (int)((p->k + STEP - 1) / STEP);
     int64_t few = cost(c, p->m, a.n, 128), more = cost(c, p->m, a.n, 136), most = cost(c, p->m, a.n, 144);
-    return few <= more && few <= most ? launch<128>(c, a, p->x, p->k)
-           : more <= most             ? launch<136>(c, a, p->x, p->k)
-                                      : launch<144>(c, a, p->x, p->k);
+    return few <= more && few <= most ? launch_rows<128>(c, a, p->x, p->k)
+           : more <= most             ? launch_rows<136>(c, a, p->x, p->k)
+                                      : launch_rows<144>(c, a, p->x, p->k);
 }
