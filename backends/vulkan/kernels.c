@@ -281,16 +281,22 @@ static void patchify(const pv_node *n, vk_call *c)
  * "OP.what"; the self-test (core/plan/selftest.h) then tries it in the cases of its op, switches it off where it is wrong, and
  * `pivot devices` tells. Nothing else has to know. */
 static const vk_variant variants[] = {
+    {"linear.few", PV_OP_LINEAR, .calls = vk_linear_few},
     {"linear.matrices", PV_OP_LINEAR, .calls = vk_linear_matrices},
     {"linear", PV_OP_LINEAR, .calls = vk_linear},
+    {"linear_group.few", PV_OP_LINEAR_GROUP, .calls = vk_linear_few},
     {"linear_group.matrices", PV_OP_LINEAR_GROUP, .calls = vk_linear_matrices},
     {"linear_group", PV_OP_LINEAR_GROUP, .calls = vk_linear},
+    {"linear_add.few", PV_OP_LINEAR_ADD, .calls = vk_linear_few},
     {"linear_add.matrices", PV_OP_LINEAR_ADD, .calls = vk_linear_matrices},
     {"linear_add", PV_OP_LINEAR_ADD, .calls = vk_linear},
+    {"linear_gelu.few", PV_OP_LINEAR_GELU, .calls = vk_linear_few},
     {"linear_gelu.matrices", PV_OP_LINEAR_GELU, .calls = vk_linear_matrices},
     {"linear_gelu", PV_OP_LINEAR_GELU, .calls = vk_linear},
+    {"linear_geglu.few", PV_OP_LINEAR_GEGLU, .calls = vk_linear_few},
     {"linear_geglu.matrices", PV_OP_LINEAR_GEGLU, .calls = vk_linear_matrices},
     {"linear_geglu", PV_OP_LINEAR_GEGLU, .calls = vk_linear},
+    {"linear_gated.few", PV_OP_LINEAR_GATED, .calls = vk_linear_few},
     {"linear_gated.matrices", PV_OP_LINEAR_GATED, .calls = vk_linear_matrices},
     {"linear_gated", PV_OP_LINEAR_GATED, .calls = vk_linear},
     {"attention.matrices", PV_OP_ATTENTION, .calls = vk_attention_matrices, .whole = 1u << 3},
