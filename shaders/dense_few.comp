@@ -108,42 +108,20 @@ uvec4 fetch_w(uint i, uint c, uint k, uint end)
 #define MULTIPLY_2(i) MULTIPLY(2u, i)
 #define MULTIPLY_3(i) MULTIPLY(3u, i)
 
-/* What a subgroup works on. Functions, since each of their many lines would stand in the module for every use of a macro. */
-uint t0, t;         /* of the group, of the team */
-uint slice, beside; /* of the subgroup: its team, its place there */
-uint team, own;     /* where the team's memory begins, and its share of BK */
-uint rows, next;
-
-uvec2 span;
-uvec4 x[16], w[16];
-SUMS sum[16];
-
-void fetch()
-{
-    SIXTEEN(FETCH_X)
-    SIXTEEN(FETCH_W)
-}
-
-void part_of_stretch(uint which)
-{
-    SIXTEEN(KEEP_X)
-    SIXTEEN(KEEP_W)
+#define BRING                                                                                             \
+    SIXTEEN(KEEP_X)                                                                                       \
+    SIXTEEN(KEEP_W)                                                                                       \
+    team_barrier();                                                                                       \
+    MATRIX_A left[16];                                                                                    \
+    MATRIX_B right[16];                                                                                   \
+    SIXTEEN(LOAD_LEFT)                                                                                    \
+    SIXTEEN(LOAD_RIGHT)                                                                                   \
     team_barrier();
-    MATRIX_A left[16];
-    MATRIX_B right[16];
-    SIXTEEN(LOAD_LEFT)
-    SIXTEEN(LOAD_RIGHT)
-    team_barrier();
-    if (which + 1u == STRETCH) {
-        next += BK;
-        if (next < span.y) /* on its way while what came is multiplied */
-            fetch();
-    }
-    SIXTEEN(MULTIPLY_0)
-    SIXTEEN(MULTIPLY_1)
-    SIXTEEN(MULTIPLY_2)
+#define MULTIPLY_ALL                                                                                      \
+    SIXTEEN(MULTIPLY_0)                                                                                   \
+    SIXTEEN(MULTIPLY_1)                                                                                   \
+    SIXTEEN(MULTIPLY_2)                                                                                   \
     SIXTEEN(MULTIPLY_3)
-}
 
 /* Fours of results of a thread, EACH of them in a round. */
 #define FOURS(n)     (n < EACH * ROUNDS)
@@ -163,9 +141,14 @@ void part_of_stretch(uint which)
                 up[n] += uintBitsToFloat(parts[place + ACROSS]);                                          \
         }                                                                                                 \
     }
-#define ROUND(which)                                                                                      \
-    if (which < ROUNDS)                                                                                   \
-        add_slices(which);
+#define ROUND(number)                                                                                     \
+    if (number < ROUNDS) {                                                                                \
+        const uint which = number;                                                                        \
+        SIXTEEN(STORE_ROW)                                                                                \
+        barrier();                                                                                        \
+        FOUR(ADD_SLICES)                                                                                  \
+        barrier();                                                                                        \
+    }
 
 /* Fours in memory: those of a part, a thread's beside its neighbour's. */
 const uint OF_SUM = PAIR ? 2u : 1u, OF_PART = EACH * ROUNDS * OF_SUM * THREADS;
@@ -188,48 +171,47 @@ const uint OF_SUM = PAIR ? 2u : 1u, OF_PART = EACH * ROUNDS * OF_SUM * THREADS;
         if (PAIR)                                                                                         \
             up[i / 4u] += mix(vec4(0.0), other_up[i], bvec4(z + i % 4u < push.from));                     \
     }
+#define LEAVE(i) /* for gated_norm.comp */                                                                \
+    if (FOURS(i) && t0 + i % EACH * THREADS < OF_ROUND && M_OF(i) < rows && N_OF(i) < push.n)              \
+        part_4[(push.b_first + (gl_WorkGroupID.z * push.m + M_OF(i)) * push.n + N_OF(i)) / 4u] = floatBitsToUint(v[i]);
 #define ZERO(n)      v[n] = up[n] = vec4(0.0);
 #define FINISH(n)                                                                                         \
     if (FOURS(n) && t0 + n % EACH * THREADS < OF_ROUND)                                                   \
         put_four(v[n], up[n], M_OF(n), rows, N_OF(n), bias[n], before[n], gate[n]);
 
-vec4 v[4], up[4]; /* up: of the second weight */
-
-void add_slices(uint which)
-{
-    SIXTEEN(STORE_ROW)
-    barrier();
-    FOUR(ADD_SLICES)
-    barrier();
-}
-
 void main()
 {
-    t0 = gl_LocalInvocationID.x;
-    slice = gl_SubgroupID / BESIDE;
-    beside = gl_SubgroupID % BESIDE;
-    t = beside * gl_SubgroupSize + gl_SubgroupInvocationID;
-    team = slice * OF_TEAM;
-    own = slice * STRETCH * EIGHTS * 8u;
-    rows = valid0(push.m);
-    span = part_of_k();
-    next = span.x;
-    uint n0 = gl_WorkGroupID.y * (PAIR ? BN / 2u : BN);
+    uint t0 = gl_LocalInvocationID.x, slice = gl_SubgroupID / BESIDE, beside = gl_SubgroupID % BESIDE;
+    uint t = beside * gl_SubgroupSize + gl_SubgroupInvocationID; /* of the team */
+    uint team = slice * OF_TEAM, own = slice * STRETCH * EIGHTS * 8u; /* where its memory begins, and its share of BK */
+    uint n0 = gl_WorkGroupID.y * (PAIR ? BN / 2u : BN), rows = valid0(push.m);
+    uvec2 span = part_of_k();
+    uint next = span.x;
     if (rows == 0u)
         return; /* all groups */
 
+    SUMS sum[16];
     SIXTEEN(NOTHING)
-    fetch();
+    uvec4 x[16], w[16];
+    SIXTEEN(FETCH_X)
+    SIXTEEN(FETCH_W)
     while (next < span.y) {
-        part_of_stretch(0u);
-        if (STRETCH > 1u)
-            part_of_stretch(1u);
-        if (STRETCH > 2u)
-            part_of_stretch(2u);
-        if (STRETCH > 3u)
-            part_of_stretch(3u);
+        if (STRETCH > 1u) {
+            const uint which = 0u;
+            BRING
+            MULTIPLY_ALL
+        }
+        const uint which = STRETCH - 1u;
+        BRING
+        next += BK;
+        if (next < span.y) { /* on its way while what came is multiplied */
+            SIXTEEN(FETCH_X)
+            SIXTEEN(FETCH_W)
+        }
+        MULTIPLY_ALL
     }
 
+    vec4 v[4], up[4]; /* up: of the second weight */
     vec4 bias[4], before[4], gate[4];
     FOUR(ZERO)
     FOUR(READ)
@@ -238,6 +220,10 @@ void main()
     ROUND(1u)
     ROUND(2u)
     ROUND(3u)
+    if (OP == 5u) {
+        FOUR(LEAVE)
+        return;
+    }
     if (push.from > 1u) {
         FOUR(STORE_PART)
         if (!is_last())

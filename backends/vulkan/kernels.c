@@ -299,6 +299,7 @@ static const vk_variant variants[] = {
     {"linear_gated.few", PV_OP_LINEAR_GATED, .calls = vk_linear_few},
     {"linear_gated.matrices", PV_OP_LINEAR_GATED, .calls = vk_linear_matrices},
     {"linear_gated", PV_OP_LINEAR_GATED, .calls = vk_linear},
+    {"linear_gated_norm.few", PV_OP_LINEAR_GATED_NORM, .calls = vk_linear_gated_norm},
     {"attention.matrices", PV_OP_ATTENTION, .calls = vk_attention_matrices, .whole = 1u << 3},
     {"attention", PV_OP_ATTENTION, .calls = vk_attention, .whole = 1u << 3},
     {"attention_scores", PV_OP_ATTENTION_SCORES, scores, VK_LINEAR, 0, 1u << 2},

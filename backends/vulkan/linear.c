@@ -7,6 +7,7 @@
 #define FILL 128
 /* Of k in a part by matrices: with less, adding up costs more than it saves. */
 #define LEAST 512
+#define NORMING 256 /* threads of gated_norm.comp */
 
 static uint32_t over(uint32_t n, uint32_t d)
 {
@@ -15,11 +16,13 @@ static uint32_t over(uint32_t n, uint32_t d)
 
 /* ---- tiles ---- */
 
-/* Of one weight and of two: first what was the fastest on an H200
+/* For many rows and for few, of one weight and of two: first what was the fastest on an H200
  * (docs/journal.md), then the same with less shared memory. Two weights need an even number of matrices
  * across. */
 static const vk_tile many[] = {{2, 4, 4, 2, 4, 0}, {2, 4, 4, 2, 2, 0}, {2, 2, 2, 2, 2, 0}};
 static const vk_tile many_of_two[] = {{2, 2, 4, 4, 2, 0}, {2, 2, 2, 2, 2, 0}};
+
+static const vk_tile not_many[] = {{4, 2, 1, 2, 8, 0}, {4, 2, 1, 2, 4, 0}, {4, 2, 1, 2, 2, 0}};
 
 static uint32_t rows_of(const vk_tile *t, const vk_matrix *x)
 {
@@ -58,10 +61,12 @@ static const vk_tile *first_that_holds(const vk_device *d, const vk_tile *t, siz
 
 #define FIRST(list) first_that_holds(d, (list), sizeof(list) / sizeof *(list), x, two)
 
-static const vk_tile *choose(const vk_device *d, const vk_matrix *x, bool two)
+static const vk_tile *choose(const vk_device *d, const vk_matrix *x, uint32_t m, bool two)
 {
     if (d->tile)
         return holds(d, d->tile, x, two) ? d->tile : NULL;
+    if (m <= 4 * x->m)
+        return FIRST(not_many);
     return two ? FIRST(many_of_two) : FIRST(many);
 }
 
@@ -115,7 +120,7 @@ static const vk_few *choose_few(const vk_device *d, const vk_matrix *x, uint32_t
 
 /* ---- dispatches ---- */
 
-enum { PLAIN, ADD, GELU, GATED, GEGLU }; /* OP of dense.glsl */
+enum { PLAIN, ADD, GELU, GATED, GEGLU, LEFT }; /* OP of dense.glsl */
 
 /* One product: columns [first, first + columns) of a result that is `width` wide. */
 typedef struct product {
@@ -200,7 +205,11 @@ static bool by_few(const vk_device *d, vk_call *c, const product *p, uint32_t *w
         parts = FILL / c->grid[1];
         parts = parts < c->push.k / LEAST ? parts : c->push.k / LEAST;
     }
-    cut(d, c, parts, s.deep, s.sums, words);
+    cut(d, c, parts, s.deep, p->op == LEFT ? 0 : s.sums, words);
+    if (p->op == LEFT) {
+        c->push.b_first = *words;
+        c->part_words = *words += c->push.from * c->push.m * c->push.n;
+    }
     return true;
 }
 
@@ -210,7 +219,7 @@ static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32
     const vk_matrix *x = matrix_of(d, c, p);
     if (!x)
         return false;
-    const vk_tile *t = choose(d, x, p->w2 != NULL);
+    const vk_tile *t = choose(d, x, c->push.m, p->w2 != NULL);
     if (!t)
         return false;
     uint32_t bm = rows_of(t, x), bn = columns_of(t, x), bk = t->depth * x->k;
@@ -313,6 +322,34 @@ static int linear(const vk_device *d, const pv_node *n, way *by, vk_call *out)
 int vk_linear_few(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
 {
     return linear(d, n, by_few, out);
+}
+
+int vk_linear_gated_norm(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
+{
+    const pv_tensor *residual = n->in[2], *mod = n->in[3], *next = n->in[4], *sum = n->out[0], *y = n->out[1];
+    uint32_t words = VK_CALLS * VK_TILES, fours = (uint32_t)pv_width(sum) / 4;
+    int calls = 0;
+    product p = {.x = n->in[0], .w = n->in[1], .out = sum, .op = LEFT};
+    bool ok = residual->dtype == PV_F32 && mod->dtype == PV_F32 && next->dtype == PV_F32 && sum->dtype == PV_F32 &&
+              p.x->rows == sum->rows && d->limits.maxComputeWorkGroupInvocations >= NORMING && fours <= 4 * NORMING;
+    if (!ok || !append(d, &p, by_few, out, &calls, &words) || calls != 1)
+        return 0;
+    vk_call *c = &out[1];
+    vk_call_begin(c, VK_GATED_NORM, 0);
+    vk_bind(c, VK_IN0, residual);
+    vk_bind(c, VK_IN1, next);
+    vk_bind(c, VK_IN3, sum);
+    vk_bind(c, VK_IN4, mod);
+    vk_bind(c, VK_OUT, y);
+    c->constant[8] = NORMING;
+    c->constant[9] = over(fours, NORMING);
+    c->push = out[0].push;
+    c->push.number = n->attr.norm.eps;
+    c->grid[0] = out[0].push.m;
+    c->grid[1] = c->grid[2] = 1;
+    c->part_words = out[0].part_words;
+    c->behind = true;
+    return 2;
 }
 
 int vk_linear_matrices(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])

@@ -1,4 +1,4 @@
-/* 37f962c23b809432362669aaddf45df7a1bf6ad61e36eff791bf67cedc86ae55 dense_matrix.comp -DTYPE=bfloat16_t
+/* 38d8f2e94f42360bd17d8a28387aa7d5069915de9160b628fc758b7b72cd425b dense_matrix.comp -DTYPE=bfloat16_t
  * SPIR-V, made by tools/shaders.sh. */
 #pragma once
 const uint32_t dense_bf16_spv[] = {

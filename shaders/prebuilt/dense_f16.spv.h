@@ -1,4 +1,4 @@
-/* 8237d66f98f5b867bb3ddf45843eef65fc13c621b71cc90871f582857ec93b94 dense_matrix.comp -DTYPE=float16_t
+/* 9153c9334ba6420e6346a0cc968a24ca5ddf7f567c6270c767d102e5d1690493 dense_matrix.comp -DTYPE=float16_t
  * SPIR-V, made by tools/shaders.sh. */
 #pragma once
 const uint32_t dense_f16_spv[] = {
