@@ -186,7 +186,7 @@ void main()
     uint team = slice * OF_TEAM, own = slice * STRETCH * EIGHTS * 8u; /* where its memory begins, and its share of BK */
     uint n0 = gl_WorkGroupID.y * (PAIR ? BN / 2u : BN), rows = valid0(push.m);
     uvec2 span = part_of_k();
-    uint next = span.x;
+    uint chunks = max((span.y - span.x + BK - 1u) / BK, 1u), next = span.x + gl_WorkGroupID.y % chunks * BK;
     if (rows == 0u)
         return; /* all groups */
 
@@ -195,7 +195,7 @@ void main()
     uvec4 x[16], w[16];
     SIXTEEN(FETCH_X)
     SIXTEEN(FETCH_W)
-    while (next < span.y) {
+    for (uint chunk = 1u; chunk <= chunks; chunk++) {
         if (STRETCH > 1u) {
             const uint which = 0u;
             BRING
@@ -203,8 +203,8 @@ void main()
         }
         const uint which = STRETCH - 1u;
         BRING
-        next += BK;
-        if (next < span.y) { /* on its way while what came is multiplied */
+        next = next + BK < span.y ? next + BK : span.x;
+        if (chunk < chunks) { /* on its way while what came is multiplied */
             SIXTEEN(FETCH_X)
             SIXTEEN(FETCH_W)
         }

@@ -71,19 +71,29 @@ const uint NOWHERE = 0xffffffffu;
 #define THIRTY_TWO(DO) SIXTEEN(DO) DO(16u) DO(17u) DO(18u) DO(19u) DO(20u) DO(21u) DO(22u) DO(23u) \
     DO(24u) DO(25u) DO(26u) DO(27u) DO(28u) DO(29u) DO(30u) DO(31u)
 
-/* The tile at key0 to registers, keys and then values, four times 16 bytes of each a thread at once, and to shared memory. Places that are
- * not there are read as the last ones that are, since a branch around a load makes it wait; what is kept then is 0. */
+/* The tile at key0 to shared memory, keys and then values, four times 16 bytes of each a thread on their way at once; 0 behind the last key. */
 #define PLACE(i) (base + i % 4u * THREADS)
 #define FETCH(i)                                                                                                        \
     if (i % 4u * THREADS < KEYS * EIGHTS) {                                                                             \
-        uint at = from + min(key0 + PLACE(i) / EIGHTS, max(end, 1u) - 1u) * by + min(PLACE(i) % EIGHTS, HEAD / 8u - 1u); \
-        some[i] = i < 4u ? in1_4[at] : in2_4[at];                                                                       \
+        uint row = PLACE(i) / EIGHTS, eight = PLACE(i) % EIGHTS;                                                        \
+        bool there = row < KEYS && key0 + row < end && eight * 8u < HEAD;                                               \
+        uint at = there ? from + (key0 + row) * by + eight : 0u;                                                        \
+        if (i < 4u)                                                                                                     \
+            some[i] = there ? in1_4[at] : uvec4(0u);                                                                    \
+        else                                                                                                            \
+            some[i] = there ? in2_4[at] : uvec4(0u);                                                                    \
     }
 #define KEEP(i)                                                                                                         \
     if (i % 4u * THREADS < KEYS * EIGHTS && PLACE(i) < KEYS * EIGHTS)                                                   \
-        held[(PLACE(i) / EIGHTS + (i < 4u ? 0u : KEYS)) * STRIDE + PLACE(i) % EIGHTS] =                                 \
-            mix(some[i], uvec4(0u), bvec4(key0 + PLACE(i) / EIGHTS >= end || PLACE(i) % EIGHTS * 8u >= HEAD));
-const bool AT_ONCE = KEYS * EIGHTS <= 4u * THREADS; /* a tile in the registers of all threads */
+        held[(PLACE(i) / EIGHTS + (i < 4u ? 0u : KEYS)) * STRIDE + PLACE(i) % EIGHTS] = some[i];
+void stage(uint t, uint key0, uint end, uint from, uint by)
+{
+    for (uint base = t; base < KEYS * EIGHTS; base += 4u * THREADS) {
+        uvec4 some[8];
+        EIGHT(FETCH)
+        EIGHT(KEEP)
+    }
+}
 
 #define LOAD_Q(i) if (i < STEPS) coopMatLoad(q[i], held, row * LM * STRIDE + i * (LK / 8u), STRIDE, gl_CooperativeMatrixLayoutRowMajor);
 #define SCORE(i) /* two sums: neither waits for the other */                                                            \
@@ -137,16 +147,15 @@ void put_four(uint l, uint d, vec4 v)
         put_columns(places[l] + d, v);
 }
 
-#define PLACE_Q(i)   (i0 + t + i * THREADS)
+#define PLACE_Q(i)   (i0 + i * THREADS)
 #define FETCH_Q(i)                                                                                                      \
-    if (i * THREADS < LINES * EIGHTS) {                                                                                 \
-        uint at = places[min(PLACE_Q(i) / EIGHTS, LINES - 1u)];                                                         \
-        lines_of_q[i] = in0_4[mix(at, 0u, at == NOWHERE) / 8u + min(PLACE_Q(i) % EIGHTS, HEAD / 8u - 1u)];              \
+    {                                                                                                                   \
+        uint at = PLACE_Q(i) < LINES * EIGHTS ? places[PLACE_Q(i) / EIGHTS] : NOWHERE, d = PLACE_Q(i) % EIGHTS;         \
+        some[i] = at != NOWHERE && d * 8u < HEAD ? in0_4[at / 8u + d] : uvec4(0u);                                      \
     }
 #define KEEP_Q(i)                                                                                                       \
-    if (i * THREADS < LINES * EIGHTS && PLACE_Q(i) < LINES * EIGHTS)                                                    \
-        held[PLACE_Q(i) / EIGHTS * STRIDE + PLACE_Q(i) % EIGHTS] =                                                      \
-            mix(lines_of_q[i], uvec4(0u), bvec4(places[PLACE_Q(i) / EIGHTS] == NOWHERE || PLACE_Q(i) % EIGHTS * 8u >= HEAD));
+    if (PLACE_Q(i) < LINES * EIGHTS)                                                                                    \
+        held[PLACE_Q(i) / EIGHTS * STRIDE + PLACE_Q(i) % EIGHTS] = some[i];
 
 void main()
 {
@@ -155,22 +164,17 @@ void main()
     uint line0 = gl_WorkGroupID.x * LINES, lines = valid0(push.m) * push.group;
     uint tiles = (key_count() + KEYS - 1u) / KEYS, each_one = (tiles + push.from - 1u) / push.from;
     uint first = min(gl_WorkGroupID.z * each_one, tiles) * KEYS, end = min(min((gl_WorkGroupID.z + 1u) * each_one, tiles) * KEYS, key_count());
-    uint from = key_at(0u) / 8u, by = push.heads * HEAD / 8u;
+    uint from_key = key_at(0u) / 8u, by = push.heads * HEAD / 8u;
     if (line0 >= lines)
         return; /* all groups of the tile */
 
     if (t < LINES)
         places[t] = line0 + t < lines ? line_at(line0 + t) : NOWHERE;
     barrier();
-    uvec4 some[8];
-    uint key0 = first, base = t;
-    if (AT_ONCE) { /* together with q */
-        EIGHT(FETCH)
-    }
-    for (uint i0 = 0u; i0 < LINES * EIGHTS; i0 += 8u * THREADS) {
-        uvec4 lines_of_q[8];
-        EIGHT(FETCH_Q)
-        EIGHT(KEEP_Q)
+    for (uint i0 = t; i0 < LINES * EIGHTS; i0 += 4u * THREADS) {
+        uvec4 some[4];
+        FOUR(FETCH_Q)
+        FOUR(KEEP_Q)
     }
     barrier();
     MATRIX_A q[32];
@@ -179,15 +183,9 @@ void main()
     THIRTY_TWO(NOTHING)
     float top = NONE, sum = 0.0;
 
-    while (key0 < end) {
+    for (uint key0 = first; key0 < end; key0 += KEYS) {
         barrier();
-        for (uint i0 = 0u; i0 < KEYS * EIGHTS; i0 += 4u * THREADS) {
-            base = i0 + t;
-            if (!AT_ONCE) {
-                EIGHT(FETCH)
-            }
-            EIGHT(KEEP)
-        }
+        stage(t, key0, end, from_key, by);
         barrier();
         for (uint j = 0u; j < OWN / LN; j++) {
             SUMS s = SUMS(0.0), odd = SUMS(0.0);
@@ -230,11 +228,6 @@ void main()
             uint at = (KEYS + along * OWN + k) * STRIDE;
             coopMatLoad(w, scratch, mine + k / 8u, P_STRIDE, gl_CooperativeMatrixLayoutRowMajor);
             THIRTY_TWO(VALUE)
-        }
-        key0 += KEYS;
-        base = t;
-        if (AT_ONCE && key0 < end) {
-            EIGHT(FETCH)
         }
     }
 
