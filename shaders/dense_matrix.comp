@@ -25,7 +25,6 @@
 #include "push.h"
 #include "types.glsl"
 #include "dense.glsl"
-#include "dense_four.glsl"
 
 layout(constant_id = 13) const uint LM = 16;
 layout(constant_id = 14) const uint LN = 16;
@@ -44,6 +43,13 @@ const uint OF_LANE = LM * ACROSS * SUBGROUPS / THREADS; /* fours of a row of mat
 const uint WITH = BM * STRIDE, OF_PARTS = WITH + BN * STRIDE, OF_PATCHES = SUBGROUPS * LM * LINE;
 
 shared uvec4 parts[OF_PARTS > OF_PATCHES ? OF_PARTS : OF_PATCHES]; /* of x, from WITH on of w; behind the product rows of sums */
+
+layout(std430, binding = 2) readonly buffer in2_twos { uvec2 in2_2[]; };
+layout(std430, binding = 2) readonly buffer in2_fours { uvec4 in2_4[]; };
+layout(std430, binding = 5) buffer out_twos { uvec2 out_2[]; };
+layout(std430, binding = 5) buffer out_fours { uvec4 out_4[]; };
+layout(std430, binding = 7) readonly buffer in4_fours { uvec4 in4_4[]; };
+layout(std430, binding = 8) coherent buffer part_fours { uvec4 part_4[]; };
 
 #define MATRIX_A coopmat<TYPE, gl_ScopeSubgroup, LM, LK, gl_MatrixUseA>
 #define MATRIX_B coopmat<TYPE, gl_ScopeSubgroup, LK, LN, gl_MatrixUseB>
@@ -66,10 +72,55 @@ uvec4 fetch_b(uint i, uint n, uint c, uint k, uint end)
 /* Where the columns of the j-th matrix of a subgroup begin, behind its first. */
 uint right_at(uint j) { return PAIR && j >= FN / 2u ? BN / 2u + (j - FN / 2u) * LN : j * LN; }
 
+/* Numbers 4 i .. 4 i + 3 of the bias. */
+vec4 bias_at(uint i)
+{
+    if (D2 == F32)
+        return uintBitsToFloat(in2_4[i]);
+    uvec2 w = in2_2[i];
+    return uintBitsToFloat(uvec4(wide(D2, w.x, 0u), wide(D2, w.x, 1u), wide(D2, w.y, 0u), wide(D2, w.y, 1u)));
+}
+
+/* What four results from column n of row m need beside their sums. */
+void read_four(uint m, uint n, out vec4 bias, out vec4 before, out vec4 gate)
+{
+    if ((HAS & 4u) != 0u)
+        bias = bias_at(n / 4u);
+    n += push.first;
+    if (OP == 1u || OP == 3u)
+        before = uintBitsToFloat(in3_4[(m * push.ldc + n) / 4u]);
+    if (OP == 3u)
+        gate = uintBitsToFloat(in4_4[(2u * push.ldc + n) / 4u]);
+}
+
 /* The four sums at `place` of the patches, OP 4: and those of the second weight, become results and go where they belong. */
 void finish_four(uint place, uint m, uint rows, uint n, vec4 bias, vec4 before, vec4 gate)
 {
-    put_four(uintBitsToFloat(parts[place]), PAIR ? uintBitsToFloat(parts[place + ACROSS]) : vec4(0.0), m, rows, n, bias, before, gate);
+    vec4 v = uintBitsToFloat(parts[place]);
+    if (OP == 5u) {
+        if (m < rows && n < push.n)
+            part_4[(push.b_first + (gl_WorkGroupID.z * push.m + m) * push.ldc + n) / 4u] = floatBitsToUint(v);
+        return;
+    }
+    if (PAIR) {
+        vec4 up = uintBitsToFloat(parts[place + ACROSS]);
+        v = vec4(geglu_of(v.x, up.x), geglu_of(v.y, up.y), geglu_of(v.z, up.z), geglu_of(v.w, up.w));
+    }
+    if ((HAS & 4u) != 0u)
+        v += bias;
+    if (OP == 2u)
+        v = vec4(gelu_of(v.x), gelu_of(v.y), gelu_of(v.z), gelu_of(v.w));
+    if (OP == 3u)
+        v *= gate;
+    if (OP == 1u || OP == 3u)
+        v += before;
+    uint at = (m * push.ldc + push.first + n) / 4u;
+    if (m < rows && n < push.n) {
+        if (DOUT == F32)
+            out_4[at] = floatBitsToUint(v);
+        else
+            out_2[at] = uvec2(narrow(DOUT, v.x) | narrow(DOUT, v.y) << 16, narrow(DOUT, v.z) | narrow(DOUT, v.w) << 16);
+    }
 }
 
 #define FOUR(DO)    DO(0u) DO(1u) DO(2u) DO(3u)
@@ -147,7 +198,7 @@ void main()
         barrier();
     }
 
-    if (push.from > 1u) { /* matrices as they are: no number of them is asked for by an index */
+    if (OP != 5u && push.from > 1u) { /* matrices as they are: no number of them is asked for by an index */
         const uint each = FM * FN * LM * LN;
         uint mine = push.b_first + ((tile_index() * push.from + gl_WorkGroupID.z) * SUBGROUPS + sub) * each;
         SIXTEEN(STORE_PART)

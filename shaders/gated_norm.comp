@@ -1,4 +1,4 @@
-/* gated_norm.comp - what dense_few.comp left of a product in parts, brought together, onto the residual, and that one's ada_rms_norm:
+/* gated_norm.comp - what dense_matrix.comp left of a product in parts, brought together, onto the residual, and that one's ada_rms_norm:
  * s = residual + (sum of parts) gate, y = s / sqrt(mean(s^2) + eps) (1 + scale) + shift. in0 residual, in3 s, in4 mod and in1 the next one
  * (scale | shift | gate), all f32; y in its dtype. Parts lie behind each other from word b_first on, each [m, n]; number: eps.
  *

@@ -4,8 +4,7 @@
  * where no device has matrices of bf16 or f16.
  *   test_vulkan_products [DEVICE] [bench [M,N,K,WEIGHTS[,OP] [TILE...]]]
  * OP: linear_add where there is none; it and linear_gated wait for the node before, others may overlap.
- * linear_geglu takes two weights. A tile as below: six numbers with commas; "few:" and six: a way for few
- * rows. */
+ * linear_geglu takes two weights. A tile as below: six numbers with commas. */
 #include "backends/vulkan/vk.h"
 #include "plan/instance.h"
 #include "tests/test.h"
@@ -28,7 +27,6 @@ typedef struct way {
     const char *name;
     vk_tile tile; /* across_m 0: chosen */
     bool plain;   /* dense.comp */
-    vk_few few;   /* likewise; a product of few rows */
 } way;
 
 static uint16_t *numbers(size_t n, pv_dtype dtype, uint64_t seed)
@@ -108,16 +106,12 @@ static float *run(vk_device *d, const way *w, const shape *s, pv_dtype dtype, co
     if (w->plain)
         d->bf16.m = d->f16.m = 0;
     d->tile = w->tile.across_m ? &w->tile : NULL;
-    d->few = w->few.beside ? &w->few : NULL;
     bool ok = CHECK_OK(pv_plan_create(&d->base, &g, &(pv_plan_params){.steps = 1}, &plan)) &&
               CHECK_OK(pv_instance_create(plan, NULL, &inst));
     vk_call calls[VK_CALLS];
     if (ok)
         vk_calls_make(d, plan->graph->nodes[0], calls);
-    const int shader = ok ? calls[0].shader : VK_DENSE;
-    *matrices = w->few.beside ? shader == VK_FEW_BF16 || shader == VK_FEW_F16
-                              : shader != VK_DENSE &&
-                                    (!w->tile.across_m || shader == VK_DENSE_BF16 || shader == VK_DENSE_F16);
+    *matrices = ok && (calls[0].shader == VK_DENSE_BF16 || calls[0].shader == VK_DENSE_F16);
     ok = ok && CHECK_OK(pv_instance_write(inst, in, 0, x, pv_tensor_bytes(in)));
     ok = ok && write_small(inst, small, x, dtype, (size_t)(s->m * s->k));
     for (int i = 0; ok && i < n; i++)
@@ -136,7 +130,6 @@ static float *run(vk_device *d, const way *w, const shape *s, pv_dtype dtype, co
     d->bf16 = bf16; /* nodes are timed by buffers that the first such run records */
     d->f16 = f16;
     d->tile = NULL;
-    d->few = NULL;
     float *result = ok ? malloc(sizeof *result * (size_t)(s->m * s->n)) : NULL;
     void *stored = ok ? malloc(pv_tensor_bytes(out)) : NULL;
     if (ok && CHECK_OK(pv_instance_read(inst, out, 0, stored, pv_tensor_bytes(out))))
@@ -258,14 +251,6 @@ static const way small[] = {
     {"2x2 of 2x2, 4 deep, 6 parts", {2, 2, 2, 2, 4, 6}, false},
     {"4x2 of 1x1, 8 deep", {4, 2, 1, 1, 8, 1}, false},
 };
-/* of few rows: subgroups across columns and along k, matrices of each, along k, how often at once, parts */
-static const way fewest[] = {
-    {"chosen", {0}, false, {0}},
-    {"1x8 of 2", {0}, false, {1, 8, 2, 1, 2, 0}},
-    {"2x4 of 2, 2 deep", {0}, false, {2, 4, 2, 2, 1, 1}},
-    {"2x6 of 2, thrice, 3 parts", {0}, false, {2, 6, 2, 1, 3, 3}},
-    {"1x2 of 1, 4 deep, 5 parts", {0}, false, {1, 2, 1, 4, 1, 5}},
-};
 #define COUNT_OF(list) ((int)(sizeof(list) / sizeof *(list)))
 
 /* The shape and the tiles of the command line. */
@@ -283,12 +268,9 @@ static void chosen(vk_device *d, int n, char **words)
     for (int i = 1; i < n && count < COUNT_OF(ways); i++) {
         way *w = &ways[count++];
         vk_tile *t = &w->tile;
-        vk_few *f = &w->few;
         w->name = words[i];
         CHECK(sscanf(words[i], "%u,%u,%u,%u,%u,%u", &t->across_m, &t->across_n, &t->fm, &t->fn, &t->depth,
-                     &t->parts) == 6 ||
-              sscanf(words[i], "few:%u,%u,%u,%u,%u,%u", &f->beside, &f->slices, &f->fn, &f->depth,
-                     &f->stretch, &f->parts) == 6);
+                     &t->parts) == 6);
     }
     compare(d, ways, count, &s, PV_BF16);
 }
@@ -337,12 +319,6 @@ int main(int argc, char **argv)
                 compare(d, large, COUNT_OF(large), &shapes[i], (pv_dtype)dtype);
                 compare(d, small, COUNT_OF(small), &shapes[i], (pv_dtype)dtype);
             }
-        static const shape of_few[] = {{26, 148, 136, 2, "linear_geglu"},
-                                       {32, 68, 1032, 2, "linear_gated"},
-                                       {9, 36, 264, 2, "linear_add"}};
-        for (int dtype = PV_BF16; dtype <= PV_F16; dtype++)
-            for (int i = 0; i < COUNT_OF(of_few) && (dtype == PV_BF16 ? d->bf16.m : d->f16.m); i++)
-                compare(d, fewest, COUNT_OF(fewest), &of_few[i], (pv_dtype)dtype);
     }
     pv_backend_close(&be);
     return test_done();

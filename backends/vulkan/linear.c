@@ -1,6 +1,6 @@
 /* linear.c - the linears as dispatches of dense.comp or, where x and w have one 16-bit dtype of which the
- * device lists a matrix, of dense_matrix.comp or, of few rows, dense_few.comp: how large a group's tile is,
- * into how many parts k is cut, and in how many pieces a weight is bound. */
+ * device lists a matrix, of dense_matrix.comp: how large a group's tile is, into how many parts k is cut, and
+ * in how many pieces a weight is bound. */
 #include "vk.h"
 
 /* Groups: fewer leave multiprocessors of a large GPU idle, so k is cut into parts. */
@@ -21,8 +21,7 @@ static uint32_t over(uint32_t n, uint32_t d)
  * across. */
 static const vk_tile many[] = {{2, 4, 4, 2, 4, 0}, {2, 4, 4, 2, 2, 0}, {2, 2, 2, 2, 2, 0}};
 static const vk_tile many_of_two[] = {{2, 2, 4, 4, 2, 0}, {2, 2, 2, 2, 2, 0}};
-
-static const vk_tile not_many[] = {{4, 2, 1, 2, 8, 0}, {4, 2, 1, 2, 4, 0}, {4, 2, 1, 2, 2, 0}};
+static const vk_tile few[] = {{4, 2, 1, 2, 8, 0}, {4, 2, 1, 2, 4, 0}, {4, 2, 1, 2, 2, 0}};
 
 static uint32_t rows_of(const vk_tile *t, const vk_matrix *x)
 {
@@ -66,56 +65,8 @@ static const vk_tile *choose(const vk_device *d, const vk_matrix *x, uint32_t m,
     if (d->tile)
         return holds(d, d->tile, x, two) ? d->tile : NULL;
     if (m <= 4 * x->m)
-        return FIRST(not_many);
+        return FIRST(few);
     return two ? FIRST(many_of_two) : FIRST(many);
-}
-
-/* ---- few rows ---- */
-
-static const vk_few few[] = {{1, 8, 2, 1, 2, 0}, {1, 4, 2, 1, 2, 0}, {1, 2, 2, 1, 1, 0}};
-
-/* What follows from a way to make a product of m rows. */
-typedef struct few_shape {
-    uint32_t columns, threads;
-    uint32_t deep; /* of k, what is fetched at once */
-    uint32_t at;   /* rows of matrices that are added up at once */
-    uint32_t sums; /* of a tile, as its parts have them */
-} few_shape;
-
-/* What dense_few.comp asks of it, and the device of its shared memory. */
-static bool holds_few(const vk_device *d, const vk_few *f, const vk_matrix *x, uint32_t m, bool two,
-                      few_shape *s)
-{
-    const uint32_t team = f->beside * d->subgroup, eights = f->depth * x->k / 8, rows = over(m, x->m);
-    s->columns = f->beside * f->fn * x->n;
-    s->threads = f->slices * team;
-    s->deep = f->slices * f->stretch * f->depth * x->k;
-    const uint32_t most = d->limits.maxComputeSharedMemorySize - 64,
-                   parts = f->slices * (m + s->columns) * (eights + 1) * 16;
-    const uint32_t across = s->columns / (two ? 8 : 4);
-    bool ok = f->fn <= 4 && f->depth <= 4 && f->stretch <= 4 && s->columns * eights % team == 0 &&
-              over(m * eights, team) * f->stretch <= 16 && s->columns * eights / team * f->stretch <= 16 &&
-              parts <= most && s->columns % 8 == 0 &&
-              s->threads <= d->limits.maxComputeWorkGroupInvocations &&
-              s->threads <= d->limits.maxComputeWorkGroupSize[0];
-    for (s->at = rows; ok && s->at > 0; s->at--) { /* as many as memory holds */
-        uint32_t each = over(s->at * x->m * across, s->threads);
-        s->sums = rows / s->at * each * s->threads * 4 * (two ? 2 : 1);
-        if (rows % s->at == 0 && rows / s->at * each <= 4 &&
-            f->slices * s->at * x->m * (s->columns / 4 + 1) * 16 <= most)
-            return true;
-    }
-    return false;
-}
-
-static const vk_few *choose_few(const vk_device *d, const vk_matrix *x, uint32_t m, bool two, few_shape *s)
-{
-    if (d->few)
-        return holds_few(d, d->few, x, m, two, s) ? d->few : NULL;
-    for (size_t i = 0; i < sizeof few / sizeof *few; i++)
-        if (holds_few(d, &few[i], x, m, two, s))
-            return &few[i];
-    return NULL;
 }
 
 /* ---- dispatches ---- */
@@ -155,7 +106,7 @@ static void cut(const vk_device *d, vk_call *c, uint32_t parts, uint32_t depth, 
     c->part_words = *words;
 }
 
-static bool by_threads(const vk_device *d, vk_call *c, const product *p, uint32_t *words)
+static void by_threads(const vk_device *d, vk_call *c, const product *p, uint32_t *words)
 {
     bool small = c->push.m <= 32 || d->limits.maxComputeWorkGroupInvocations < 64 * 64 / 16;
     uint32_t bm = small ? 32 : 64, bn = small ? 32 : 64, bk = 16;
@@ -169,55 +120,14 @@ static bool by_threads(const vk_device *d, vk_call *c, const product *p, uint32_
     c->grid[1] = over(c->push.n, p->w2 ? bn / 2 : bn);
     uint32_t tiles = c->grid[0] * c->grid[1];
     cut(d, c, over(FILL, tiles ? tiles : 1), bk, bm * bn, words);
-    return true;
-}
-
-/* The matrix that the product takes; NULL: none. */
-static const vk_matrix *matrix_of(const vk_device *d, const vk_call *c, const product *p)
-{
-    const vk_matrix *x = p->x->dtype == PV_BF16 ? &d->bf16 : &d->f16;
-    bool takes = p->x->dtype == p->w->dtype && p->x->dtype != PV_F32 && x->m && c->push.k % 8 == 0 &&
-                 c->push.n % 4 == 0 && c->push.ldc % 4 == 0;
-    return takes ? x : NULL;
-}
-
-static bool by_few(const vk_device *d, vk_call *c, const product *p, uint32_t *words)
-{
-    const vk_matrix *x = matrix_of(d, c, p);
-    const bool two = p->w2 != NULL;
-    if (!x || c->push.m < 1 || c->push.m > 4 * x->m || (d->tile && !d->few))
-        return false;
-    few_shape s;
-    const vk_few *f = choose_few(d, x, c->push.m, two, &s);
-    if (!f)
-        return false;
-    const uint32_t constant[] = {c->push.m, s.columns, s.deep, p->between, x->m, x->n,
-                                 x->k,      f->slices, f->fn,  f->stretch, 0,    s.at};
-    c->shader = p->x->dtype == PV_BF16 ? VK_FEW_BF16 : VK_FEW_F16;
-    c->constant[8] = s.threads;
-    for (size_t i = 0; i < sizeof constant / sizeof *constant; i++)
-        c->constant[9 + i] = constant[i];
-    c->constant[19] = c->push.k % s.deep == 0;
-    c->grid[0] = 1;
-    c->grid[1] = over(c->push.n, two ? s.columns / 2 : s.columns);
-    uint32_t parts = f->parts;
-    if (!parts) {
-        parts = FILL / c->grid[1];
-        parts = parts < c->push.k / LEAST ? parts : c->push.k / LEAST;
-    }
-    cut(d, c, parts, s.deep, p->op == LEFT ? 0 : s.sums, words);
-    if (p->op == LEFT) {
-        c->push.b_first = *words;
-        c->part_words = *words += c->push.from * c->push.m * c->push.n;
-    }
-    return true;
 }
 
 static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32_t *words)
 {
     bool bf16 = p->x->dtype == PV_BF16;
-    const vk_matrix *x = matrix_of(d, c, p);
-    if (!x)
+    const vk_matrix *x = bf16 ? &d->bf16 : &d->f16;
+    if (p->x->dtype != p->w->dtype || p->x->dtype == PV_F32 || !x->m || c->push.k % 8 || c->push.n % 4 ||
+        c->push.ldc % 4)
         return false;
     const vk_tile *t = choose(d, x, c->push.m, p->w2 != NULL);
     if (!t)
@@ -235,16 +145,17 @@ static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32
         parts = FILL / (tiles ? tiles : 1);
         parts = parts < c->push.k / LEAST ? parts : c->push.k / LEAST;
     }
-    cut(d, c, parts, bk, bm * bn, words);
+    cut(d, c, parts, bk, p->op == LEFT ? 0 : bm * bn, words);
+    if (p->op == LEFT) { /* rows of the result, a part behind the other */
+        c->push.b_first = *words;
+        c->part_words = *words += c->push.from * c->push.m * c->push.ldc;
+    }
     return true;
 }
 
-/* A way to make a product: what a dispatch is told beside its operands. False: it cannot. */
-typedef bool way(const vk_device *d, vk_call *c, const product *p, uint32_t *words);
-
 /* Appends the dispatches of a product: one, or one for each piece of its weight. False: it cannot, or too
  * many. */
-static bool append(const vk_device *d, const product *p, way *by, vk_call *out, int *n, uint32_t *words)
+static bool append(const vk_device *d, const product *p, bool matrices, vk_call *out, int *n, uint32_t *words)
 {
     const size_t k = (size_t)p->w->dim[1], width = (size_t)p->w->dim[0], row = pv_dtype_bytes(p->w->dtype, k);
     size_t most = row ? d->limits.maxStorageBufferRange / row / 256 * 256
@@ -277,13 +188,15 @@ static bool append(const vk_device *d, const product *p, way *by, vk_call *out, 
         c->push.ldc = (uint32_t)width;
         c->push.first = (uint32_t)first;
         c->push.b_sequence = (uint32_t)(*n - 1) * VK_TILES; /* its counters */
-        if (!by(d, c, p, words))
+        if (!matrices)
+            by_threads(d, c, p, words);
+        else if (!by_matrices(d, c, p, words))
             return false;
     }
     return true;
 }
 
-static int linear(const vk_device *d, const pv_node *n, way *by, vk_call *out)
+static int linear(const vk_device *d, const pv_node *n, bool matrices, vk_call *out)
 {
     uint32_t words = VK_CALLS * VK_TILES;
     int calls = 0, products = n->op == PV_OP_LINEAR_GROUP ? n->attr.group.n : 1;
@@ -313,26 +226,25 @@ static int linear(const vk_device *d, const pv_node *n, way *by, vk_call *out)
         p.bias = bias < n->n_in ? n->in[bias] : NULL;
         bool ok = (!p.residual || p.residual->dtype == PV_F32) && (!p.mod || p.mod->dtype == PV_F32) &&
                   (!p.w2 || p.w2->dtype == p.w->dtype) && (p.x->rows == n->out[i]->rows);
-        if (!ok || !append(d, &p, by, out, &calls, &words))
+        if (!ok || !append(d, &p, matrices, out, &calls, &words))
             return 0;
     }
     return calls;
 }
 
-int vk_linear_few(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
-{
-    return linear(d, n, by_few, out);
-}
-
+/* Cut along k whose parts the dispatch behind it brings together, so no group of the product waits for the others. Of many rows there is
+ * nothing to cut. */
 int vk_linear_gated_norm(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
 {
     const pv_tensor *residual = n->in[2], *mod = n->in[3], *next = n->in[4], *sum = n->out[0], *y = n->out[1];
+    const vk_matrix *x = n->in[0]->dtype == PV_BF16 ? &d->bf16 : &d->f16;
     uint32_t words = VK_CALLS * VK_TILES, fours = (uint32_t)pv_width(sum) / 4;
     int calls = 0;
     product p = {.x = n->in[0], .w = n->in[1], .out = sum, .op = LEFT};
     bool ok = residual->dtype == PV_F32 && mod->dtype == PV_F32 && next->dtype == PV_F32 && sum->dtype == PV_F32 &&
-              p.x->rows == sum->rows && d->limits.maxComputeWorkGroupInvocations >= NORMING && fours <= 4 * NORMING;
-    if (!ok || !append(d, &p, by_few, out, &calls, &words) || calls != 1)
+              p.x->rows == sum->rows && d->limits.maxComputeWorkGroupInvocations >= NORMING && fours <= 4 * NORMING &&
+              pv_elements(sum) / pv_width(sum) <= 4 * x->m;
+    if (!ok || !append(d, &p, true, out, &calls, &words) || calls != 1)
         return 0;
     vk_call *c = &out[1];
     vk_call_begin(c, VK_GATED_NORM, 0);
@@ -354,10 +266,10 @@ int vk_linear_gated_norm(const vk_device *d, const pv_node *n, vk_call out[VK_CA
 
 int vk_linear_matrices(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
 {
-    return linear(d, n, by_matrices, out);
+    return linear(d, n, true, out);
 }
 
 int vk_linear(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
 {
-    return linear(d, n, by_threads, out);
+    return linear(d, n, false, out);
 }

@@ -9,12 +9,12 @@ _Static_assert(sizeof(vk_push) <= 128, "more than every device has");
 
 static bool of_bf16(int shader)
 {
-    return shader == VK_DENSE_BF16 || shader == VK_FEW_BF16 || shader == VK_FLASH_BF16;
+    return shader == VK_DENSE_BF16 || shader == VK_FLASH_BF16;
 }
 
 static bool of_f16(int shader)
 {
-    return shader == VK_DENSE_F16 || shader == VK_FEW_F16 || shader == VK_FLASH_F16;
+    return shader == VK_DENSE_F16 || shader == VK_FLASH_F16;
 }
 
 pv_status vk_pipelines_begin(vk_device *d)

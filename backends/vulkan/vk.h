@@ -16,7 +16,7 @@
 #include "plan/backend.h"
 #include "shaders/push.h"
 
-#define VK_CONSTANTS 21 /* of types.glsl and what includes it; each shader says what they are */
+#define VK_CONSTANTS 19 /* of types.glsl and what includes it; each shader says what they are */
 #define VK_CALLS     8  /* dispatches of a node, at most */
 #define VK_TILES     4096 /* of a dispatch in parts: counters */
 #define VK_MOST_VARIANTS 128
@@ -25,7 +25,7 @@ enum { VK_IN0, VK_IN1, VK_IN2, VK_ROWS0, VK_ROWS1, VK_OUT, VK_IN3, VK_IN4, VK_PA
 
 enum {
     VK_LINEAR, VK_DENSE, VK_ATTENTION, VK_FLASH, VK_FLASH_JOIN, VK_NORM, VK_GATED_NORM, VK_ROPE, VK_ROPE_CACHE, VK_ELEMENTWISE, VK_LAYOUT, VK_EMBED,
-    VK_DENSE_BF16, VK_DENSE_F16, VK_FEW_BF16, VK_FEW_F16, VK_FLASH_BF16, VK_FLASH_F16, VK_SHADERS
+    VK_DENSE_BF16, VK_DENSE_F16, VK_FLASH_BF16, VK_FLASH_F16, VK_SHADERS
 };
 
 typedef struct vk_shader {
@@ -85,12 +85,6 @@ typedef struct vk_tile {
     uint32_t across_m, across_n, fm, fn, depth, parts;
 } vk_tile;
 
-/* How a group makes a product of few rows (dense_few.comp): subgroups across its columns and along k, matrices of each across, matrices
- * along k in shared memory at once and how many times that in registers, parts of k; parts 0: as many as fill the device. */
-typedef struct vk_few {
-    uint32_t beside, slices, fn, depth, stretch, parts;
-} vk_few;
-
 /* How a group takes attention by matrices (flash_matrix.comp): subgroups across its lines and along a tile's keys, keys of a tile, parts
  * of the keys; parts 0: as many as fill the device. */
 typedef struct vk_cut {
@@ -121,7 +115,6 @@ typedef struct vk_device {
     uint32_t subgroup;   /* threads of one, where matrices are used */
     bool neighbours;     /* and may they look at each other's numbers, and vote? */
     const vk_tile *tile; /* for measurements and tests: for every product by matrices; NULL: chosen */
-    const vk_few *few;   /* likewise, for every product of few rows */
     const vk_cut *cut;   /* likewise, for every attention */
     VkDevice handle;
     uint32_t family;
@@ -258,9 +251,8 @@ bool vk_reads_in_place(const vk_device *d, const pv_program *prog, const pv_node
 
 /* ---- linear.c ---- */
 
-/* The linears, by cooperative matrices of few rows, of any, and by f32 arithmetic; 0: it cannot. */
-int vk_linear_few(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]);
-int vk_linear_gated_norm(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]); /* of few rows */
+/* The linears, by cooperative matrices and by f32 arithmetic; 0: it cannot. */
+int vk_linear_gated_norm(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]); /* of few rows, by matrices */
 int vk_linear_matrices(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]);
 int vk_linear(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]);
 
