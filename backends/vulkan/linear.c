@@ -6,9 +6,8 @@
 /* Groups: fewer leave multiprocessors of a large GPU idle, so k is cut into parts. */
 #define FILL 128
 /* Of k in a part by matrices: with less, adding up costs more than it saves. */
-#define LEAST            512
-#define LEAST_OF_THREADS 128 /* likewise; parts are added up one after the other */
-#define NORMING          256 /* threads of gated_norm.comp */
+#define LEAST 512
+#define NORMING 256 /* threads of gated_norm.comp */
 
 static uint32_t over(uint32_t n, uint32_t d)
 {
@@ -120,8 +119,7 @@ static void by_threads(const vk_device *d, vk_call *c, const product *p, uint32_
     c->grid[0] = over(c->push.m, bm);
     c->grid[1] = over(c->push.n, p->w2 ? bn / 2 : bn);
     uint32_t tiles = c->grid[0] * c->grid[1];
-    uint32_t parts = over(FILL, tiles ? tiles : 1), most = over(c->push.k, LEAST_OF_THREADS);
-    cut(d, c, parts < most ? parts : most, bk, bm * bn, words);
+    cut(d, c, over(FILL, tiles ? tiles : 1), bk, bm * bn, words);
 }
 
 static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32_t *words)
@@ -234,8 +232,8 @@ static int linear(const vk_device *d, const pv_node *n, bool matrices, vk_call *
     return calls;
 }
 
-/* Cut along k whose parts the dispatch behind it brings together, so no group of the product waits for the
- * others. Of many rows there is nothing to cut. */
+/* Cut along k whose parts the dispatch behind it brings together, so no group of the product waits for the others. Of many rows there is
+ * nothing to cut. */
 int vk_linear_gated_norm(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
 {
     const pv_tensor *residual = n->in[2], *mod = n->in[3], *next = n->in[4], *sum = n->out[0], *y = n->out[1];
@@ -243,9 +241,8 @@ int vk_linear_gated_norm(const vk_device *d, const pv_node *n, vk_call out[VK_CA
     uint32_t words = VK_CALLS * VK_TILES, fours = (uint32_t)pv_width(sum) / 4;
     int calls = 0;
     product p = {.x = n->in[0], .w = n->in[1], .out = sum, .op = LEFT};
-    bool ok = residual->dtype == PV_F32 && mod->dtype == PV_F32 && next->dtype == PV_F32 &&
-              sum->dtype == PV_F32 && p.x->rows == sum->rows &&
-              d->limits.maxComputeWorkGroupInvocations >= NORMING && fours <= 4 * NORMING &&
+    bool ok = residual->dtype == PV_F32 && mod->dtype == PV_F32 && next->dtype == PV_F32 && sum->dtype == PV_F32 &&
+              p.x->rows == sum->rows && d->limits.maxComputeWorkGroupInvocations >= NORMING && fours <= 4 * NORMING &&
               pv_elements(sum) / pv_width(sum) <= 4 * x->m;
     if (!ok || !append(d, &p, true, out, &calls, &words) || calls != 1)
         return 0;

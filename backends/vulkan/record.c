@@ -103,7 +103,7 @@ static pv_status bind_call(pv_recording *r, const take *k, const vk_call *c, VkD
                                   .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
                                   .pBufferInfo = where};
     for (int i = 0; !st && i < VK_BINDINGS; i++) {
-        int from = c->bind[i] ? i : i == VK_PART ? VK_OUT : 0; /* what shaders could write is what they do write */
+        int from = c->bind[i] ? i : 0;
         size_t at, bytes = c->bytes[from] ? c->bytes[from] : pv_tensor_bytes(c->bind[from]);
         pv_buffer *b = place(r, c->bind[from], &at);
         where[i] = (VkDescriptorBufferInfo){b->handle, at + c->at[from], (bytes + 3) / 4 * 4};
