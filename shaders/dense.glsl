@@ -2,7 +2,7 @@
  * becomes of a sum.
  *
  * y = x w^T (+ b), x [rows, k], w [n, k], b [n]; then OP 0: y; 1: residual + y; 2: gelu(y); 3: residual + y gate;
- * 4: gelu(y) y2, y2 with the second weight, both rounded to dtype BETWEEN first. in0 x, in1 w, in2 b, in3 residual (f32) or
+ * 4: gelu(y) y2, y2 with the second weight, both rounded to dtype BETWEEN first; 5: y, left in parts for gated_norm.comp. in0 x, in1 w, in2 b, in3 residual (f32) or
  * second weight, in4 modulation (f32, scale | shift | gate). The dispatch makes columns [first, first + n) of a result that is
  * ldc wide: w, b and the second weight are bound from there on, the others whole.
  *

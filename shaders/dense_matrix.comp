@@ -49,6 +49,7 @@ layout(std430, binding = 2) readonly buffer in2_fours { uvec4 in2_4[]; };
 layout(std430, binding = 5) buffer out_twos { uvec2 out_2[]; };
 layout(std430, binding = 5) buffer out_fours { uvec4 out_4[]; };
 layout(std430, binding = 7) readonly buffer in4_fours { uvec4 in4_4[]; };
+layout(std430, binding = 8) coherent buffer part_fours { uvec4 part_4[]; };
 
 #define MATRIX_A coopmat<TYPE, gl_ScopeSubgroup, LM, LK, gl_MatrixUseA>
 #define MATRIX_B coopmat<TYPE, gl_ScopeSubgroup, LK, LN, gl_MatrixUseB>
@@ -96,6 +97,11 @@ void read_four(uint m, uint n, out vec4 bias, out vec4 before, out vec4 gate)
 void finish_four(uint place, uint m, uint rows, uint n, vec4 bias, vec4 before, vec4 gate)
 {
     vec4 v = uintBitsToFloat(parts[place]);
+    if (OP == 5u) {
+        if (m < rows && n < push.n)
+            part_4[(push.b_first + (gl_WorkGroupID.z * push.m + m) * push.ldc + n) / 4u] = floatBitsToUint(v);
+        return;
+    }
     if (PAIR) {
         vec4 up = uintBitsToFloat(parts[place + ACROSS]);
         v = vec4(geglu_of(v.x, up.x), geglu_of(v.y, up.y), geglu_of(v.z, up.z), geglu_of(v.w, up.w));
@@ -192,7 +198,7 @@ void main()
         barrier();
     }
 
-    if (push.from > 1u) { /* matrices as they are: no number of them is asked for by an index */
+    if (OP != 5u && push.from > 1u) { /* matrices as they are: no number of them is asked for by an index */
         const uint each = FM * FN * LM * LN;
         uint mine = push.b_first + ((tile_index() * push.from + gl_WorkGroupID.z) * SUBGROUPS + sub) * each;
         SIXTEEN(STORE_PART)

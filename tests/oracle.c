@@ -88,15 +88,20 @@ static void linear_add(op_truth *t)
         }
 }
 
-static void linear_gated(op_truth *t)
+static void gated_products(op_truth *t, int bias)
 {
     t->steps = sum_steps(width(t, 0)) + 2;
     for (int64_t r = 0, N = rows(t, 1); r < rows(t, 0); r++)
         for (int64_t k = 0; op_valid_row(&t->c->in[0], r) && k < N; k++) {
-            double size, y = product(t, 1, has(t, 4) ? 4 : 0, r, k, &size), x = t->in[2][r * N + k];
+            double size, y = product(t, 1, bias, r, k, &size), x = t->in[2][r * N + k];
             double gate = t->in[3][2 * N + k];
             put(t, 0, r * N + k, x + y * gate, size * fabs(gate) + fabs(x));
         }
+}
+
+static void linear_gated(op_truth *t)
+{
+    gated_products(t, has(t, 4) ? 4 : 0);
 }
 
 /* ---- attention ---- */
@@ -487,18 +492,31 @@ static void gated_residual(op_truth *t)
     each(t, 2, gated_at);
 }
 
-static void gated_norm(op_truth *t)
+/* The second output: the first one's norm by the modulation in input `next`. */
+static void norm_of_sum(op_truth *t, int residual, int next)
 {
-    int64_t W = width(t, 0);
-    const double *scale = t->in[3], *shift = scale + W;
-    each(t, 6 + sum_steps(W), gated_at);
-    for (int64_t at = 0; at < op_elements(&t->c->in[0]); at++) {
+    int64_t W = width(t, residual);
+    const double *scale = t->in[next], *shift = scale + W;
+    for (int64_t at = 0; at < op_elements(&t->c->in[residual]); at++) {
         const double *x = t->out[0] + at / W * W;
-        if (!op_valid_row(&t->c->in[0], at / W))
+        if (!op_valid_row(&t->c->in[residual], at / W))
             continue;
         double r = 1 / sqrt(mean_of(x, W, 0, 2) + (double)t->c->attr.norm.eps), h = x[at % W] * r, s = 1 + fabs(scale[at % W]);
         put(t, 1, at, h * (1 + scale[at % W]) + shift[at % W], (t->size[0][at] * r + fabs(h)) * s + fabs(shift[at % W]));
     }
+}
+
+static void gated_norm(op_truth *t)
+{
+    each(t, 6 + sum_steps(width(t, 0)), gated_at);
+    norm_of_sum(t, 0, 3);
+}
+
+static void linear_gated_norm(op_truth *t)
+{
+    gated_products(t, 0);
+    t->steps += 4 + sum_steps(width(t, 2));
+    norm_of_sum(t, 2, 4);
 }
 
 static void geglu(op_truth *t)

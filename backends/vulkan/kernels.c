@@ -220,6 +220,40 @@ static int rope_cache(const vk_device *d, const pv_node *n, vk_call *c)
     return 3;
 }
 
+/* All three in one dispatch, where all have one 16-bit dtype. */
+static int rope_cache_once(const vk_device *d, const pv_node *n, vk_call *c)
+{
+    const pv_rope_cache_attr *a = &n->attr.rope_cache;
+    const pv_tensor *q = n->in[0], *k = n->in[1], *v = n->in[2];
+    int64_t head = pv_width(q) / a->heads;
+    (void)d;
+    bool one = q->dtype != PV_F32 && q->dtype == k->dtype && q->dtype == v->dtype;
+    for (int i = 0; i < 3; i++)
+        one = one && n->out[i]->dtype == q->dtype;
+    if (!one || head % 8 || pv_width(k) != pv_width(v) || pv_width(k) / a->kv_heads != head)
+        return 0;
+    vk_call_begin(c, VK_ROPE_CACHE, 0);
+    vk_bind(c, VK_IN0, q);
+    c->bind[VK_IN1] = k;
+    c->bind[VK_IN2] = v;
+    c->bind[VK_ROWS1] = n->out[1];
+    vk_bind(c, VK_OUT, n->out[0]);
+    vk_bind(c, VK_IN3, n->out[2]);
+    vk_bind(c, VK_IN4, n->in[3]);
+    c->bind[VK_PART] = n->in[4];
+    c->push.m = (uint32_t)(pv_elements(q) / pv_width(q));
+    c->push.n = (uint32_t)pv_width(q);
+    c->push.ldc = (uint32_t)pv_width(k);
+    c->push.k = (uint32_t)head;
+    c->push.first = (uint32_t)a->first;
+    c->push.n1 = elements(n->in[3]);
+    int64_t most = pv_elements(q) > pv_elements(k) ? pv_elements(q) : pv_elements(k);
+    c->grid[0] = (uint32_t)((most / 8 + THREADS - 1) / THREADS);
+    c->grid[1] = 3;
+    c->grid[2] = 1;
+    return 1;
+}
+
 static int rope(const vk_device *d, const pv_node *n, vk_call *c)
 {
     (void)d;
@@ -293,6 +327,7 @@ static const vk_variant variants[] = {
     {"linear_geglu", PV_OP_LINEAR_GEGLU, .calls = vk_linear},
     {"linear_gated.matrices", PV_OP_LINEAR_GATED, .calls = vk_linear_matrices},
     {"linear_gated", PV_OP_LINEAR_GATED, .calls = vk_linear},
+    {"linear_gated_norm.matrices", PV_OP_LINEAR_GATED_NORM, .calls = vk_linear_gated_norm},
     {"attention.matrices", PV_OP_ATTENTION, .calls = vk_attention_matrices, .whole = 1u << 3},
     {"attention", PV_OP_ATTENTION, .calls = vk_attention, .whole = 1u << 3},
     {"attention_scores", PV_OP_ATTENTION_SCORES, scores, VK_LINEAR, 0, 1u << 2},
@@ -303,6 +338,7 @@ static const vk_variant variants[] = {
     {"ada_rms_norm", PV_OP_ADA_RMS_NORM, norm, VK_NORM, 2, 0},
     {"rope", PV_OP_ROPE, .calls = rope, .accepts = turns_by_f32, .whole = 1u << 2},
     {"rope_store", PV_OP_ROPE_STORE, .calls = rope_store, .accepts = turns_by_f32, .whole = 1u << 2},
+    {"rope_cache.once", PV_OP_ROPE_CACHE, .calls = rope_cache_once, .accepts = turns_by_f32, .whole = 1u << 4},
     {"rope_cache", PV_OP_ROPE_CACHE, .calls = rope_cache, .accepts = turns_by_f32, .whole = 1u << 4},
     {"add", PV_OP_ADD, each, VK_ELEMENTWISE, 0, 0},
     {"mul", PV_OP_MUL, each, VK_ELEMENTWISE, 1, 0},

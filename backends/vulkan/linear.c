@@ -6,7 +6,9 @@
 /* Groups: fewer leave multiprocessors of a large GPU idle, so k is cut into parts. */
 #define FILL 128
 /* Of k in a part by matrices: with less, adding up costs more than it saves. */
-#define LEAST 512
+#define LEAST      512
+#define LEAST_LEFT 256 /* where the dispatch that adds up is there anyway */
+#define NORMING    256 /* threads of gated_norm.comp */
 
 static uint32_t over(uint32_t n, uint32_t d)
 {
@@ -70,7 +72,7 @@ static const vk_tile *choose(const vk_device *d, const vk_matrix *x, uint32_t m,
 
 /* ---- dispatches ---- */
 
-enum { PLAIN, ADD, GELU, GATED, GEGLU }; /* OP of dense.glsl */
+enum { PLAIN, ADD, GELU, GATED, GEGLU, LEFT }; /* OP of dense.glsl */
 
 /* One product: columns [first, first + columns) of a result that is `width` wide. */
 typedef struct product {
@@ -141,10 +143,15 @@ static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32
     c->grid[1] = over(c->push.n, p->w2 ? bn / 2 : bn);
     uint32_t tiles = c->grid[0] * c->grid[1], parts = t->parts;
     if (!parts) { /* not more groups than FILL: a multiprocessor may have room for no second one */
+        const uint32_t most = c->push.k / (p->op == LEFT ? LEAST_LEFT : LEAST);
         parts = FILL / (tiles ? tiles : 1);
-        parts = parts < c->push.k / LEAST ? parts : c->push.k / LEAST;
+        parts = parts < most ? parts : most;
     }
-    cut(d, c, parts, bk, bm * bn, words);
+    cut(d, c, parts, bk, p->op == LEFT ? 0 : bm * bn, words);
+    if (p->op == LEFT) { /* rows of the result, a part behind the other */
+        c->push.b_first = *words;
+        c->part_words = *words += c->push.from * c->push.m * c->push.ldc;
+    }
     return true;
 }
 
@@ -225,6 +232,39 @@ static int linear(const vk_device *d, const pv_node *n, bool matrices, vk_call *
             return 0;
     }
     return calls;
+}
+
+/* Cut along k whose parts the dispatch behind it brings together, so no group of the product waits for the
+ * others. Of many rows there is nothing to cut. */
+int vk_linear_gated_norm(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
+{
+    const pv_tensor *residual = n->in[2], *mod = n->in[3], *next = n->in[4], *sum = n->out[0], *y = n->out[1];
+    const vk_matrix *x = n->in[0]->dtype == PV_BF16 ? &d->bf16 : &d->f16;
+    uint32_t words = VK_CALLS * VK_TILES, fours = (uint32_t)pv_width(sum) / 4;
+    int calls = 0;
+    product p = {.x = n->in[0], .w = n->in[1], .out = sum, .op = LEFT};
+    bool ok = residual->dtype == PV_F32 && mod->dtype == PV_F32 && next->dtype == PV_F32 &&
+              sum->dtype == PV_F32 && p.x->rows == sum->rows &&
+              d->limits.maxComputeWorkGroupInvocations >= NORMING && fours <= 4 * NORMING &&
+              pv_elements(sum) / pv_width(sum) <= 4 * x->m;
+    if (!ok || !append(d, &p, true, out, &calls, &words) || calls != 1)
+        return 0;
+    vk_call *c = &out[1];
+    vk_call_begin(c, VK_GATED_NORM, 0);
+    vk_bind(c, VK_IN0, residual);
+    vk_bind(c, VK_IN1, next);
+    vk_bind(c, VK_IN3, sum);
+    vk_bind(c, VK_IN4, mod);
+    vk_bind(c, VK_OUT, y);
+    c->constant[8] = NORMING;
+    c->constant[9] = over(fours, NORMING);
+    c->push = out[0].push;
+    c->push.number = n->attr.norm.eps;
+    c->grid[0] = out[0].push.m;
+    c->grid[1] = c->grid[2] = 1;
+    c->part_words = out[0].part_words;
+    c->behind = true;
+    return 2;
 }
 
 int vk_linear_matrices(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])

@@ -276,14 +276,28 @@ static pv_status record_stage(pv_recording *r, take *k, pv_stage s)
     return st;
 }
 
+/* Does a step's buffer ask which step it is? Not where it reads all rows in place. */
+static bool step_is_read(const pv_recording *r)
+{
+    const pv_graph *g = r->prog->graph;
+    for (int i = 0; i < g->n_nodes; i++)
+        for (int k = 0; k < g->nodes[i]->n_in; k++)
+            if (g->nodes[i]->stage == PV_STAGE_DENOISE && g->nodes[i]->in[k] == r->prog->step &&
+                !vk_reads_in_place(r->d, r->prog, g->nodes[i]))
+                return true;
+    return false;
+}
+
 static pv_status record_step(pv_recording *r, take *k, int step)
 {
     VkCommandBuffer cb = VK_NULL_HANDLE;
     pv_status st = begin(r, &cb);
     if (st)
         return st;
-    set_step(r, cb, step);
-    everything_before(r->d, cb, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT);
+    if (step_is_read(r)) {
+        set_step(r, cb, step);
+        everything_before(r->d, cb, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT);
+    }
     r->now = step;
     st = add_nodes(r, k, cb, PV_STAGE_DENOISE);
     r->now = -1;

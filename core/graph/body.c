@@ -92,6 +92,12 @@ void body_gated_norm(pv_graph *g, const pv_node *n, pv_tensor **out)
     out[1] = pv_ada_rms_norm(g, NULL, out[0], n->in[3], n->attr.norm.eps);
 }
 
+void body_linear_gated_norm(pv_graph *g, const pv_node *n, pv_tensor **out)
+{
+    out[0] = pv_gated_residual(g, NULL, n->in[2], pv_linear(g, NULL, n->in[0], n->in[1], NULL), n->in[3]);
+    out[1] = pv_ada_rms_norm(g, NULL, out[0], n->in[4], n->attr.norm.eps);
+}
+
 void body_euler_step(pv_graph *g, const pv_node *n, pv_tensor **out)
 {
     pv_tensor *h = pv_ada_rms_norm(g, NULL, n->in[0], n->in[1], n->attr.norm.eps);

@@ -170,6 +170,19 @@ pv_status infer_linear_gated(pv_graph *g, pv_node *n)
     return infer_linear_onto(g, n, n->n_in > 4 ? n->in[4] : NULL);
 }
 
+pv_status infer_linear_gated_norm(pv_graph *g, pv_node *n)
+{
+    for (int i = 3; i < 5; i++)
+        if (!is_vector(n->in[i], 3 * n->in[1]->dim[0]))
+            return misfit(g, n, "scale, shift and gate in one row", n->in[i]);
+    pv_status st = infer_linear_onto(g, n, NULL);
+    if (!st)
+        st = with_width(g, n, n->in[1]->dim[0]);
+    if (!st)
+        n->out[1]->rows = n->in[2]->rows;
+    return st;
+}
+
 /* q [batch * rows, heads * head], k and v [batch * keys, kv_heads * head]; v as k. */
 static pv_status check_attention(pv_graph *g, const pv_node *n, const pv_tensor *q, const pv_tensor *k,
                                  const pv_tensor *len)

@@ -158,26 +158,49 @@ static bool onto_residual(pv_graph *g, const pv_backend *be, int at)
     return replace(g, be, at, &f, linear);
 }
 
-/* The residual and the norm that reads it first. Whoever else reads the residual comes later. */
-static bool norm_of_residual(pv_graph *g, const pv_backend *be, int at)
+/* Does the norm at `at` read the residual that `gated` makes before anybody else does? */
+static bool first_reader(const pv_graph *g, const pv_node *gated, int at)
 {
-    pv_node *norm = g->nodes[at], *gated = norm->in[0]->producer;
-    if (norm->op != PV_OP_ADA_RMS_NORM || !gated || gated->op != PV_OP_GATED_RESIDUAL || gated->stage != norm->stage ||
-        norm->in[0]->dtype != PV_F32)
-        return false;
+    const pv_tensor *sum = gated->out[0];
     for (int i = index_of(g, gated) + 1; i < at; i++)
         for (int k = 0; k < g->nodes[i]->n_in; k++)
-            if (g->nodes[i]->in[k] == norm->in[0])
+            if (g->nodes[i]->in[k] == sum)
                 return false;
-    pv_node f = like(norm, PV_OP_GATED_NORM);
+    return gated->stage == g->nodes[at]->stage && sum->dtype == PV_F32;
+}
+
+/* Both as one op: what `gated` reads, and the norm's modulation. */
+static pv_node residual_and_norm(const pv_node *norm, const pv_node *gated, pv_op op)
+{
+    pv_node f = like(norm, op);
     f.name = gated->name;
     f.attr = norm->attr;
     f.n_out = 2;
     f.out[0] = gated->out[0];
     f.out[1] = norm->out[0];
-    f.n_in = 4;
-    memcpy(f.in, gated->in, 3 * sizeof *f.in);
-    f.in[3] = norm->in[1];
+    f.n_in = gated->n_in + 1;
+    memcpy(f.in, gated->in, (size_t)gated->n_in * sizeof *f.in);
+    f.in[gated->n_in] = norm->in[1];
+    return f;
+}
+
+/* The residual and the norm that reads it first. Whoever else reads the residual comes later. */
+static bool norm_of_residual(pv_graph *g, const pv_backend *be, int at)
+{
+    pv_node *norm = g->nodes[at], *gated = norm->in[0]->producer;
+    if (norm->op != PV_OP_ADA_RMS_NORM || !gated || gated->op != PV_OP_GATED_RESIDUAL || !first_reader(g, gated, at))
+        return false;
+    pv_node f = residual_and_norm(norm, gated, PV_OP_GATED_NORM);
+    return replace(g, be, at, &f, gated);
+}
+
+/* The same where the residual is a product's. */
+static bool norm_of_product(pv_graph *g, const pv_backend *be, int at)
+{
+    pv_node *norm = g->nodes[at], *gated = norm->in[0]->producer;
+    if (norm->op != PV_OP_ADA_RMS_NORM || !gated || gated->op != PV_OP_LINEAR_GATED || gated->n_in != 4 || !first_reader(g, gated, at))
+        return false;
+    pv_node f = residual_and_norm(norm, gated, PV_OP_LINEAR_GATED_NORM);
     return replace(g, be, at, &f, gated);
 }
 
@@ -273,7 +296,7 @@ void pv_fuse(pv_graph *g, const pv_backend *be)
 {
     static bool (*const rules[])(pv_graph *, const pv_backend *, int) = {
         pv_fuse_expert, absorb_cast,       store_rope,    rope_and_caches,  onto_residual,
-        through_gelu,   geglu_of_products, group_linears, euler_step, norm_of_residual};
+        through_gelu,   geglu_of_products, group_linears, euler_step, norm_of_residual, norm_of_product};
     for (size_t r = 0; r < sizeof rules / sizeof *rules; r++)
         for (int i = 0; !g->status && i < g->n_nodes; i++) {
             int before = g->n_nodes;

@@ -13,7 +13,7 @@
 #include <string.h>
 
 #define KIND     "selftest"
-#define REVISION 1 /* raised when cases or judgement change */
+#define REVISION 2 /* raised when cases or judgement change */
 #define TEXT     8192
 #define SENTINEL 0xa5
 #define OK       "ok"
@@ -195,7 +195,7 @@ static pv_status prepare(pv_backend *be, const pv_selftest_case *c, const types 
     pv_node *n = pv_node_add(g, "out", c->op, n_inputs(c), in, &attr);
     for (int k = 0; n && k < n->n_out; k++) {
         if (!n->out[k]->base)
-            n->out[k]->dtype = t->out;
+            n->out[k]->dtype = c->op == PV_OP_LINEAR_GATED_NORM && k == 0 ? PV_F32 : t->out; /* a residual */
         n->out[k]->output = true;
         w->out[w->n_out++] = n->out[k];
     }

@@ -156,6 +156,12 @@ int test_linear(void)
     CHECK_OP(LINEAR_GELU, .in = {F16(80, 136), F16(77, 136), F16(77)}, .out = {PV_BF16});
     CHECK_OP(LINEAR_GATED, .in = {F16(50, 2048), F16(64, 2048), F32(50, 64), F32(1, 192)});
     CHECK_OP(LINEAR_GATED, .in = {BF16(50, 2048), BF16(64, 2048), F32(50, 64), F32(1, 192)});
+    const pv_attr eps = {.norm.eps = 1e-6f};
+    CHECK_OP(LINEAR_GATED_NORM, .attr = eps, .in = {F32(50, 48), F32(33, 48), F32(50, 33), F32(1, 99), F32(1, 99)});
+    CHECK_OP(LINEAR_GATED_NORM, .attr = eps, .in = {F16(30, 1024), F16(132, 1024), F32(30, 132), F32(1, 396), F32(1, 396)},
+             .out = {PV_F32, PV_F16});
+    CHECK_OP(LINEAR_GATED_NORM, .attr = eps, .in = {BF16(50, 2048), BF16(1024, 2048), F32(50, 1024), F32(1, 3072), F32(1, 3072)},
+             .out = {PV_F32, PV_BF16});
     CHECK_OP(LINEAR, .in = {{.dtype = PV_F16, .dim = {200, 40}, .rows = 131, .counted = true}, F16(130, 40)}, .out = {PV_F16});
 
     same_values(50, 70, 1100);

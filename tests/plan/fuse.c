@@ -34,6 +34,12 @@ static bool no_layers(const pv_backend *be, const pv_node *n)
     return n->op != PV_OP_EXPERT_BLOCK;
 }
 
+/* No product with the norm behind its residual. */
+static bool no_norms_of_products(const pv_backend *be, const pv_node *n)
+{
+    return no_layers(be, n) && n->op != PV_OP_LINEAR_GATED_NORM;
+}
+
 /* Gated residuals apart from their products: then the norm behind one can be made with it. */
 static bool no_gated_products(const pv_backend *be, const pv_node *n)
 {
@@ -522,13 +528,14 @@ static void layer_without_memory(void)
     CHECK_OK(pv_set_allocator(NULL));
 }
 
-/* The whole policy, for a backend that claims everything, or no whole layers, or no gated products either. */
-typedef enum claim { WHOLE_LAYERS, GATED_PRODUCTS, GATED_NORMS } claim;
+/* The whole policy, for a backend that claims everything, or no whole layers, or no norms of gated products, or none of these products either. */
+typedef enum claim { WHOLE_LAYERS, NORMS_OF_PRODUCTS, GATED_PRODUCTS, GATED_NORMS } claim;
 
 static void same_bytes_in_the_model(claim what)
 {
     mock m;
-    pv_backend *be = mock_claiming(&m, what == WHOLE_LAYERS ? claims_all : what == GATED_PRODUCTS ? no_layers : no_gated_products);
+    static bool (*const claims[])(const pv_backend *, const pv_node *) = {claims_all, no_layers, no_norms_of_products, no_gated_products};
+    pv_backend *be = mock_claiming(&m, claims[what]);
     static const char *const recipes[] = {"f32", "bf16"};
     pv_config c;
     pv_graph *wanted = tiny(&c);
@@ -562,7 +569,8 @@ static void same_bytes_in_the_model(claim what)
         printf("tiny Pi0.5, %s: %d nodes, %d when fused\n", recipes[i], before, g->n_nodes);
         CHECK(count_op(g, PV_OP_EXPERT_BLOCK) == (what == WHOLE_LAYERS ? c.expert.depth : 0));
         CHECK(count_op(g, PV_OP_GATED_NORM) == (what == GATED_NORMS ? 2 * c.expert.depth - 1 : 0));
-        CHECK(count_op(g, PV_OP_LINEAR_GATED) == (what == GATED_PRODUCTS ? 2 * c.expert.depth : 0));
+        CHECK(count_op(g, PV_OP_LINEAR_GATED) == (what == GATED_PRODUCTS ? 2 * c.expert.depth : what == NORMS_OF_PRODUCTS));
+        CHECK(count_op(g, PV_OP_LINEAR_GATED_NORM) == (what == NORMS_OF_PRODUCTS ? 2 * c.expert.depth - 1 : 0));
         CHECK(count_op(g, PV_OP_EULER_STEP) == 1 && count_op(g, PV_OP_AXPY) == 0);
         /* the last layer of the prefix has no q */
         CHECK(count_op(g, PV_OP_ROPE_STORE) == 1);
@@ -590,6 +598,7 @@ int main(void)
     layers();
     same_bytes_apart();
     same_bytes_in_the_model(WHOLE_LAYERS);
+    same_bytes_in_the_model(NORMS_OF_PRODUCTS);
     same_bytes_in_the_model(GATED_PRODUCTS);
     same_bytes_in_the_model(GATED_NORMS);
     return test_done();
