@@ -18,9 +18,9 @@ static uint32_t over(uint32_t n, uint32_t d)
 /* For many rows and for few, of one weight and of two: first what was the fastest on an H200
  * (docs/journal.md), then the same with less shared memory. Two weights need an even number of matrices
  * across. */
-static const vk_tile many[] = {{2, 4, 4, 2, 4, 0}, {2, 4, 4, 2, 2, 0}, {2, 2, 2, 2, 2, 0}};
-static const vk_tile many_of_two[] = {{2, 2, 4, 4, 2, 0}, {2, 2, 2, 2, 2, 0}};
-static const vk_tile few[] = {{4, 2, 1, 2, 8, 0}, {4, 2, 1, 2, 4, 0}, {4, 2, 1, 2, 2, 0}};
+static const vk_tile many[] = {{2, 4, 4, 2, 4, 0, 1}, {2, 4, 4, 2, 2, 0, 1}, {2, 2, 2, 2, 2, 0, 1}};
+static const vk_tile many_of_two[] = {{2, 2, 4, 4, 2, 0, 1}, {2, 2, 2, 2, 2, 0, 1}};
+static const vk_tile few[] = {{4, 2, 1, 2, 8, 0, 1}, {4, 2, 1, 2, 4, 0, 1}, {4, 2, 1, 2, 2, 0, 1}};
 
 static uint32_t rows_of(const vk_tile *t, const vk_matrix *x)
 {
@@ -35,13 +35,14 @@ static uint32_t columns_of(const vk_tile *t, const vk_matrix *x)
 static bool holds(const vk_device *d, const vk_tile *t, const vk_matrix *x, bool two)
 {
     uint32_t subgroups = t->across_m * t->across_n, threads = subgroups * d->subgroup,
-             eights = t->depth * x->k / 8;
+             eights = t->depth * x->k / 8 * t->turns; /* of a row, for each thread of a turn */
     uint32_t rows = rows_of(t, x), columns = columns_of(t, x);
-    uint32_t parts = (rows + columns) * (eights + 1) * 16;
+    uint32_t parts = (rows + columns) * (t->depth * x->k / 8 + 1) * 16;
     uint32_t patches = subgroups * x->m * (t->fn * x->n / 4 + 1) * 16;
     uint32_t shared = (parts > patches ? parts : patches) + 64;
     uint32_t fours = x->m * (t->fn * x->n / 4) / (two ? 2 : 1); /* of a row of matrices */
-    return t->fm <= 4 && t->fn <= 4 && (!two || t->fn % 2 == 0) && rows * eights <= 8 * threads &&
+    return t->fm <= 4 && t->fn <= 4 && (!two || t->fn % 2 == 0) && t->turns && subgroups % t->turns == 0 &&
+           rows % 8 == 0 && columns / (two ? 2 : 1) % 8 == 0 && rows * eights <= 8 * threads &&
            columns * eights <= 8 * threads && shared <= d->limits.maxComputeSharedMemorySize &&
            threads <= d->limits.maxComputeWorkGroupInvocations &&
            threads <= d->limits.maxComputeWorkGroupSize[0] && fours % d->subgroup == 0 &&
@@ -132,7 +133,8 @@ static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32
     if (!t)
         return false;
     uint32_t bm = rows_of(t, x), bn = columns_of(t, x), bk = t->depth * x->k;
-    const uint32_t constant[] = {bm, bn, bk, p->between, x->m, x->n, x->k, t->fm, t->fn, c->push.k % bk == 0};
+    const uint32_t constant[] = {bm,   bn,    bk,    p->between,          x->m, x->n,
+                                 x->k, t->fm, t->fn, c->push.k % bk == 0, 0,    t->turns};
     c->shader = bf16 ? VK_DENSE_BF16 : VK_DENSE_F16;
     c->constant[8] = t->across_m * t->across_n * d->subgroup;
     for (size_t i = 0; i < sizeof constant / sizeof *constant; i++)
@@ -145,6 +147,7 @@ static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32
         parts = parts < c->push.k / LEAST ? parts : c->push.k / LEAST;
     }
     cut(d, c, parts, bk, bm * bn, words);
+    c->constant[19] = c->push.from > 1;
     return true;
 }
 
