@@ -2,13 +2,13 @@
  * float16_t, what x and w are stored as; products are added up in f32.
  *
  * A group makes BM x BN sums; parts of x and w, BK wide, come to registers, 16 bytes at a time, while the part before is multiplied,
- * and to shared memory behind that. A row there is 16 bytes longer than it need be, so that no two rows of a matrix want the same
+ * and to shared memory behind that. With TURNS 2 half of the subgroups fetch one part, half the next, and each has two parts' time. A row there is 16 bytes longer than it need be, so that no two rows of a matrix want the same
  * bank. A subgroup makes FM x FN matrices of LM x LN, at most 4 x 4; behind the product its sums pass through that memory, a row of
  * matrices at a time, to where four numbers of a row are one thread's: bias, residual, gate and result are 16 or 8 bytes each.
  * Arrays that are to be registers have literal indices alone, by macros: a compiler that leaves one loop over them as it is
  * keeps them in memory, and is then many times slower; which loop it leaves depends on sizes, and no hint decides it.
- * THREADS = subgroups x their size = (BM / FM LM) (BN / FN LN) x gl_SubgroupSize. k is a multiple of 8, n and ldc of 4; BM BK / 8 and
- * BN BK / 8 are multiples of THREADS, at most 8 of them; LM FN LN / 4 (OP 4: / 8) of a subgroup's size, at most 8. OP 4: FN is even, and
+ * THREADS = subgroups x their size = (BM / FM LM) (BN / FN LN) x gl_SubgroupSize. k is a multiple of 8, n and ldc of 4; BM and BN (OP 4:
+ * BN / 2) are multiples of 8, BM BK / 8 and BN BK / 8 of THREADS / TURNS, at most 8 of them; LM FN LN / 4 (OP 4: / 8) of a subgroup's size, at most 8. OP 4: FN is even, and
  * the second half of a group's and of a subgroup's columns is of the second weight. Shapes are constants that the host takes from the
  * device's list. Rows that do not count, and columns and k beyond the ends, are not written, and read by nothing that is.
  * Sums: f32 within the device's matrix instruction, in order of k from one to the next, parts in order.
@@ -69,7 +69,7 @@ uvec4 fetch_b(bool second, uint at) { return second ? in3_4[at] : in1_4[at]; }
 /* Where the columns of the j-th matrix of a subgroup begin, behind its first. */
 uint right_at(uint j) { return PAIR && j >= FN / 2u ? BN / 2u + (j - FN / 2u) * LN : j * LN; }
 
-/* gelu_of by the device's own exp2, which is exact to 3 + 2 |x| units of the last place; this far out it is 0 beside x. */
+/* gelu_of by the device's own exp2, which is exact to 3 + 2 |its argument| units of the last place. */
 float gelu_near(float x) { return x / (1.0 + exp2(min(x * (-2.3022082 - 0.10294324 * x * x), 126.0))); }
 float geglu_near(float gate, float up) { return gelu_near(rounded(BETWEEN, gate)) * rounded(BETWEEN, up); }
 

@@ -5,8 +5,9 @@
 
 /* Groups: fewer leave multiprocessors of a large GPU idle, so k is cut into parts. */
 #define FILL 128
-/* Of k in a part by matrices: with less, adding up costs more than it saves. */
-#define LEAST 512
+/* Of k in a part by matrices, for few rows and for many: with less, adding up costs more than it saves. */
+#define LEAST         512
+#define LEAST_OF_MANY 1024
 
 static uint32_t over(uint32_t n, uint32_t d)
 {
@@ -16,9 +17,10 @@ static uint32_t over(uint32_t n, uint32_t d)
 /* ---- tiles ---- */
 
 /* For many rows and for few, of one weight and of two: first what was the fastest on an H200
- * (docs/journal.md), then the same with less shared memory. Two weights need an even number of matrices
- * across. */
-static const vk_tile many[] = {{2, 4, 4, 2, 4, 0, 1}, {2, 4, 4, 2, 2, 0, 1}, {2, 2, 2, 2, 2, 0, 1}};
+ * (docs/journal.md), where it makes too few groups what was then, at last the same with less shared memory.
+ * Two weights need an even number of matrices across. */
+static const vk_tile many[] = {
+    {2, 4, 4, 2, 4, 0, 2}, {2, 4, 2, 2, 4, 0, 2}, {2, 4, 4, 2, 2, 0, 1}, {2, 2, 2, 2, 2, 0, 1}};
 static const vk_tile many_of_two[] = {{2, 2, 4, 4, 2, 0, 1}, {2, 2, 2, 2, 2, 0, 1}};
 static const vk_tile few[] = {{4, 2, 1, 2, 8, 0, 1}, {4, 2, 1, 2, 4, 0, 1}, {4, 2, 1, 2, 2, 0, 1}};
 
@@ -49,22 +51,49 @@ static bool holds(const vk_device *d, const vk_tile *t, const vk_matrix *x, bool
            fours <= 8 * d->subgroup && rows * eights % threads == 0 && columns * eights % threads == 0;
 }
 
-static const vk_tile *first_that_holds(const vk_device *d, const vk_tile *t, size_t n, const vk_matrix *x,
-                                       bool two)
+/* How many tiles a product has, at least 1, and in how many parts of k each is made. */
+static uint32_t tiles_of(const vk_tile *t, const vk_matrix *x, const vk_push *p, bool two)
 {
-    for (size_t i = 0; i < n; i++)
-        if (holds(d, &t[i], x, two))
-            return &t[i];
-    return NULL;
+    uint32_t tiles = over(p->m, rows_of(t, x)) * over(p->n, columns_of(t, x) / (two ? 2 : 1));
+    return tiles ? tiles : 1;
 }
 
-#define FIRST(list) first_that_holds(d, (list), sizeof(list) / sizeof *(list), x, two)
+static bool is_few(const vk_matrix *x, const vk_push *p)
+{
+    return p->m <= 4 * x->m;
+}
 
-static const vk_tile *choose(const vk_device *d, const vk_matrix *x, uint32_t m, bool two)
+static uint32_t parts_of(const vk_tile *t, const vk_matrix *x, const vk_push *p, bool two)
+{
+    /* Not more groups than FILL: a multiprocessor may have room for no second one. */
+    uint32_t fill = FILL / tiles_of(t, x, p, two), most = p->k / (is_few(x, p) ? LEAST : LEAST_OF_MANY);
+    return t->parts ? t->parts : fill < most ? fill : most;
+}
+
+/* The first that holds and leaves few multiprocessors idle; where none does, the first that holds. */
+static const vk_tile *first_of(const vk_device *d, const vk_tile *t, size_t n, const vk_matrix *x,
+                               const vk_push *p, bool two)
+{
+    const vk_tile *first = NULL;
+    for (size_t i = 0; i < n; i++) {
+        if (!holds(d, &t[i], x, two))
+            continue;
+        uint32_t parts = parts_of(&t[i], x, p, two);
+        if (tiles_of(&t[i], x, p, two) * (parts ? parts : 1) >= FILL * 3 / 4)
+            return &t[i];
+        if (!first)
+            first = &t[i];
+    }
+    return first;
+}
+
+#define FIRST(list) first_of(d, (list), sizeof(list) / sizeof *(list), x, p, two)
+
+static const vk_tile *choose(const vk_device *d, const vk_matrix *x, const vk_push *p, bool two)
 {
     if (d->tile)
         return holds(d, d->tile, x, two) ? d->tile : NULL;
-    if (m <= 4 * x->m)
+    if (is_few(x, p))
         return FIRST(few);
     return two ? FIRST(many_of_two) : FIRST(many);
 }
@@ -129,7 +158,7 @@ static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32
     if (p->x->dtype != p->w->dtype || p->x->dtype == PV_F32 || !x->m || c->push.k % 8 || c->push.n % 4 ||
         c->push.ldc % 4)
         return false;
-    const vk_tile *t = choose(d, x, c->push.m, p->w2 != NULL);
+    const vk_tile *t = choose(d, x, &c->push, p->w2 != NULL);
     if (!t)
         return false;
     uint32_t bm = rows_of(t, x), bn = columns_of(t, x), bk = t->depth * x->k;
@@ -141,12 +170,7 @@ static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32
         c->constant[9 + i] = constant[i];
     c->grid[0] = over(c->push.m, bm);
     c->grid[1] = over(c->push.n, p->w2 ? bn / 2 : bn);
-    uint32_t tiles = c->grid[0] * c->grid[1], parts = t->parts;
-    if (!parts) { /* not more groups than FILL: a multiprocessor may have room for no second one */
-        parts = FILL / (tiles ? tiles : 1);
-        parts = parts < c->push.k / LEAST ? parts : c->push.k / LEAST;
-    }
-    cut(d, c, parts, bk, bm * bn, words);
+    cut(d, c, parts_of(t, x, &c->push, p->w2 != NULL), bk, bm * bn, words);
     c->constant[19] = c->push.from > 1;
     return true;
 }

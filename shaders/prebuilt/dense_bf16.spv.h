@@ -1,4 +1,4 @@
-/* ab09b31cfe7ace39bfa2466ce8ef12b6b925585f53435ceeb805a3579743bf15 dense_matrix.comp -DTYPE=bfloat16_t
+/* 621d3e46e1e03114de575df8f0996ff8fafdb16362c6167f88cfaef5186ebd2b dense_matrix.comp -DTYPE=bfloat16_t
  * SPIR-V, made by tools/shaders.sh. */
 #pragma once
 const uint32_t dense_bf16_spv[] = {

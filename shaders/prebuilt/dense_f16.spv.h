@@ -1,4 +1,4 @@
-/* b6d5d5593b7891febcae9735e681c7b45c093f064e80190cbb912b2a8518a507 dense_matrix.comp -DTYPE=float16_t
+/* f072ebd46df06b3f8da3370c3d384eb8e3f451cdd1eee5727ba7194544aa7361 dense_matrix.comp -DTYPE=float16_t
  * SPIR-V, made by tools/shaders.sh. */
 #pragma once
 const uint32_t dense_f16_spv[] = {
