@@ -2,13 +2,13 @@
  * float16_t, what x and w are stored as; products are added up in f32.
  *
  * A group makes BM x BN sums; parts of x and w, BK wide, come to registers, 16 bytes at a time, while the part before is multiplied,
- * and to shared memory behind that. A row there is 16 bytes longer than it need be, so that no two rows of a matrix want the same
+ * and to shared memory behind that. With TURNS 2 half of the subgroups fetch one part, half the next, and each has two parts' time. A row there is 16 bytes longer than it need be, so that no two rows of a matrix want the same
  * bank. A subgroup makes FM x FN matrices of LM x LN, at most 4 x 4; behind the product its sums pass through that memory, a row of
  * matrices at a time, to where four numbers of a row are one thread's: bias, residual, gate and result are 16 or 8 bytes each.
  * Arrays that are to be registers have literal indices alone, by macros: a compiler that leaves one loop over them as it is
  * keeps them in memory, and is then many times slower; which loop it leaves depends on sizes, and no hint decides it.
- * THREADS = subgroups x their size = (BM / FM LM) (BN / FN LN) x gl_SubgroupSize. k is a multiple of 8, n and ldc of 4; BM BK / 8 and
- * BN BK / 8 are multiples of THREADS, at most 8 of them; LM FN LN / 4 (OP 4: / 8) of a subgroup's size, at most 8. OP 4: FN is even, and
+ * THREADS = subgroups x their size = (BM / FM LM) (BN / FN LN) x gl_SubgroupSize. k is a multiple of 8, n and ldc of 4; BM and BN (OP 4:
+ * BN / 2) are multiples of 8, BM BK / 8 and BN BK / 8 of THREADS / TURNS, at most 8 of them; LM FN LN / 4 (OP 4: / 8) of a subgroup's size, at most 8. OP 4: FN is even, and
  * the second half of a group's and of a subgroup's columns is of the second weight. Shapes are constants that the host takes from the
  * device's list. Rows that do not count, and columns and k beyond the ends, are not written, and read by nothing that is.
  * Sums: f32 within the device's matrix instruction, in order of k from one to the next, parts in order.
@@ -32,11 +32,14 @@ layout(constant_id = 15) const uint LK = 16;
 layout(constant_id = 16) const uint FM = 2;
 layout(constant_id = 17) const uint FN = 2;
 layout(constant_id = 18) const uint WHOLE = 0; /* every part of k is BK wide */
+layout(constant_id = 19) const uint CUT = 0;   /* groups share a sum (push.from > 1) */
+layout(constant_id = 20) const uint TURNS = 1; /* in which subgroups fetch */
 
-const uint STRIDE = BK / 8u + 1u;                /* of a row, in 16 bytes */
+const uint EIGHTS = BK / 8u, CREW = THREADS / TURNS;          /* of a row; the threads that fetch a part */
+const uint STRIDE = EIGHTS + 1u;                /* of a row, in 16 bytes */
 const uint SUB_M = FM * LM, SUB_N = FN * LN;     /* of a subgroup */
 const uint SUBGROUPS = (BM / SUB_M) * (BN / SUB_N);
-const uint OF_A = BM * (BK / 8u) / THREADS, OF_B = BN * (BK / 8u) / THREADS; /* 16 bytes of a thread */
+const uint OF_A = BM * EIGHTS / CREW, OF_B = BN * EIGHTS / CREW; /* 16 bytes of one of them */
 const uint FOURS = FN * LN / 4u, LINE = FOURS + 1u; /* a row of a subgroup's sums, in 16 bytes; in memory one more, for the banks */
 const uint ACROSS = PAIR ? FOURS / 2u : FOURS;      /* of its results, in fours */
 const uint OF_LANE = LM * ACROSS * SUBGROUPS / THREADS; /* fours of a row of matrices */
@@ -55,22 +58,21 @@ layout(std430, binding = 8) coherent buffer part_fours { uvec4 part_4[]; };
 #define MATRIX_B coopmat<TYPE, gl_ScopeSubgroup, LK, LN, gl_MatrixUseB>
 #define SUMS     coopmat<float, gl_ScopeSubgroup, LM, LN, gl_MatrixUseAccumulator>
 
-/* Eight numbers of x and of w. Rows and columns that are not there are read as the last one that is, since what becomes of them
- * is not stored; behind the end of k too, and 0 is kept. */
-uvec4 fetch_a(uint m, uint rows, uint k, uint end) { return in0_4[(min(m, rows - 1u) * push.k + (WHOLE == 0u ? min(k, end - 8u) : k)) / 8u]; }
-
-/* Local column c, the i-th of a thread: OP 4, columns from BN / 2 on are of the second weight, which is known without asking c where
- * half of what a thread fetches is of each. */
-uvec4 fetch_b(uint i, uint n, uint c, uint k, uint end)
-{
-    bool second = PAIR && (OF_B % 2u == 0u ? i >= OF_B / 2u : c >= BN / 2u);
-    n += second ? c - BN / 2u : c;
-    uint at = (min(n, push.n - 1u) * push.k + (WHOLE == 0u ? min(k, end - 8u) : k)) / 8u;
-    return second ? in3_4[at] : in1_4[at];
-}
+/* Where eight numbers of x and of w are. Rows and columns that are not there are read as the last one that is, since what becomes of
+ * them is not stored; behind the end of k too, and 0 is kept. Local column c, the i-th of a thread: OP 4, columns from BN / 2 on are of the
+ * second weight, which is known without asking c where half of what a thread fetches is of each. */
+bool is_second(uint i, uint c) { return PAIR && (OF_B % 2u == 0u ? i >= OF_B / 2u : c >= BN / 2u); }
+uint row_a(uint m, uint rows) { return min(m, rows - 1u) * (push.k / 8u); }
+uint row_b(uint n, uint i, uint c) { return min(n + (is_second(i, c) ? c - BN / 2u : c), push.n - 1u) * (push.k / 8u); }
+uint along(uint k, uint end) { return (WHOLE == 0u ? min(k, end - 8u) : k) / 8u; }
+uvec4 fetch_b(bool second, uint at) { return second ? in3_4[at] : in1_4[at]; }
 
 /* Where the columns of the j-th matrix of a subgroup begin, behind its first. */
 uint right_at(uint j) { return PAIR && j >= FN / 2u ? BN / 2u + (j - FN / 2u) * LN : j * LN; }
+
+/* gelu_of by the device's own exp2, which is exact to 3 + 2 |its argument| units of the last place. */
+float gelu_near(float x) { return x / (1.0 + exp2(min(x * (-2.3022082 - 0.10294324 * x * x), 126.0))); }
+float geglu_near(float gate, float up) { return gelu_near(rounded(BETWEEN, gate)) * rounded(BETWEEN, up); }
 
 /* Numbers 4 i .. 4 i + 3 of the bias. */
 vec4 bias_at(uint i)
@@ -104,12 +106,12 @@ void finish_four(uint place, uint m, uint rows, uint n, vec4 bias, vec4 before, 
     }
     if (PAIR) {
         vec4 up = uintBitsToFloat(parts[place + ACROSS]);
-        v = vec4(geglu_of(v.x, up.x), geglu_of(v.y, up.y), geglu_of(v.z, up.z), geglu_of(v.w, up.w));
+        v = vec4(geglu_near(v.x, up.x), geglu_near(v.y, up.y), geglu_near(v.z, up.z), geglu_near(v.w, up.w));
     }
     if ((HAS & 4u) != 0u)
         v += bias;
     if (OP == 2u)
-        v = vec4(gelu_of(v.x), gelu_of(v.y), gelu_of(v.z), gelu_of(v.w));
+        v = vec4(gelu_near(v.x), gelu_near(v.y), gelu_near(v.z), gelu_near(v.w));
     if (OP == 3u)
         v *= gate;
     if (OP == 1u || OP == 3u)
@@ -127,11 +129,17 @@ void finish_four(uint place, uint m, uint rows, uint n, vec4 bias, vec4 before, 
 #define EIGHT(DO)   DO(0u) DO(1u) DO(2u) DO(3u) DO(4u) DO(5u) DO(6u) DO(7u)
 #define SIXTEEN(DO) EIGHT(DO) DO(8u) DO(9u) DO(10u) DO(11u) DO(12u) DO(13u) DO(14u) DO(15u)
 
-#define ROW_OF(i)    ((t + (i) * THREADS) / (BK / 8u))
-#define EIGHT_OF(i)  ((t + (i) * THREADS) % (BK / 8u))
-#define FETCH_A(i)   if (i < OF_A) a[i] = fetch_a(m0 + ROW_OF(i), rows, next + EIGHT_OF(i) * 8u, span.y);
-#define FETCH_B(i)   if (i < OF_B) b[i] = fetch_b(i, n0, ROW_OF(i), next + EIGHT_OF(i) * 8u, span.y);
-#define THERE_OF(i, v) mix(v, uvec4(0u), bvec4(WHOLE == 0u && next + EIGHT_OF(i) * 8u >= span.y)) /* asked when it has come: to ask before is to wait */
+/* Which 16 bytes are the i-th of thread c of a crew: SIDE neighbours of a row, then the same of rows SIDE apart, so that eight threads
+ * want eight banks when they store them (a row in shared memory is an odd number of 16 bytes) and still read along rows. */
+const uint SIDE = EIGHTS % 8u == 0u ? 8u : EIGHTS % 4u == 0u ? 4u : EIGHTS % 2u == 0u ? 2u : 1u;
+#define AMONG(i)     ((c + (i) * CREW) % (8u * EIGHTS))
+#define ROW_OF(i)    ((c + (i) * CREW) / (8u * EIGHTS) * 8u + AMONG(i) / SIDE % (8u / SIDE) * SIDE + AMONG(i) / 8u / (EIGHTS / SIDE))
+#define EIGHT_OF(i)  (AMONG(i) % SIDE + AMONG(i) / 8u % (EIGHTS / SIDE) * SIDE)
+#define PLACE_A(i)   if (i < OF_A) at_a[i] = row_a(m0 + ROW_OF(i), rows);
+#define PLACE_B(i)   if (i < OF_B) at_b[i] = row_b(n0, i, ROW_OF(i));
+#define FETCH_A(i)   if (i < OF_A) a[i] = in0_4[at_a[i] + along(mine + EIGHT_OF(i) * 8u, span.y)];
+#define FETCH_B(i)   if (i < OF_B) b[i] = fetch_b(is_second(i, ROW_OF(i)), at_b[i] + along(mine + EIGHT_OF(i) * 8u, span.y));
+#define THERE_OF(i, v) mix(v, uvec4(0u), bvec4(WHOLE == 0u && mine + EIGHT_OF(i) * 8u >= span.y)) /* asked when it has come: to ask before is to wait */
 #define KEEP_A(i)    if (i < OF_A) parts[ROW_OF(i) * STRIDE + EIGHT_OF(i)] = THERE_OF(i, a[i]);
 #define KEEP_B(i)    if (i < OF_B) parts[WITH + ROW_OF(i) * STRIDE + EIGHT_OF(i)] = THERE_OF(i, b[i]);
 
@@ -165,7 +173,7 @@ void finish_four(uint place, uint m, uint rows, uint n, vec4 bias, vec4 before, 
 
 void main()
 {
-    uint t = gl_LocalInvocationID.x, lane = gl_SubgroupInvocationID, sub = gl_SubgroupID;
+    uint c = gl_LocalInvocationID.x % CREW, lane = gl_SubgroupInvocationID, sub = gl_SubgroupID;
     uint sub_m = sub / (BN / SUB_N) * SUB_M, sub_n = sub % (BN / SUB_N) * SUB_N;
     uint m0 = gl_WorkGroupID.x * BM, n0 = gl_WorkGroupID.y * (PAIR ? BN / 2u : BN), rows = valid0(push.m);
     uvec2 span = part_of_k();
@@ -176,17 +184,27 @@ void main()
     SIXTEEN(NOTHING)
     const uint from = sub_m * STRIDE, with = WITH + (PAIR ? sub_n / 2u : sub_n) * STRIDE;
     uvec4 a[8], b[8];
-    uint next = span.x;
-    EIGHT(FETCH_A)
-    EIGHT(FETCH_B)
-    while (next < span.y) {
-        EIGHT(KEEP_A)
-        EIGHT(KEEP_B)
+    uint at_a[8], at_b[8];
+    EIGHT(PLACE_A)
+    EIGHT(PLACE_B)
+    uint mine = span.x + sub / (SUBGROUPS / TURNS) * BK; /* where the part begins that this thread has fetched */
+    if (mine < span.y) {
+        EIGHT(FETCH_A)
+        EIGHT(FETCH_B)
+    }
+    for (uint now = span.x; now < span.y; now += BK) {
+        bool turn = TURNS == 1u || mine == now;
+        if (turn) {
+            EIGHT(KEEP_A)
+            EIGHT(KEEP_B)
+        }
         barrier();
-        next += BK;
-        if (next < span.y) { /* on its way while the one in memory is multiplied */
-            EIGHT(FETCH_A)
-            EIGHT(FETCH_B)
+        if (turn) { /* on its way while the one in memory is multiplied */
+            mine += TURNS * BK;
+            if (mine < span.y) {
+                EIGHT(FETCH_A)
+                EIGHT(FETCH_B)
+            }
         }
         [[unroll]] for (uint k = 0u; k < BK / 8u; k += LK / 8u) {
             MATRIX_A left[4];
@@ -198,7 +216,7 @@ void main()
         barrier();
     }
 
-    if (OP != 5u && push.from > 1u) { /* matrices as they are: no number of them is asked for by an index */
+    if (CUT != 0u) { /* matrices as they are: no number of them is asked for by an index */
         const uint each = FM * FN * LM * LN;
         uint mine = push.b_first + ((tile_index() * push.from + gl_WorkGroupID.z) * SUBGROUPS + sub) * each;
         SIXTEEN(STORE_PART)

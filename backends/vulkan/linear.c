@@ -5,10 +5,11 @@
 
 /* Groups: fewer leave multiprocessors of a large GPU idle, so k is cut into parts. */
 #define FILL 128
-/* Of k in a part by matrices: with less, adding up costs more than it saves. */
-#define LEAST      512
-#define LEAST_LEFT 256 /* where the dispatch that adds up is there anyway */
-#define NORMING    256 /* threads of gated_norm.comp */
+/* Of k in a part by matrices, for few rows and for many: with less, adding up costs more than it saves. */
+#define LEAST         512
+#define LEAST_OF_MANY 1024
+#define LEAST_LEFT    256 /* where the dispatch that adds up is there anyway */
+#define NORMING       256 /* threads of gated_norm.comp */
 
 static uint32_t over(uint32_t n, uint32_t d)
 {
@@ -18,11 +19,12 @@ static uint32_t over(uint32_t n, uint32_t d)
 /* ---- tiles ---- */
 
 /* For many rows and for few, of one weight and of two: first what was the fastest on an H200
- * (docs/journal.md), then the same with less shared memory. Two weights need an even number of matrices
- * across. */
-static const vk_tile many[] = {{2, 4, 4, 2, 4, 0}, {2, 4, 4, 2, 2, 0}, {2, 2, 2, 2, 2, 0}};
-static const vk_tile many_of_two[] = {{2, 2, 4, 4, 2, 0}, {2, 2, 2, 2, 2, 0}};
-static const vk_tile few[] = {{4, 2, 1, 2, 8, 0}, {4, 2, 1, 2, 4, 0}, {4, 2, 1, 2, 2, 0}};
+ * (docs/journal.md), where it makes too few groups what was then, at last the same with less shared memory.
+ * Two weights need an even number of matrices across. */
+static const vk_tile many[] = {
+    {2, 4, 4, 2, 4, 0, 2}, {2, 4, 2, 2, 4, 0, 2}, {2, 4, 4, 2, 2, 0, 1}, {2, 2, 2, 2, 2, 0, 1}};
+static const vk_tile many_of_two[] = {{2, 2, 4, 4, 2, 0, 1}, {2, 2, 2, 2, 2, 0, 1}};
+static const vk_tile few[] = {{4, 2, 1, 2, 8, 0, 1}, {4, 2, 1, 2, 4, 0, 1}, {4, 2, 1, 2, 2, 0, 1}};
 
 static uint32_t rows_of(const vk_tile *t, const vk_matrix *x)
 {
@@ -37,35 +39,64 @@ static uint32_t columns_of(const vk_tile *t, const vk_matrix *x)
 static bool holds(const vk_device *d, const vk_tile *t, const vk_matrix *x, bool two)
 {
     uint32_t subgroups = t->across_m * t->across_n, threads = subgroups * d->subgroup,
-             eights = t->depth * x->k / 8;
+             eights = t->depth * x->k / 8 * t->turns; /* of a row, for each thread of a turn */
     uint32_t rows = rows_of(t, x), columns = columns_of(t, x);
-    uint32_t parts = (rows + columns) * (eights + 1) * 16;
+    uint32_t parts = (rows + columns) * (t->depth * x->k / 8 + 1) * 16;
     uint32_t patches = subgroups * x->m * (t->fn * x->n / 4 + 1) * 16;
     uint32_t shared = (parts > patches ? parts : patches) + 64;
     uint32_t fours = x->m * (t->fn * x->n / 4) / (two ? 2 : 1); /* of a row of matrices */
-    return t->fm <= 4 && t->fn <= 4 && (!two || t->fn % 2 == 0) && rows * eights <= 8 * threads &&
+    return t->fm <= 4 && t->fn <= 4 && (!two || t->fn % 2 == 0) && t->turns && subgroups % t->turns == 0 &&
+           rows % 8 == 0 && columns / (two ? 2 : 1) % 8 == 0 && rows * eights <= 8 * threads &&
            columns * eights <= 8 * threads && shared <= d->limits.maxComputeSharedMemorySize &&
            threads <= d->limits.maxComputeWorkGroupInvocations &&
            threads <= d->limits.maxComputeWorkGroupSize[0] && fours % d->subgroup == 0 &&
            fours <= 8 * d->subgroup && rows * eights % threads == 0 && columns * eights % threads == 0;
 }
 
-static const vk_tile *first_that_holds(const vk_device *d, const vk_tile *t, size_t n, const vk_matrix *x,
-                                       bool two)
+/* How many tiles a product has, at least 1, and in how many parts of k each is made. */
+static uint32_t tiles_of(const vk_tile *t, const vk_matrix *x, const vk_push *p, bool two)
 {
-    for (size_t i = 0; i < n; i++)
-        if (holds(d, &t[i], x, two))
-            return &t[i];
-    return NULL;
+    uint32_t tiles = over(p->m, rows_of(t, x)) * over(p->n, columns_of(t, x) / (two ? 2 : 1));
+    return tiles ? tiles : 1;
 }
 
-#define FIRST(list) first_that_holds(d, (list), sizeof(list) / sizeof *(list), x, two)
+static bool is_few(const vk_matrix *x, const vk_push *p)
+{
+    return p->m <= 4 * x->m;
+}
 
-static const vk_tile *choose(const vk_device *d, const vk_matrix *x, uint32_t m, bool two)
+static uint32_t parts_of(const vk_tile *t, const vk_matrix *x, const vk_push *p, bool two, uint32_t least)
+{
+    /* Not more groups than FILL: a multiprocessor may have room for no second one. */
+    uint32_t fill = FILL / tiles_of(t, x, p, two), most = p->k / least;
+    return t->parts ? t->parts : fill < most ? fill : most;
+}
+
+/* The first that holds and leaves few multiprocessors idle; where none does, the first that holds. */
+static const vk_tile *first_of(const vk_device *d, const vk_tile *t, size_t n, const vk_matrix *x,
+                               const vk_push *p, bool two, uint32_t least)
+{
+    const vk_tile *first = NULL;
+    for (size_t i = 0; i < n; i++) {
+        if (!holds(d, &t[i], x, two))
+            continue;
+        uint32_t parts = parts_of(&t[i], x, p, two, least);
+        if (tiles_of(&t[i], x, p, two) * (parts ? parts : 1) >= FILL * 3 / 4)
+            return &t[i];
+        if (!first)
+            first = &t[i];
+    }
+    return first;
+}
+
+#define FIRST(list) first_of(d, (list), sizeof(list) / sizeof *(list), x, p, two, least)
+
+static const vk_tile *choose(const vk_device *d, const vk_matrix *x, const vk_push *p, bool two,
+                             uint32_t least)
 {
     if (d->tile)
         return holds(d, d->tile, x, two) ? d->tile : NULL;
-    if (m <= 4 * x->m)
+    if (is_few(x, p))
         return FIRST(few);
     return two ? FIRST(many_of_two) : FIRST(many);
 }
@@ -130,25 +161,23 @@ static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32
     if (p->x->dtype != p->w->dtype || p->x->dtype == PV_F32 || !x->m || c->push.k % 8 || c->push.n % 4 ||
         c->push.ldc % 4)
         return false;
-    const vk_tile *t = choose(d, x, c->push.m, p->w2 != NULL);
+    const bool left = p->op == LEFT;
+    const uint32_t least = left ? LEAST_LEFT : is_few(x, &c->push) ? LEAST : LEAST_OF_MANY;
+    const vk_tile *t = choose(d, x, &c->push, p->w2 != NULL, least);
     if (!t)
         return false;
     uint32_t bm = rows_of(t, x), bn = columns_of(t, x), bk = t->depth * x->k;
-    const uint32_t constant[] = {bm, bn, bk, p->between, x->m, x->n, x->k, t->fm, t->fn, c->push.k % bk == 0};
+    const uint32_t constant[] = {bm,   bn,    bk,    p->between,          x->m, x->n,
+                                 x->k, t->fm, t->fn, c->push.k % bk == 0, 0,    t->turns};
     c->shader = bf16 ? VK_DENSE_BF16 : VK_DENSE_F16;
     c->constant[8] = t->across_m * t->across_n * d->subgroup;
     for (size_t i = 0; i < sizeof constant / sizeof *constant; i++)
         c->constant[9 + i] = constant[i];
     c->grid[0] = over(c->push.m, bm);
     c->grid[1] = over(c->push.n, p->w2 ? bn / 2 : bn);
-    uint32_t tiles = c->grid[0] * c->grid[1], parts = t->parts;
-    if (!parts) { /* not more groups than FILL: a multiprocessor may have room for no second one */
-        const uint32_t most = c->push.k / (p->op == LEFT ? LEAST_LEFT : LEAST);
-        parts = FILL / (tiles ? tiles : 1);
-        parts = parts < most ? parts : most;
-    }
-    cut(d, c, parts, bk, p->op == LEFT ? 0 : bm * bn, words);
-    if (p->op == LEFT) { /* rows of the result, a part behind the other */
+    cut(d, c, parts_of(t, x, &c->push, p->w2 != NULL, least), bk, left ? 0 : bm * bn, words);
+    c->constant[19] = !left && c->push.from > 1;
+    if (left) { /* rows of the result, a part behind the other */
         c->push.b_first = *words;
         c->part_words = *words += c->push.from * c->push.m * c->push.ldc;
     }
