@@ -7,7 +7,8 @@
  *   tiles in the order of use: by the copy engine, or, where a tile ends behind `len` or the head is below 256, by cp.async,
  *   so that nothing behind is read. Scores of the next tile are computed while the weights of this one meet V, and the two
  *   warpgroups fill one another's gaps. At the end each block finishes 64 lines: what the other has for them, it puts into
- *   this one's shared memory.
+ *   this one's shared memory. With lines for two thirds of the device at most a block is ALONE: it has 64 lines, its warpgroups take
+ *   turns at the tiles of keys, each with a ring of three, and hand over half of the columns.
  *   `picture`, 256 keys of head 72: 128 lines a block, two warpgroups, all keys at once in shared memory, by the copy engine
  *   where lines are long. All scores of a line are in registers, so the softmax is one pass; the second half of the keys is
  *   weighed while the first meets V.
@@ -85,6 +86,7 @@ static __device__ inline void merge(const float (&top)[2], const float (&sum)[2]
 #define LINES     64 /* of a warpgroup */
 #define KEYS      64 /* of a tile */
 #define SLOTS     5  /* tiles of K and V in the ring */
+#define OF_GROUP  3  /* of a warpgroup with a ring of its own */
 #define TILE      (KEYS * HEAD * 2)
 #define SUB       (KEYS * 128) /* 64 columns of a tile: lines of 128 bytes */
 #define BLOCK     (3 * GROUP)
@@ -111,8 +113,18 @@ typedef struct stream_memory {
             float out[LINES][HEAD];              /* in the result's dtype */
         } end;
     };
-    uint64_t full[SLOTS], empty[SLOTS], q_there[2], handed;
+    uint64_t full[2 * OF_GROUP], empty[2 * OF_GROUP], q_there[2], handed;
 } stream_memory;
+
+static_assert(2 * OF_GROUP == SLOTS + 1, "a block alone has one q and one slot more");
+
+/* In a warpgroup's own ring at the end. */
+typedef struct alone_end {
+    float4 handed[HAND_LINE / 2 + 1][GROUP]; /* what it found for the other's columns */
+    float out[LINES][HEAD / 2];              /* in the result's dtype */
+} alone_end;
+
+static_assert(sizeof(alone_end) <= OF_GROUP * TILE, "they fit");
 
 #define STREAM_BYTES (sizeof(stream_memory) + 1024)
 
@@ -135,19 +147,87 @@ static __device__ inline void fetch_lines(uint32_t to, const bf16 *from, int64_t
 }
 #endif
 
-static __global__ void __launch_bounds__(BLOCK, 1) stream(const __grid_constant__ stream_args p)
+#if CUDA_WGMMA
+/* Each warpgroup has half of the keys for the same lines: it finishes half of the columns, and hands over what it has for the others. */
+static __device__ inline void finish_alone(const flash_args &a, const float (&o)[HEAD / 2], const float (&top)[2], const float (&sum)[2],
+                                           alone_end *own, const alone_end *other, int role, int thread, int m, int lines, int z)
+{
+    const int lane = thread % 32, warp = thread / 32, g = lane / 4, t = lane % 4;
+    float x[HEAD / 4], mine[2], theirs[2];
+    cuda_barrier(1 + role, GROUP); /* its ring is used no more */
+#pragma unroll
+    for (int i = 0; i < HAND_LINE / 2; i++) {
+        float4 give;
+        float *const v[4] = {&give.x, &give.y, &give.z, &give.w};
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            x[4 * i + e] = role ? o[HEAD / 4 + 4 * i + e] : o[4 * i + e];
+            *v[e] = role ? o[4 * i + e] : o[HEAD / 4 + 4 * i + e];
+        }
+        own->handed[i][thread] = give;
+    }
+    own->handed[HAND_LINE / 2][thread] = make_float4(top[0], sum[0], top[1], sum[1]);
+    cuda_barrier(3, 2 * GROUP);
+    merge(top, sum, other->handed[HAND_LINE / 2][thread], mine, theirs);
+
+    /* By way of shared memory, so that a warp stores whole lines: 16 bytes at place c of line r are at c ^ r % 8. */
+    const uint32_t line_bytes = a.out_f32 ? HEAD / 2 * 4 : HEAD / 2 * 2, warp_at = cuda_shared(own->out) + (uint32_t)warp * 16 * line_bytes;
+#pragma unroll
+    for (int i = 0; i < HAND_LINE / 2; i++) {
+        const float4 v = other->handed[i][thread];
+        const float low[2] = {x[4 * i] * mine[0] + v.x * theirs[0], x[4 * i + 1] * mine[0] + v.y * theirs[0]},
+                    high[2] = {x[4 * i + 2] * mine[1] + v.z * theirs[1], x[4 * i + 3] * mine[1] + v.w * theirs[1]};
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            const float(&pair)[2] = r ? high : low;
+            const uint32_t at = warp_at + (uint32_t)(g + 8 * r) * line_bytes;
+            if (a.out_f32)
+                asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(at + ((2 * i + t / 2) ^ g) * 16 + t % 2 * 8), "f"(pair[0]),
+                             "f"(pair[1])
+                             : "memory");
+            else
+                asm volatile("st.shared.b32 [%0], %1;" ::"r"(at + (i ^ g) * 16 + t * 4), "r"(cuda_pack_bf16(pair[0], pair[1]))
+                             : "memory");
+        }
+    }
+    __syncwarp();
+    m += warp * 16 + lane % 16;
+    const flash_line to = cuda_line(a, z, m, 0, m < lines); /* of line `lane` of the warp */
+    const uint64_t to_at = to.bf16 || to.f32 ? (uint64_t)to.at + role * line_bytes : 0;
+    const uint4 *from = (const uint4 *)own->out + warp * 16 * (int)(line_bytes / 16);
+    const int chunks = (int)line_bytes / 16, c = lane % chunks, lines_at_once = 32 / chunks;
+    for (int first = 0; first < 16; first += 8 * lines_at_once) {
+        uint4 v[8];
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            const int r = first + i * lines_at_once + lane / chunks;
+            v[i] = from[r * chunks + (c ^ r % 8)];
+        }
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            char *line_at = (char *)__shfl_sync(~0u, to_at, first + i * lines_at_once + lane / chunks);
+            if (line_at)
+                *(uint4 *)(line_at + c * 16) = v[i];
+        }
+    }
+}
+#endif
+
+/* ALONE: no cluster; a block has 64 lines and its warpgroups take turns at the tiles of keys, each with a ring of its own. */
+template <bool ALONE> static __global__ void __launch_bounds__(BLOCK, 1) stream(const __grid_constant__ stream_args p)
 {
 #if CUDA_WGMMA
     const flash_args &a = p.a;
     extern __shared__ __align__(16) unsigned char memory[];
+    constexpr int slots = ALONE ? OF_GROUP : SLOTS, rings = ALONE ? 2 : 1, every = rings; /* every: so many tiles */
     int z = (int)blockIdx.z, part = (int)blockIdx.y, role = (int)threadIdx.x / GROUP, thread = (int)threadIdx.x % GROUP;
     stream_memory *mem = (stream_memory *)(memory + (1024 - cuda_shared(memory) % 1024) % 1024);
-    uint32_t ring = cuda_shared(mem->ring), full = cuda_shared(mem->full), empty = cuda_shared(mem->empty);
+    uint32_t ring = cuda_shared(ALONE ? mem->q[1] : mem->ring[0]), full = cuda_shared(mem->full), empty = cuda_shared(mem->empty);
     uint32_t q_there = cuda_shared(mem->q_there), handed = cuda_shared(&mem->handed);
     if (threadIdx.x == 0) {
-        for (int i = 0; i < SLOTS; i++) {
+        for (int i = 0; i < rings * slots; i++) {
             cuda_mbarrier_init(full + 8 * i, GROUP / 32);
-            cuda_mbarrier_init(empty + 8 * i, 2 * GROUP / 32);
+            cuda_mbarrier_init(empty + 8 * i, 2 / rings * GROUP / 32);
         }
         for (int i = 0; i < 2; i++)
             cuda_mbarrier_init(q_there + 8 * i, 1);
@@ -163,22 +243,23 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(const __grid_constant_
     }
     __syncthreads();
     cuda_begin(); /* so far: its own shared memory, and its arguments */
-    int lines = cuda_count(a.rows, a.row_cap) * a.group, m0 = (int)blockIdx.x * 2 * LINES;
+    int lines = cuda_count(a.rows, a.row_cap) * a.group, m0 = (int)blockIdx.x * 2 / rings * LINES;
     if (m0 >= lines) /* the whole cluster */
         return;
     int len = cuda_count(a.len, a.key_cap), tiles = (len + KEYS - 1) / KEYS;
-    int begin = tiles * part / 2, n = tiles * (part + 1) / 2 - begin;
+    auto begins = [&](int who) { return ALONE ? who : tiles * part / 2; };
+    auto count = [&](int who) { return ALONE ? (tiles + 1 - who) / 2 : tiles * (part + 1) / 2 - tiles * part / 2; };
 
     /* The ring holds, as they are used: K 0, K 1, V 0, K 2, V 1, .. V last. */
     if (role == 2) {
         cuda_registers_fewer<40>();
         int kv_width = a.kv_heads * a.head;
         int64_t kv_at = ((int64_t)(z / a.kv_heads) * a.key_rows + a.first) * kv_width + z % a.kv_heads * a.head;
-        int items = 2 * n, column = z % a.kv_heads * a.head, row = z / a.kv_heads * a.key_rows + a.first;
-        cuda_slot<SLOTS> slot = {0, 1}; /* new slots are free */
+        int column = z % a.kv_heads * a.head, row = z / a.kv_heads * a.key_rows + a.first;
+        cuda_slot<slots> slot = {0, 1}; /* new slots are free */
         if (p.q_in_a_row && thread == 0) {
 #pragma unroll 1
-            for (int i = 0; i < 2; i++) {
+            for (int i = 0; i < 2 / rings; i++) {
                 cuda_expect_bytes(q_there + 8 * i, TILE);
                 for (int j = 0; j < HEAD / 64; j++)
                     cuda_box(cuda_shared(mem->q[i]) + j * SUB, &p.q, 64 * j, z * a.row_cap * a.group + m0 + i * LINES,
@@ -186,37 +267,45 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(const __grid_constant_
             }
         }
         __syncwarp();
-        for (int i = 0; i < items; i++) {
-            bool is_k = i == 0 || (i % 2 && i != items - 1);
-            int t = begin + (is_k ? (i + 1) / 2 : (i - 1) / 2);
-            uint32_t to = ring + slot.index * TILE, barrier = full + 8 * slot.index;
-            bool whole = a.head == HEAD && (t + 1) * KEYS <= len;
-            cuda_mbarrier_wait(empty + 8 * slot.index, slot.parity);
-            if (!whole) {
-                fetch_lines(to, (is_k ? a.k : a.v) + kv_at + (int64_t)t * KEYS * kv_width, kv_width, len - t * KEYS,
-                            a.head, thread);
-                cuda_copy_commit();
-                cuda_copy_wait<0>();
-                cuda_shared_for_wgmma();
+        for (int i = 0; i < 2 * count(0); i++) {
+#pragma unroll
+            for (int who = 0; who < rings; who++) {
+                const int items = 2 * count(who);
+                if (i >= items)
+                    continue;
+                bool is_k = i == 0 || (i % 2 && i != items - 1);
+                int t = begins(who) + every * (is_k ? (i + 1) / 2 : (i - 1) / 2), at = who * slots + slot.index;
+                uint32_t to = ring + at * TILE, barrier = full + 8 * at;
+                bool whole = a.head == HEAD && (t + 1) * KEYS <= len;
+                cuda_mbarrier_wait(empty + 8 * at, slot.parity);
+                if (!whole) {
+                    fetch_lines(to, (is_k ? a.k : a.v) + kv_at + (int64_t)t * KEYS * kv_width, kv_width, len - t * KEYS,
+                                a.head, thread);
+                    cuda_copy_commit();
+                    cuda_copy_wait<0>();
+                    cuda_shared_for_wgmma();
+                    __syncwarp();
+                }
+                if (whole && thread == 0) {
+                    cuda_expect_bytes(barrier, TILE);
+#pragma unroll
+                    for (int j = 0; j < HEAD / 64; j++)
+                        cuda_box(to + j * SUB, is_k ? &p.k : &p.v, column + 64 * j, row + t * KEYS, barrier);
+                } else if (thread % 32 == 0) {
+                    cuda_mbarrier_arrive(barrier);
+                }
                 __syncwarp();
             }
-            if (whole && thread == 0) {
-                cuda_expect_bytes(barrier, TILE);
-#pragma unroll
-                for (int j = 0; j < HEAD / 64; j++)
-                    cuda_box(to + j * SUB, is_k ? &p.k : &p.v, column + 64 * j, row + t * KEYS, barrier);
-            } else if (thread % 32 == 0) {
-                cuda_mbarrier_arrive(barrier);
-            }
-            __syncwarp();
             slot.next();
         }
-        cuda_cluster_barrier();
+        if (!ALONE)
+            cuda_cluster_barrier();
     } else {
         cuda_registers_more<232>();
-        int lane = thread % 32, warp = thread / 32, m = m0 + role * LINES;
-        if (p.q_in_a_row) {
-            cuda_mbarrier_wait(q_there + 8 * role, 0);
+        const int lane = thread % 32, warp = thread / 32, n = count(role), mine = ALONE ? role : 0, of_q = ALONE ? 0 : role;
+        int m = m0 + of_q * LINES;
+        if (ALONE || p.q_in_a_row) {
+            cuda_mbarrier_wait(q_there + 8 * of_q, 0);
         } else {
             const bf16 *q =
                 a.q + ((int64_t)(z / a.kv_heads) * a.row_cap * a.kv_heads + z % a.kv_heads) * a.group * a.head;
@@ -234,13 +323,16 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(const __grid_constant_
             cuda_shared_for_wgmma();
             cuda_barrier(1 + role, GROUP);
         }
-        const uint64_t q_at = cuda_operand_at(cuda_shared(mem->q[role]), 16, 1024, WGMMA_128);
+        ring += mine * slots * TILE;
+        full += mine * slots * 8;
+        empty += mine * slots * 8;
+        const uint64_t q_at = cuda_operand_at(cuda_shared(mem->q[of_q]), 16, 1024, WGMMA_128);
         const uint64_t k_at = cuda_operand_at(ring, 16, 1024, WGMMA_128);
         const uint64_t v_at = cuda_operand_at(ring, SUB, 1024, WGMMA_128); /* lead: to the next 64 columns */
         float s[KEYS / 2], o[HEAD / 2], top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, scale[2];
         uint32_t w[KEYS / 16][4];
-        int left = len - begin * KEYS - lane % 4 * 2;
-        cuda_slot<SLOTS> slot = {};
+        int left = len - begins(role) * KEYS - lane % 4 * 2;
+        cuda_slot<slots> slot = {};
 #pragma unroll
         for (int i = 0; i < HEAD / 2; i++)
             o[i] = 0;
@@ -290,7 +382,7 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(const __grid_constant_
                 cuda_wgmma_wait<1>();
                 cuda_settle(s);
                 free_slot(k_slot);
-                left -= KEYS;
+                left -= every * KEYS;
                 weigh(s, a.scale, left, top, sum, scale);
                 cuda_wgmma_wait<0>();
                 cuda_settle(o);
@@ -314,6 +406,11 @@ static __global__ void __launch_bounds__(BLOCK, 1) stream(const __grid_constant_
             sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
         }
 
+        if (ALONE) {
+            auto end_of = [&](int who) { return (alone_end *)((unsigned char *)mem + (1 + who * slots) * TILE); };
+            finish_alone(a, o, top, sum, end_of(role), end_of(1 - role), role, thread, m, lines, z);
+            return;
+        }
         cuda_cluster_barrier(); /* nobody in either block uses the ring any more */
         if (role != part) {
             const uint32_t there = cuda_cluster_at(cuda_shared(mem->end.handed[0] + thread), role),
@@ -556,28 +653,31 @@ static cudaError_t stream_run(const cuda_call *c, const flash_args &a, int64_t l
     stream_args p = {};
     p.a = a;
     const int64_t rows = (int64_t)c->node->attr.attention.batch * a.key_rows, width = (int64_t)a.kv_heads * a.head;
-    cudaError_t e = cudaFuncSetAttribute(stream, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)STREAM_BYTES);
+    p.q_in_a_row = a.head == HEAD && a.kv_heads == 1;
+    /* Where either way takes no more than two thirds of the device, handing over within a block is faster, though it reads all keys. */
+    const bool alone = p.q_in_a_row && 3 * matrices * cuda_ceil(lines, LINES) <= 2 * (unsigned)c->sms;
+    auto kernel = alone ? stream<true> : stream<false>;
+    cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)STREAM_BYTES);
     if (e == cudaSuccess && a.head == HEAD)
         e = cuda_tensor_map(&p.k, a.k, rows, width, KEYS);
     if (e == cudaSuccess && a.head == HEAD)
         e = cuda_tensor_map(&p.v, a.v, rows, width, KEYS);
-    p.q_in_a_row = a.head == HEAD && a.kv_heads == 1;
     if (e == cudaSuccess && p.q_in_a_row)
         e = cuda_tensor_map(&p.q, a.q, lines * (int64_t)matrices, HEAD, LINES);
     cudaLaunchAttribute how[2] = {};
     how[0].id = cudaLaunchAttributeClusterDimension;
     how[0].val.clusterDim.x = how[0].val.clusterDim.z = 1;
-    how[0].val.clusterDim.y = 2;
+    how[0].val.clusterDim.y = alone ? 1 : 2;
     how[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     how[1].val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(cuda_ceil(lines, 2 * LINES), 2, matrices);
+    config.gridDim = alone ? dim3(cuda_ceil(lines, LINES), 1, matrices) : dim3(cuda_ceil(lines, 2 * LINES), 2, matrices);
     config.blockDim = dim3(BLOCK);
     config.dynamicSmemBytes = STREAM_BYTES;
     config.stream = c->stream;
     config.attrs = how;
     config.numAttrs = c->dependent ? 2 : 1;
-    return e ? e : cudaLaunchKernelEx(&config, stream, p);
+    return e ? e : cudaLaunchKernelEx(&config, kernel, p);
 }
 
 static cudaError_t picture_run(const cuda_call *c, const flash_args &a, int64_t lines, unsigned matrices)

@@ -1,7 +1,7 @@
 /* linear.c - y = x w^T (+ b), that onto a residual or through GELU, and several of one input at once:
  * x [M, K], w [N, K] as stored, b [N]; through cuBLASLt. What it has no form for, or Hopper does better, linear_group.cu,
- * linear_wide.cu and linear_geglu.cu do: other groups than two alike, gate and up with their GeGLU, and GELU where tiles
- * fill the device once. Rows of few f32 numbers are linear_thin.cu's.
+ * linear_wide.cu, linear_geglu.cu and linear_parts.cu do: other groups than two alike, gate and up with their GeGLU, GELU where
+ * tiles fill the device once, and long products onto a residual with few tiles. Rows of few f32 numbers are linear_thin.cu's.
  *
  * Every row up to the capacity is computed: what the rows behind the valid count hold stays in those rows.
  * Both operands bf16 or both f16: tensor cores, f32 sums, y that or f32. Both e4m3, with a scale for each (linear_scaled), where the
@@ -106,9 +106,21 @@ static bool is_thin(const pv_node *n)
     return ok;
 }
 
+/* Work memory of a product onto a residual whose k is cut into parts; 0: it is not one. */
+static size_t parts_bytes(const cuda_device *d, const pv_node *n)
+{
+    const pv_tensor *x = n->in[0], *w = n->in[1];
+    const int64_t m = pv_elements(x) / pv_width(x);
+    bool fits = n->op == PV_OP_LINEAR_ADD && n->n_in == 3 && d->wgmma && x->dtype == PV_BF16 && w->dtype == PV_BF16 &&
+                m >= WIDE_ROWS && m <= WIDE_ROWS_MOST && w->dim[0] <= WIDE_COLUMNS && w->dim[1] % 8 == 0;
+    return fits ? cuda_parts_bytes(d->sms, m, w->dim[0], w->dim[1]) : 0;
+}
+
 /* Is what we accept of it a product of our own? */
 static bool is_own(const cuda_device *d, const pv_node *n)
 {
+    if (n->op == PV_OP_LINEAR_ADD)
+        return parts_bytes(d, n) > 0;
     if (n->op == PV_OP_LINEAR_GELU)
         return is_wide(d, n) && cuda_gelu_fits(d->sms, pv_elements(n->in[0]) / pv_width(n->in[0]), n->in[1]->dim[0]);
     return is_thin(n) || n->op == PV_OP_LINEAR_GEGLU || (n->op == PV_OP_LINEAR_GROUP && !is_pair(n));
@@ -181,7 +193,12 @@ static parts parts_of(const pv_node *n)
 
 static size_t need(const cuda_device *d, const pv_node *n)
 {
-    return is_own(d, n) ? 0 : parts_of(n).total;
+    return is_own(d, n) ? parts_bytes(d, n) : parts_of(n).total;
+}
+
+static size_t own(const cuda_device *d, const pv_node *n)
+{
+    return parts_bytes(d, n) ? CUDA_PARTS_TICKETS : 0;
 }
 
 /* ---- the product in the library's words ---- */
@@ -335,11 +352,23 @@ static cudaError_t enqueue_thin(const cuda_call *c)
     return cuda_thin_product(c, &p);
 }
 
+static cudaError_t enqueue_parts(const cuda_call *c)
+{
+    const pv_node *n = c->node;
+    cuda_parts p = {.x = c->in[0], .w = c->in[1], .h = c->in[2], .y = c->out[0]};
+    p.n = n->in[1]->dim[0];
+    p.k = n->in[1]->dim[1];
+    p.m = pv_elements(n->in[0]) / p.k;
+    return cuda_parts_product(c, &p);
+}
+
 static cudaError_t enqueue_own(const cuda_call *c)
 {
     const pv_node *n = c->node;
     if (is_thin(n))
         return enqueue_thin(c);
+    if (n->op == PV_OP_LINEAR_ADD)
+        return enqueue_parts(c);
     bool geglu = n->op == PV_OP_LINEAR_GEGLU;
     int count = weights_of(n);
     cuda_wide p = {.x = c->in[0], .k = pv_width(n->in[0]), .count = count};
@@ -408,7 +437,7 @@ static cudaError_t enqueue(const cuda_call *c)
     return e;
 }
 
-const cuda_kernel cuda_linear = {.accepts = accepts, .enqueue = enqueue, .need = need};
+const cuda_kernel cuda_linear = {.accepts = accepts, .enqueue = enqueue, .need = need, .own = own};
 
 /* ---- choosing ---- */
 

@@ -64,6 +64,18 @@ bool cuda_gelu_fits(int sms, int64_t m, int64_t n);
 cudaError_t cuda_gelu_product(const cuda_call *c, const cuda_wide *p);
 cudaError_t cuda_geglu_product(const cuda_call *c, const cuda_wide *p);
 
+/* linear_parts.cu: y = h + x w^T, x and w bf16, h and y f32 (and maybe the same), k a multiple of 8; with cuda_call.wgmma. */
+#define CUDA_PARTS_MOST    4                 /* parts of k */
+#define CUDA_PARTS_TICKETS ((size_t)16 << 10) /* bytes of cuda_call.own */
+typedef struct cuda_parts {
+    const void *x, *w;
+    const float *h;
+    float *y;
+    int64_t m, n, k;
+} cuda_parts;
+size_t cuda_parts_bytes(int sms, int64_t m, int64_t n, int64_t k); /* of cuda_call.work; 0: not where it gains */
+cudaError_t cuda_parts_product(const cuda_call *c, const cuda_parts *p);
+
 #ifdef __cplusplus
 }
 #endif

@@ -169,6 +169,23 @@ cudaError_t cuda_geglu_product(const cuda_call *c, const cuda_wide *p)
     return launch(c->stream);
 }
 
+/* Long ones, as on a device, so that both ways are gone. */
+size_t cuda_parts_bytes(int sms, int64_t m, int64_t n, int64_t k)
+{
+    return sms > 0 && k >= 2 * n ? sizeof(float) * (size_t)(m * n) : 0;
+}
+
+cudaError_t cuda_parts_product(const cuda_call *c, const cuda_parts *p)
+{
+    check(p->x, pv_dtype_bytes(PV_BF16, (size_t)(p->m * p->k)));
+    check(p->w, pv_dtype_bytes(PV_BF16, (size_t)(p->n * p->k)));
+    check(p->h, sizeof *p->h * (size_t)(p->m * p->n));
+    check(p->y, sizeof *p->y * (size_t)(p->m * p->n));
+    check(c->work, cuda_parts_bytes(c->sms, p->m, p->n, p->k));
+    check(c->own, CUDA_PARTS_TICKETS);
+    return launch(c->stream);
+}
+
 cudaError_t cuda_touch(const void *data, size_t bytes, cudaStream_t stream)
 {
     check(data, bytes);

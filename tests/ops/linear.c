@@ -123,6 +123,8 @@ int test_linear(void)
                                 {.dim = {12, 9}, .rows = 5, .counted = true}, F32(9)});
     CHECK_OP(LINEAR_ADD, .in = {BF16(50, 1030), BF16(130, 1030), F32(50, 130), F32(130)});
     CHECK_OP(LINEAR_ADD, .in = {BF16(96, 1024), BF16(256, 1024), F32(96, 256)});
+    /* parts of k by Hopper's instructions, with 132 multiprocessors: three of 24 pairs of tiles */
+    CHECK_OP(LINEAR_ADD, .in = {BF16(200, 6152), BF16(5000, 6152), F32(200, 5000)});
     CHECK_OP(LINEAR_ADD, .in = {BF16(9, 64), BF16(48, 64), F32(9, 48), BF16(48)});
     CHECK_OP(LINEAR_ADD, .in = {BF16(9, 64), BF16(48, 64), BF16(9, 48), F32(48)}, .out = {PV_BF16});
     CHECK_OP(LINEAR_GELU, .in = {F32(50, 48), F32(33, 48), F32(33)});
