@@ -2,17 +2,20 @@
  * float16_t, what x and w are stored as; products are added up in f32.
  *
  * A group makes BM x BN sums; parts of x and w, BK wide, come to registers, 16 bytes at a time, while the part before is multiplied,
- * and to shared memory behind that. With TURNS 2 half of the subgroups fetch one part, half the next, and each has two parts' time. A row there is 16 bytes longer than it need be, so that no two rows of a matrix want the same
- * bank. A subgroup makes FM x FN matrices of LM x LN, at most 4 x 4; behind the product its sums pass through that memory, a row of
- * matrices at a time, to where four numbers of a row are one thread's: bias, residual, gate and result are 16 or 8 bytes each.
- * Arrays that are to be registers have literal indices alone, by macros: a compiler that leaves one loop over them as it is
- * keeps them in memory, and is then many times slower; which loop it leaves depends on sizes, and no hint decides it.
+ * and to shared memory behind that: asked for and kept in one turn of the loop, since a driver copies what a loop carries, and a copy
+ * waits. With BK 64 eight threads read a line of 128 bytes. A row in shared memory is 16 bytes longer than it need be, so that no two
+ * rows of a matrix want the same bank. A subgroup makes FM x FN matrices of LM x LN, at most 4 x 4; behind the product its sums pass
+ * through that memory, a row of matrices at a time, to where four numbers of a row are one thread's: bias, residual, gate and result
+ * are 16 or 8 bytes each. Arrays that are to be registers have literal indices alone, by macros: a compiler that leaves one loop over
+ * them as it is keeps them in memory, and is then many times slower; which loop it leaves depends on sizes, and no hint decides it.
  * THREADS = subgroups x their size = (BM / FM LM) (BN / FN LN) x gl_SubgroupSize. k is a multiple of 8, n and ldc of 4; BM and BN (OP 4:
- * BN / 2) are multiples of 8, BM BK / 8 and BN BK / 8 of THREADS / TURNS, at most 8 of them; LM FN LN / 4 (OP 4: / 8) of a subgroup's size, at most 8. OP 4: FN is even, and
- * the second half of a group's and of a subgroup's columns is of the second weight. Shapes are constants that the host takes from the
- * device's list. Rows that do not count, and columns and k beyond the ends, are not written, and read by nothing that is.
+ * BN / 2) are multiples of 8, BM BK / 8 and BN BK / 8 of THREADS, at most 8 of them; LM FN LN / 4 (OP 4: / 8) of a subgroup's size, at
+ * most 8. OP 4: the second half of a group's columns is of the second weight, so half of its subgroups have sums of one weight, half of
+ * the other, and they meet in shared memory. Shapes are constants that the host takes from the device's list. Rows that do not
+ * count, and columns and k beyond the ends, are not written, and read by nothing that is.
  * Sums: f32 within the device's matrix instruction, in order of k from one to the next, parts in order.
- * Bound: the matrix units where rows are many, else memory and its latency. */
+ * Bound: where rows are many, the matrix units, shared memory and the way from the second cache, none of them wholly hidden behind the
+ * others; else memory and its latency. */
 #version 450
 #pragma use_vulkan_memory_model
 #extension GL_GOOGLE_include_directive : require
@@ -33,16 +36,16 @@ layout(constant_id = 16) const uint FM = 2;
 layout(constant_id = 17) const uint FN = 2;
 layout(constant_id = 18) const uint WHOLE = 0; /* every part of k is BK wide */
 layout(constant_id = 19) const uint CUT = 0;   /* groups share a sum (push.from > 1) */
-layout(constant_id = 20) const uint TURNS = 1; /* in which subgroups fetch */
 
-const uint EIGHTS = BK / 8u, CREW = THREADS / TURNS;          /* of a row; the threads that fetch a part */
-const uint STRIDE = EIGHTS + 1u;                /* of a row, in 16 bytes */
-const uint SUB_M = FM * LM, SUB_N = FN * LN;     /* of a subgroup */
+const uint EIGHTS = BK / 8u;                 /* of a row */
+const uint STRIDE = EIGHTS + 1u;             /* of a row, in 16 bytes */
+const uint SUB_M = FM * LM, SUB_N = FN * LN; /* of a subgroup */
 const uint SUBGROUPS = (BM / SUB_M) * (BN / SUB_N);
-const uint OF_A = BM * EIGHTS / CREW, OF_B = BN * EIGHTS / CREW; /* 16 bytes of one of them */
+const uint OF_A = BM * EIGHTS / THREADS, OF_B = BN * EIGHTS / THREADS; /* 16 bytes of one of them */
 const uint FOURS = FN * LN / 4u, LINE = FOURS + 1u; /* a row of a subgroup's sums, in 16 bytes; in memory one more, for the banks */
-const uint ACROSS = PAIR ? FOURS / 2u : FOURS;      /* of its results, in fours */
-const uint OF_LANE = LM * ACROSS * SUBGROUPS / THREADS; /* fours of a row of matrices */
+const uint FINISHED = PAIR ? LM / 2u : LM; /* of a matrix's rows: the others by the subgroup that has the second weight's sums */
+const uint OF_LANE = FINISHED * FOURS * SUBGROUPS / THREADS; /* fours of a row of matrices */
+const uint OF_PAIR = (BN / SUB_N) / 2u * LM * LINE; /* from the sums of a subgroup to those of its partner */
 const uint WITH = BM * STRIDE, OF_PARTS = WITH + BN * STRIDE, OF_PATCHES = SUBGROUPS * LM * LINE;
 
 shared uvec4 parts[OF_PARTS > OF_PATCHES ? OF_PARTS : OF_PATCHES]; /* of x, from WITH on of w; behind the product rows of sums */
@@ -66,9 +69,6 @@ uint row_a(uint m, uint rows) { return min(m, rows - 1u) * (push.k / 8u); }
 uint row_b(uint n, uint i, uint c) { return min(n + (is_second(i, c) ? c - BN / 2u : c), push.n - 1u) * (push.k / 8u); }
 uint along(uint k, uint end) { return (WHOLE == 0u ? min(k, end - 8u) : k) / 8u; }
 uvec4 fetch_b(bool second, uint at) { return second ? in3_4[at] : in1_4[at]; }
-
-/* Where the columns of the j-th matrix of a subgroup begin, behind its first. */
-uint right_at(uint j) { return PAIR && j >= FN / 2u ? BN / 2u + (j - FN / 2u) * LN : j * LN; }
 
 /* gelu_of by the device's own exp2, which is exact to 3 + 2 |its argument| units of the last place. */
 float gelu_near(float x) { return x / (1.0 + exp2(min(x * (-2.3022082 - 0.10294324 * x * x), 126.0))); }
@@ -95,7 +95,7 @@ void read_four(uint m, uint n, out vec4 bias, out vec4 before, out vec4 gate)
         gate = uintBitsToFloat(in4_4[(2u * push.ldc + n) / 4u]);
 }
 
-/* The four sums at `place` of the patches, OP 4: and those of the second weight, become results and go where they belong. */
+/* The four sums at `place` of the patches, OP 4: and those of the second weight, OF_PAIR on, become results and go where they belong. */
 void finish_four(uint place, uint m, uint rows, uint n, vec4 bias, vec4 before, vec4 gate)
 {
     vec4 v = uintBitsToFloat(parts[place]);
@@ -105,7 +105,7 @@ void finish_four(uint place, uint m, uint rows, uint n, vec4 bias, vec4 before, 
         return;
     }
     if (PAIR) {
-        vec4 up = uintBitsToFloat(parts[place + ACROSS]);
+        vec4 up = uintBitsToFloat(parts[place + OF_PAIR]);
         v = vec4(geglu_near(v.x, up.x), geglu_near(v.y, up.y), geglu_near(v.z, up.z), geglu_near(v.w, up.w));
     }
     if ((HAS & 4u) != 0u)
@@ -129,11 +129,11 @@ void finish_four(uint place, uint m, uint rows, uint n, vec4 bias, vec4 before, 
 #define EIGHT(DO)   DO(0u) DO(1u) DO(2u) DO(3u) DO(4u) DO(5u) DO(6u) DO(7u)
 #define SIXTEEN(DO) EIGHT(DO) DO(8u) DO(9u) DO(10u) DO(11u) DO(12u) DO(13u) DO(14u) DO(15u)
 
-/* Which 16 bytes are the i-th of thread c of a crew: SIDE neighbours of a row, then the same of rows SIDE apart, so that eight threads
+/* Which 16 bytes are the i-th of thread c: SIDE neighbours of a row, then the same of rows SIDE apart, so that eight threads
  * want eight banks when they store them (a row in shared memory is an odd number of 16 bytes) and still read along rows. */
 const uint SIDE = EIGHTS % 8u == 0u ? 8u : EIGHTS % 4u == 0u ? 4u : EIGHTS % 2u == 0u ? 2u : 1u;
-#define AMONG(i)     ((c + (i) * CREW) % (8u * EIGHTS))
-#define ROW_OF(i)    ((c + (i) * CREW) / (8u * EIGHTS) * 8u + AMONG(i) / SIDE % (8u / SIDE) * SIDE + AMONG(i) / 8u / (EIGHTS / SIDE))
+#define AMONG(i)     ((c + (i) * THREADS) % (8u * EIGHTS))
+#define ROW_OF(i)    ((c + (i) * THREADS) / (8u * EIGHTS) * 8u + AMONG(i) / SIDE % (8u / SIDE) * SIDE + AMONG(i) / 8u / (EIGHTS / SIDE))
 #define EIGHT_OF(i)  (AMONG(i) % SIDE + AMONG(i) / 8u % (EIGHTS / SIDE) * SIDE)
 #define PLACE_A(i)   if (i < OF_A) at_a[i] = row_a(m0 + ROW_OF(i), rows);
 #define PLACE_B(i)   if (i < OF_B) at_b[i] = row_b(n0, i, ROW_OF(i));
@@ -147,8 +147,16 @@ const uint SIDE = EIGHTS % 8u == 0u ? 8u : EIGHTS % 4u == 0u ? 4u : EIGHTS % 2u 
 #define THERE(i)     (i / 4u < FM && i % 4u < FN)
 #define NOTHING(i)   sum[i] = SUMS(0.0);
 #define LOAD_LEFT(i) if (i < FM) coopMatLoad(left[i], parts, from + i * LM * STRIDE + k, STRIDE, gl_CooperativeMatrixLayoutRowMajor);
-#define LOAD_RIGHT(j) if (j < FN) coopMatLoad(right[j], parts, with + right_at(j) * STRIDE + k, STRIDE, gl_CooperativeMatrixLayoutColumnMajor);
+#define LOAD_RIGHT(j) if (j < FN) coopMatLoad(right[j], parts, with + j * LN * STRIDE + k, STRIDE, gl_CooperativeMatrixLayoutColumnMajor);
 #define MULTIPLY(i)  if (THERE(i)) sum[i] = coopMatMulAdd(left[i / 4u], right[i % 4u], sum[i]);
+#define MULTIPLY_PART                                                                                     \
+    [[unroll]] for (uint k = 0u; k < BK / 8u; k += LK / 8u) {                                             \
+        MATRIX_A left[4];                                                                                 \
+        MATRIX_B right[4];                                                                                \
+        FOUR(LOAD_LEFT)                                                                                   \
+        FOUR(LOAD_RIGHT)                                                                                  \
+        SIXTEEN(MULTIPLY)                                                                                 \
+    }
 #define PLACE(i)     (i / 4u * FN + i % 4u) /* among those that are there */
 #define STORE_PART(i) if (THERE(i)) coopMatStore(sum[i], part, mine + PLACE(i) * LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);
 #define LOAD_PART(i, z) coopMatLoad(other[z], part, from + min(z, more) * of_part + PLACE(i) * LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);
@@ -166,14 +174,14 @@ const uint SIDE = EIGHTS % 8u == 0u ? 8u : EIGHTS % 4u == 0u ? 4u : EIGHTS % 2u 
 /* Four results i of this lane: what is read for them, what becomes of them. Nothing that is read waits for a test, and all is
  * read before one is written: in turns each would take the memory's latency. */
 #define OF_ALL(i)    (lane + i * gl_SubgroupSize)
-#define M_OF(i)      (m0 + sub_m + row * LM + OF_ALL(i) / ACROSS)
-#define N_OF(i)      (n + 4u * (OF_ALL(i) % ACROSS))
+#define M_OF(i)      (m0 + sub_m + row * LM + upper + OF_ALL(i) / FOURS)
+#define N_OF(i)      (n + 4u * (OF_ALL(i) % FOURS))
 #define READ(i)      if (i < OF_LANE) read_four(min(M_OF(i), rows - 1u), min(N_OF(i), push.n - 4u), bias[i], before[i], gate[i]);
-#define FINISH(i)    if (i < OF_LANE) finish_four(place + OF_ALL(i) / ACROSS * LINE + OF_ALL(i) % ACROSS, M_OF(i), rows, N_OF(i), bias[i], before[i], gate[i]);
+#define FINISH(i)    if (i < OF_LANE) finish_four(done + OF_ALL(i) / FOURS * LINE + OF_ALL(i) % FOURS, M_OF(i), rows, N_OF(i), bias[i], before[i], gate[i]);
 
 void main()
 {
-    uint c = gl_LocalInvocationID.x % CREW, lane = gl_SubgroupInvocationID, sub = gl_SubgroupID;
+    uint c = gl_LocalInvocationID.x, lane = gl_SubgroupInvocationID, sub = gl_SubgroupID;
     uint sub_m = sub / (BN / SUB_N) * SUB_M, sub_n = sub % (BN / SUB_N) * SUB_N;
     uint m0 = gl_WorkGroupID.x * BM, n0 = gl_WorkGroupID.y * (PAIR ? BN / 2u : BN), rows = valid0(push.m);
     uvec2 span = part_of_k();
@@ -182,39 +190,29 @@ void main()
 
     SUMS sum[16];
     SIXTEEN(NOTHING)
-    const uint from = sub_m * STRIDE, with = WITH + (PAIR ? sub_n / 2u : sub_n) * STRIDE;
+    const uint from = sub_m * STRIDE, with = WITH + sub_n * STRIDE;
     uvec4 a[8], b[8];
     uint at_a[8], at_b[8];
     EIGHT(PLACE_A)
     EIGHT(PLACE_B)
-    uint mine = span.x + sub / (SUBGROUPS / TURNS) * BK; /* where the part begins that this thread has fetched */
-    if (mine < span.y) {
+    uint mine = span.x, now = span.x; /* where the part begins that is fetched, and the one in shared memory */
+    EIGHT(FETCH_A)
+    EIGHT(FETCH_B)
+    EIGHT(KEEP_A)
+    EIGHT(KEEP_B)
+    barrier();
+    for (; now + BK < span.y; now += BK) {
+        mine = now + BK;
         EIGHT(FETCH_A)
         EIGHT(FETCH_B)
-    }
-    for (uint now = span.x; now < span.y; now += BK) {
-        bool turn = TURNS == 1u || mine == now;
-        if (turn) {
-            EIGHT(KEEP_A)
-            EIGHT(KEEP_B)
-        }
+        MULTIPLY_PART
         barrier();
-        if (turn) { /* on its way while the one in memory is multiplied */
-            mine += TURNS * BK;
-            if (mine < span.y) {
-                EIGHT(FETCH_A)
-                EIGHT(FETCH_B)
-            }
-        }
-        [[unroll]] for (uint k = 0u; k < BK / 8u; k += LK / 8u) {
-            MATRIX_A left[4];
-            MATRIX_B right[4];
-            FOUR(LOAD_LEFT)
-            FOUR(LOAD_RIGHT)
-            SIXTEEN(MULTIPLY)
-        }
+        EIGHT(KEEP_A)
+        EIGHT(KEEP_B)
         barrier();
     }
+    MULTIPLY_PART
+    barrier();
 
     if (CUT != 0u) { /* matrices as they are: no number of them is asked for by an index */
         const uint each = FM * FN * LM * LN;
@@ -229,14 +227,23 @@ void main()
             SIXTEEN(ADD_PARTS)
         }
     }
-    /* A row of matrices after the other through memory. */
-    uint n = n0 + (PAIR ? sub_n / 2u : sub_n), place = sub * LM * LINE;
+    /* A row of matrices after the other through memory. OP 4: sums of both weights meet there, and each of the two subgroups that
+     * have them finishes half of the rows. */
+    const bool second = PAIR && sub_n >= BN / 2u;
+    uint n = n0 + (second ? sub_n - BN / 2u : sub_n), upper = second ? FINISHED : 0u, place = sub * LM * LINE;
+    uint done = place - (second ? OF_PAIR : 0u) + upper * LINE;
     [[dont_unroll]] for (uint row = 0u; row < FM; row++) {
         vec4 bias[8], before[8], gate[8];
         EIGHT(READ)
         SIXTEEN(STORE_ROW)
-        subgroupBarrier();
+        if (PAIR)
+            barrier();
+        else
+            subgroupBarrier();
         EIGHT(FINISH)
-        subgroupBarrier();
+        if (PAIR)
+            barrier();
+        else
+            subgroupBarrier();
     }
 }

@@ -4,7 +4,7 @@
  * where no device has matrices of bf16 or f16.
  *   test_vulkan_products [DEVICE] [bench [M,N,K,WEIGHTS[,OP] [TILE...]]]
  * OP: linear_add where there is none; it and linear_gated wait for the node before, others may overlap.
- * linear_geglu takes two weights. A tile as below: seven numbers with commas. Times of one process grow from
+ * linear_geglu takes two weights. A tile as below: six numbers with commas. Times of one process grow from
  * tile to tile on an H200, whatever the tile: take a process for each. */
 #include "backends/vulkan/vk.h"
 #include "plan/instance.h"
@@ -241,17 +241,17 @@ static void pieces(vk_device *d)
     CHECK(!want && calls == 0);
 }
 
-/* across rows and columns, matrices of a subgroup, along k, parts of k, turns */
+/* across rows and columns, matrices of a subgroup, along k, parts of k */
 static const way large[] = {
     {"chosen", {0}, false},
-    {"2x2 of 4x4, 3 deep", {2, 2, 4, 4, 3, 1, 1}, false},
-    {"2x4 of 2x3, 2 deep, 2 turns", {2, 4, 2, 3, 2, 1, 2}, false},
-    {"2x4 of 4x4, 2 deep, 2 turns", {2, 4, 4, 4, 2, 1, 2}, false},
+    {"2x2 of 4x4, 3 deep", {2, 2, 4, 4, 3, 1}, false},
+    {"2x4 of 4x3, 4 deep", {2, 4, 4, 3, 4, 1}, false},
+    {"4x3 of 3x3, 4 deep, 2 parts", {4, 3, 3, 3, 4, 2}, false},
 };
 static const way small[] = {
     {"chosen", {0}, false},
-    {"2x2 of 2x2, 2 deep, 6 parts, 4 turns", {2, 2, 2, 2, 2, 6, 4}, false},
-    {"4x2 of 1x1, 8 deep", {4, 2, 1, 1, 8, 1, 1}, false},
+    {"2x2 of 2x2, 2 deep, 6 parts", {2, 2, 2, 2, 2, 6}, false},
+    {"4x2 of 1x1, 8 deep", {4, 2, 1, 1, 8, 1}, false},
 };
 #define COUNT_OF(list) ((int)(sizeof(list) / sizeof *(list)))
 
@@ -271,8 +271,8 @@ static void chosen(vk_device *d, int n, char **words)
         way *w = &ways[count++];
         vk_tile *t = &w->tile;
         w->name = words[i];
-        CHECK(sscanf(words[i], "%u,%u,%u,%u,%u,%u,%u", &t->across_m, &t->across_n, &t->fm, &t->fn, &t->depth,
-                     &t->parts, &t->turns) == 7);
+        CHECK(sscanf(words[i], "%u,%u,%u,%u,%u,%u", &t->across_m, &t->across_n, &t->fm, &t->fn, &t->depth,
+                     &t->parts) == 6);
     }
     compare(d, ways, count, &s, PV_BF16);
 }

@@ -241,7 +241,7 @@ static void look_at(const vk_instance *inst, VkPhysicalDevice handle, found *f)
         if (memory.memoryHeaps[k].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT)
             i->memory_bytes += memory.memoryHeaps[k].size;
     vk_key(&p.properties, &ids, i->identity);
-    vk_features_tell(inst, handle, i->supports, sizeof i->supports);
+    vk_features_tell(inst, handle, i);
 }
 
 /* Up to MOST_DEVICES of them. */

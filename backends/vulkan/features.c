@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "extensions.h"
 
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -55,8 +56,36 @@ static void tell_shapes(list_matrices ask, VkPhysicalDevice device, char *out, s
     }
 }
 
-void vk_features_tell(const vk_instance *inst, VkPhysicalDevice device, char *out, size_t size)
+/* What runs groups, at most INT_MAX of them: no version of Vulkan tells, extensions of some vendors do. */
+static int units(const vk_instance *inst, VkPhysicalDevice device, const VkExtensionProperties *some,
+                 uint32_t n)
 {
+    VkPhysicalDeviceShaderSMBuiltinsPropertiesNV nv = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_SM_BUILTINS_PROPERTIES_NV};
+    VkPhysicalDeviceShaderCorePropertiesAMD amd = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_CORE_PROPERTIES_AMD};
+    VkPhysicalDeviceShaderCoreBuiltinsPropertiesARM arm = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_CORE_BUILTINS_PROPERTIES_ARM};
+    void *next = NULL;
+    if (has(some, n, VK_NV_SHADER_SM_BUILTINS_EXTENSION_NAME))
+        next = &nv;
+    else if (has(some, n, VK_AMD_SHADER_CORE_PROPERTIES_EXTENSION_NAME))
+        next = &amd;
+    else if (has(some, n, VK_ARM_SHADER_CORE_BUILTINS_EXTENSION_NAME))
+        next = &arm;
+    VkPhysicalDeviceProperties2 p = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = next};
+    if (next)
+        inst->fn.GetPhysicalDeviceProperties2(device, &p);
+    uint64_t of_amd = (uint64_t)amd.shaderEngineCount * amd.shaderArraysPerEngineCount;
+    of_amd = of_amd > INT_MAX ? INT_MAX : of_amd * amd.computeUnitsPerShaderArray;
+    uint64_t all = of_amd + nv.shaderSMCount + arm.shaderCoreCount;
+    return all > INT_MAX ? INT_MAX : (int)all;
+}
+
+void vk_features_tell(const vk_instance *inst, VkPhysicalDevice device, pv_device_info *info)
+{
+    char *out = info->supports;
+    const size_t size = sizeof info->supports;
     PFN_vkEnumerateDeviceExtensionProperties list =
         (PFN_vkEnumerateDeviceExtensionProperties)vk_instance_function(
             inst, "vkEnumerateDeviceExtensionProperties");
@@ -70,6 +99,7 @@ void vk_features_tell(const vk_instance *inst, VkPhysicalDevice device, char *ou
     uint32_t n = MOST_EXTENSIONS;
     if (!list || list(device, NULL, &n, some) < 0)
         n = 0;
+    info->sms = units(inst, device, some, n);
     bool can_matrix = has(some, n, COOPERATIVE_MATRIX), can_bfloat16 = has(some, n, BFLOAT16);
     pv_free(some);
 
@@ -100,6 +130,8 @@ void vk_features_tell(const vk_instance *inst, VkPhysicalDevice device, char *ou
     line(out, size, "Vulkan: %u.%u.%u\n", VK_API_VERSION_MAJOR(version), VK_API_VERSION_MINOR(version),
          VK_API_VERSION_PATCH(version));
     line(out, size, "subgroup size: %u\n", subgroup.subgroupSize);
+    if (info->sms)
+        line(out, size, "multiprocessors: %d\n", info->sms);
     line(out, size, "largest storage range: %u\n", p.properties.limits.maxStorageBufferRange);
     line(out, size, "shared memory of a group: %u\n", p.properties.limits.maxComputeSharedMemorySize);
     line(out, size, "16-bit storage: %s\n", v11.storageBuffer16BitAccess ? "yes" : "no");

@@ -3,11 +3,12 @@
  * in how many pieces a weight is bound. */
 #include "vk.h"
 
-/* Groups: fewer leave multiprocessors of a large GPU idle, so k is cut into parts. */
-#define FILL 128
+/* Multiprocessors of a device that does not tell how many it has. */
+#define UNITS 128
 /* Of k in a part by matrices, for few rows and for many: with less, adding up costs more than it saves. */
 #define LEAST         512
-#define LEAST_OF_MANY 1024
+#define LEAST_OF_MANY 256
+#define MOST_OF_MANY  4
 #define LEAST_LEFT    256 /* where the dispatch that adds up is there anyway */
 #define NORMING       256 /* threads of gated_norm.comp */
 
@@ -18,13 +19,11 @@ static uint32_t over(uint32_t n, uint32_t d)
 
 /* ---- tiles ---- */
 
-/* For many rows and for few, of one weight and of two: first what was the fastest on an H200
- * (docs/journal.md), where it makes too few groups what was then, at last the same with less shared memory.
- * Two weights need an even number of matrices across. */
-static const vk_tile many[] = {
-    {2, 4, 4, 2, 4, 0, 2}, {2, 4, 2, 2, 4, 0, 2}, {2, 4, 4, 2, 2, 0, 1}, {2, 2, 2, 2, 2, 0, 1}};
-static const vk_tile many_of_two[] = {{2, 2, 4, 4, 2, 0, 1}, {2, 2, 2, 2, 2, 0, 1}};
-static const vk_tile few[] = {{4, 2, 1, 2, 8, 0, 1}, {4, 2, 1, 2, 4, 0, 1}, {4, 2, 1, 2, 2, 0, 1}};
+/* For many rows the one that is expected to be the fastest is taken, the last with little shared memory; for
+ * few the first that holds and leaves few multiprocessors idle: measured on an H200 (docs/journal.md). */
+static const vk_tile many[] = {{2, 4, 4, 3, 4, 0}, {4, 3, 3, 3, 4, 0}, {2, 4, 4, 2, 4, 0},
+                               {2, 4, 2, 2, 4, 0}, {2, 2, 4, 4, 2, 0}, {2, 2, 2, 2, 2, 0}};
+static const vk_tile few[] = {{4, 2, 1, 2, 8, 0}, {4, 2, 1, 2, 4, 0}, {4, 2, 1, 2, 2, 0}};
 
 static uint32_t rows_of(const vk_tile *t, const vk_matrix *x)
 {
@@ -39,66 +38,95 @@ static uint32_t columns_of(const vk_tile *t, const vk_matrix *x)
 static bool holds(const vk_device *d, const vk_tile *t, const vk_matrix *x, bool two)
 {
     uint32_t subgroups = t->across_m * t->across_n, threads = subgroups * d->subgroup,
-             eights = t->depth * x->k / 8 * t->turns; /* of a row, for each thread of a turn */
+             eights = t->depth * x->k / 8; /* of a row */
     uint32_t rows = rows_of(t, x), columns = columns_of(t, x);
-    uint32_t parts = (rows + columns) * (t->depth * x->k / 8 + 1) * 16;
+    uint32_t parts = (rows + columns) * (eights + 1) * 16;
     uint32_t patches = subgroups * x->m * (t->fn * x->n / 4 + 1) * 16;
     uint32_t shared = (parts > patches ? parts : patches) + 64;
     uint32_t fours = x->m * (t->fn * x->n / 4) / (two ? 2 : 1); /* of a row of matrices */
-    return t->fm <= 4 && t->fn <= 4 && (!two || t->fn % 2 == 0) && t->turns && subgroups % t->turns == 0 &&
-           rows % 8 == 0 && columns / (two ? 2 : 1) % 8 == 0 && rows * eights <= 8 * threads &&
+    return t->fm <= 4 && t->fn <= 4 && (!two || (t->across_n % 2 == 0 && x->m % 2 == 0)) && rows % 8 == 0 &&
+           columns / (two ? 2 : 1) % 8 == 0 && rows * eights <= 8 * threads &&
            columns * eights <= 8 * threads && shared <= d->limits.maxComputeSharedMemorySize &&
            threads <= d->limits.maxComputeWorkGroupInvocations &&
            threads <= d->limits.maxComputeWorkGroupSize[0] && fours % d->subgroup == 0 &&
            fours <= 8 * d->subgroup && rows * eights % threads == 0 && columns * eights % threads == 0;
 }
 
-/* How many tiles a product has, at least 1, and in how many parts of k each is made. */
-static uint32_t tiles_of(const vk_tile *t, const vk_matrix *x, const vk_push *p, bool two)
+static uint32_t units_of(const vk_device *d)
 {
-    uint32_t tiles = over(p->m, rows_of(t, x)) * over(p->n, columns_of(t, x) / (two ? 2 : 1));
+    return d->info.sms > 0 ? (uint32_t)d->info.sms : UNITS;
+}
+
+/* How many tiles a product of so many columns has, at least 1. */
+static uint32_t tiles_of(const vk_tile *t, const vk_matrix *x, uint32_t m, uint32_t n, bool two)
+{
+    uint32_t tiles = over(m, rows_of(t, x)) * over(n, columns_of(t, x) / (two ? 2 : 1));
     return tiles ? tiles : 1;
 }
 
-static bool is_few(const vk_matrix *x, const vk_push *p)
+static bool is_few(const vk_matrix *x, uint32_t m)
 {
-    return p->m <= 4 * x->m;
+    return m <= 4 * x->m;
 }
 
-static uint32_t parts_of(const vk_tile *t, const vk_matrix *x, const vk_push *p, bool two, uint32_t least)
+/* The microseconds that an H200 takes: rounds in which each multiprocessor has a group, of that the steps
+ * along k (dearer the larger the tile, and never cheap), and parts brought together. Elsewhere the numbers
+ * are others and the order is hoped to be the same. */
+static double cost(const vk_device *d, const vk_tile *t, const vk_matrix *x, uint32_t k, uint32_t tiles,
+                   uint32_t parts)
 {
-    /* Not more groups than FILL: a multiprocessor may have room for no second one. */
-    uint32_t fill = FILL / tiles_of(t, x, p, two), most = p->k / least;
-    return t->parts ? t->parts : fill < most ? fill : most;
+    double area = (double)rows_of(t, x) * columns_of(t, x), deep = t->depth * x->k;
+    double step = 0.72 + 0.145 * area / 8192 * deep / 64;
+    return over(tiles * parts, units_of(d)) * (over(over(k, parts), (uint32_t)deep) * step + 4) +
+           (parts > 1 ? 15 : 0);
 }
 
-/* The first that holds and leaves few multiprocessors idle; where none does, the first that holds. */
-static const vk_tile *first_of(const vk_device *d, const vk_tile *t, size_t n, const vk_matrix *x,
-                               const vk_push *p, bool two, uint32_t least)
+/* The tile with which the products of a node take least, and the parts of k of each: they have x in common
+ * and run beside each other, so their groups count together. */
+static vk_tile best_of_many(const vk_device *d, const vk_matrix *x, uint32_t m, uint32_t k, const uint32_t *n,
+                            int products, bool two)
 {
-    const vk_tile *first = NULL;
-    for (size_t i = 0; i < n; i++) {
-        if (!holds(d, &t[i], x, two))
+    vk_tile best = {0};
+    double least = 0;
+    for (size_t i = 0; i < sizeof many / sizeof *many; i++) {
+        uint32_t tiles = 0;
+        for (int p = 0; p < products; p++)
+            tiles += tiles_of(&many[i], x, m, n[p], two);
+        for (uint32_t parts = 1; holds(d, &many[i], x, two) && parts <= MOST_OF_MANY; parts++) {
+            double now = cost(d, &many[i], x, k, tiles, parts);
+            if ((parts == 1 || k / parts >= LEAST_OF_MANY) && (!best.fm || now < least)) {
+                best = many[i];
+                best.parts = parts;
+                least = now;
+            }
+        }
+    }
+    return best;
+}
+
+/* Not more groups than multiprocessors: there may be room for no second one. */
+static uint32_t parts_of(const vk_device *d, const vk_tile *t, const vk_matrix *x, uint32_t m, uint32_t n,
+                         uint32_t k, bool two, uint32_t least)
+{
+    uint32_t fill = units_of(d) / tiles_of(t, x, m, n, two), most = k / least;
+    return fill < most ? fill : most;
+}
+
+static vk_tile best_of_few(const vk_device *d, const vk_matrix *x, uint32_t m, uint32_t n, uint32_t k,
+                           bool two, uint32_t least)
+{
+    vk_tile first = {0};
+    for (size_t i = 0; i < sizeof few / sizeof *few; i++) {
+        if (!holds(d, &few[i], x, two))
             continue;
-        uint32_t parts = parts_of(&t[i], x, p, two, least);
-        if (tiles_of(&t[i], x, p, two) * (parts ? parts : 1) >= FILL * 3 / 4)
-            return &t[i];
-        if (!first)
-            first = &t[i];
+        vk_tile t = few[i];
+        t.parts = parts_of(d, &t, x, m, n, k, two, least);
+        if (tiles_of(&t, x, m, n, two) * (t.parts ? t.parts : 1) >= units_of(d) * 3 / 4)
+            return t;
+        if (!first.fm)
+            first = t;
     }
     return first;
-}
-
-#define FIRST(list) first_of(d, (list), sizeof(list) / sizeof *(list), x, p, two, least)
-
-static const vk_tile *choose(const vk_device *d, const vk_matrix *x, const vk_push *p, bool two,
-                             uint32_t least)
-{
-    if (d->tile)
-        return holds(d, d->tile, x, two) ? d->tile : NULL;
-    if (is_few(x, p))
-        return FIRST(few);
-    return two ? FIRST(many_of_two) : FIRST(many);
 }
 
 /* ---- dispatches ---- */
@@ -109,6 +137,8 @@ enum { PLAIN, ADD, GELU, GATED, GEGLU, LEFT }; /* OP of dense.glsl */
 typedef struct product {
     const pv_tensor *x, *w, *w2, *bias, *residual, *mod, *out;
     uint32_t op, between;
+    const uint32_t *widths; /* of all products of the node */
+    int products;
 } product;
 
 static void bind_from(vk_call *c, int i, const pv_tensor *t, size_t first, size_t count)
@@ -151,7 +181,7 @@ static void by_threads(const vk_device *d, vk_call *c, const product *p, uint32_
     c->grid[0] = over(c->push.m, bm);
     c->grid[1] = over(c->push.n, p->w2 ? bn / 2 : bn);
     uint32_t tiles = c->grid[0] * c->grid[1];
-    cut(d, c, over(FILL, tiles ? tiles : 1), bk, bm * bn, words);
+    cut(d, c, over(UNITS, tiles ? tiles : 1), bk, bm * bn, words);
 }
 
 static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32_t *words)
@@ -162,20 +192,24 @@ static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32
         c->push.ldc % 4)
         return false;
     const bool left = p->op == LEFT;
-    const uint32_t least = left ? LEAST_LEFT : is_few(x, &c->push) ? LEAST : LEAST_OF_MANY;
-    const vk_tile *t = choose(d, x, &c->push, p->w2 != NULL, least);
-    if (!t)
+    const bool two = p->w2 != NULL;
+    const uint32_t least = left ? LEAST_LEFT : LEAST, m = c->push.m, k = c->push.k;
+    vk_tile t = d->tile                ? *d->tile
+                : left || is_few(x, m) ? best_of_few(d, x, m, c->push.n, k, two, least)
+                                       : best_of_many(d, x, m, k, p->widths, p->products, two);
+    if (!t.fm || !holds(d, &t, x, two))
         return false;
-    uint32_t bm = rows_of(t, x), bn = columns_of(t, x), bk = t->depth * x->k;
-    const uint32_t constant[] = {bm,   bn,    bk,    p->between,          x->m, x->n,
-                                 x->k, t->fm, t->fn, c->push.k % bk == 0, 0,    t->turns};
+    if (!t.parts)
+        t.parts = parts_of(d, &t, x, m, c->push.n, k, two, least);
+    uint32_t bm = rows_of(&t, x), bn = columns_of(&t, x), bk = t.depth * x->k;
+    const uint32_t constant[] = {bm, bn, bk, p->between, x->m, x->n, x->k, t.fm, t.fn, k % bk == 0, 0};
     c->shader = bf16 ? VK_DENSE_BF16 : VK_DENSE_F16;
-    c->constant[8] = t->across_m * t->across_n * d->subgroup;
+    c->constant[8] = t.across_m * t.across_n * d->subgroup;
     for (size_t i = 0; i < sizeof constant / sizeof *constant; i++)
         c->constant[9 + i] = constant[i];
     c->grid[0] = over(c->push.m, bm);
-    c->grid[1] = over(c->push.n, p->w2 ? bn / 2 : bn);
-    cut(d, c, parts_of(t, x, &c->push, p->w2 != NULL, least), bk, left ? 0 : bm * bn, words);
+    c->grid[1] = over(c->push.n, two ? bn / 2 : bn);
+    cut(d, c, t.parts, bk, left ? 0 : bm * bn, words);
     c->constant[19] = !left && c->push.from > 1;
     if (left) { /* rows of the result, a part behind the other */
         c->push.b_first = *words;
@@ -231,8 +265,11 @@ static int linear(const vk_device *d, const pv_node *n, bool matrices, vk_call *
 {
     uint32_t words = VK_CALLS * VK_TILES;
     int calls = 0, products = n->op == PV_OP_LINEAR_GROUP ? n->attr.group.n : 1;
+    uint32_t widths[PV_MAX_OUT];
+    for (int i = 0; i < products; i++)
+        widths[i] = (uint32_t)n->in[1 + i]->dim[0];
     for (int i = 0; i < products; i++) {
-        product p = {.x = n->in[0], .w = n->in[1], .out = n->out[i]};
+        product p = {.x = n->in[0], .w = n->in[1], .out = n->out[i], .widths = widths, .products = products};
         int bias = 2;
         if (n->op == PV_OP_LINEAR_GROUP) {
             p.w = n->in[1 + i];
@@ -271,7 +308,8 @@ int vk_linear_gated_norm(const vk_device *d, const pv_node *n, vk_call out[VK_CA
     const vk_matrix *x = n->in[0]->dtype == PV_BF16 ? &d->bf16 : &d->f16;
     uint32_t words = VK_CALLS * VK_TILES, fours = (uint32_t)pv_width(sum) / 4;
     int calls = 0;
-    product p = {.x = n->in[0], .w = n->in[1], .out = sum, .op = LEFT};
+    uint32_t width = (uint32_t)n->in[1]->dim[0];
+    product p = {.x = n->in[0], .w = n->in[1], .out = sum, .op = LEFT, .widths = &width, .products = 1};
     bool ok = residual->dtype == PV_F32 && mod->dtype == PV_F32 && next->dtype == PV_F32 &&
               sum->dtype == PV_F32 && p.x->rows == sum->rows &&
               d->limits.maxComputeWorkGroupInvocations >= NORMING && fours <= 4 * NORMING &&

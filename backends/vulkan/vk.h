@@ -16,7 +16,7 @@
 #include "plan/backend.h"
 #include "shaders/push.h"
 
-#define VK_CONSTANTS 21 /* of types.glsl and what includes it; each shader says what they are */
+#define VK_CONSTANTS 20 /* of types.glsl and what includes it; each shader says what they are */
 #define VK_CALLS     8  /* dispatches of a node, at most */
 #define VK_TILES     4096 /* of a dispatch in parts: counters */
 #define VK_MOST_VARIANTS 128
@@ -80,9 +80,9 @@ typedef struct vk_matrix {
 } vk_matrix;
 
 /* How a group makes a part of a product by matrices: subgroups across its rows and columns, matrices of each, matrices along k in
- * shared memory at once, parts of k, turns in which its subgroups fetch; parts 0: as many as fill the device. */
+ * shared memory at once, parts of k; parts 0: as many as seem best. */
 typedef struct vk_tile {
-    uint32_t across_m, across_n, fm, fn, depth, parts, turns;
+    uint32_t across_m, across_n, fm, fn, depth, parts;
 } vk_tile;
 
 /* How a group takes attention by matrices (flash_matrix.comp): subgroups across its lines and along a tile's keys, keys of a tile, parts
