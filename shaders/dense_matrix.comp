@@ -121,7 +121,7 @@ void finish_four(uint place, uint m, uint rows, uint n, vec4 bias, vec4 before, 
         if (DOUT == F32)
             out_4[at] = floatBitsToUint(v);
         else
-            out_2[at] = uvec2(narrow(DOUT, v.x) | narrow(DOUT, v.y) << 16, narrow(DOUT, v.z) | narrow(DOUT, v.w) << 16);
+            out_2[at] = narrow_four(DOUT, v);
     }
 }
 
@@ -232,7 +232,7 @@ void main()
     const bool second = PAIR && sub_n >= BN / 2u;
     uint n = n0 + (second ? sub_n - BN / 2u : sub_n), upper = second ? FINISHED : 0u, place = sub * LM * LINE;
     uint done = place - (second ? OF_PAIR : 0u) + upper * LINE;
-    [[dont_unroll]] for (uint row = 0u; row < FM; row++) {
+    [[unroll]] for (uint row = 0u; row < FM; row++) {
         vec4 bias[8], before[8], gate[8];
         EIGHT(READ)
         SIXTEEN(STORE_ROW)

@@ -40,7 +40,7 @@ void put_columns(uint i, vec4 v)
         outw[at + 2u] = floatBitsToUint(v.z);
         outw[at + 3u] = floatBitsToUint(v.w);
     } else {
-        outw[at] = narrow(DOUT, v.x) | narrow(DOUT, v.y) << 16;
-        outw[at + 1u] = narrow(DOUT, v.z) | narrow(DOUT, v.w) << 16;
+        outw[at] = narrow_two(DOUT, v.xy);
+        outw[at + 1u] = narrow_two(DOUT, v.zw);
     }
 }

@@ -136,7 +136,7 @@ void stage(uint t, uint key0, uint end, uint from, uint by)
 uint pair(vec2 v)
 {
     if (D2 != BF16)
-        return narrow(D2, v.x) | narrow(D2, v.y) << 16;
+        return narrow_two(D2, v);
     uvec2 b = min(floatBitsToUint(v), uvec2(0x7fc00000u)) + 0x8000u;
     return b.x >> 16 | b.y & 0xffff0000u;
 }

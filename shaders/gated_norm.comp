@@ -54,7 +54,7 @@ void main()
             if (DOUT == F32)
                 out_4[at] = floatBitsToUint(y);
             else
-                out_2[at] = uvec2(narrow(DOUT, y.x) | narrow(DOUT, y.y) << 16, narrow(DOUT, y.z) | narrow(DOUT, y.w) << 16);
+                out_2[at] = narrow_four(DOUT, y);
         }
     }
 }

@@ -9,7 +9,7 @@
 
 uint half_of(uint word, uint i) { return word >> (i & 1u) * 16u & 0xffffu; }
 
-uint stored(uint b) { return DOUT == F32 ? b : DOUT == BF16 ? bf16_bits_narrow(b) : f16_bits_narrow(b); }
+uint stored(uint b) { return DOUT == F32 ? b : DOUT == BF16 ? bf16_bits_above(b) >> 16 : f16_bits_narrow(b); }
 
 /* Element i of an input with the bits that it has in the result. */
 uint take0(uint i) { return D0 == DOUT && D0 != F32 ? half_of(in0[i >> 1], i) : stored(bits0(i)); }

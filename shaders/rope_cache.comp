@@ -21,7 +21,7 @@ layout(std430, binding = 8) readonly buffer positions_words { int positions[]; }
 
 vec4 four(uvec2 w) { return uintBitsToFloat(uvec4(wide(D0, w.x, 0u), wide(D0, w.x, 1u), wide(D0, w.y, 0u), wide(D0, w.y, 1u))); }
 
-uvec2 two(vec4 v) { return uvec2(narrow(D0, v.x) | narrow(D0, v.y) << 16, narrow(D0, v.z) | narrow(D0, v.w) << 16); }
+uvec2 two(vec4 v) { return narrow_four(D0, v); }
 
 void main()
 {

@@ -60,11 +60,8 @@ uint f16_bits_narrow(uint b)
     return sign | (m + half_way - 1u + (m >> shift & 1u)) >> shift;
 }
 
-uint bf16_bits_narrow(uint b) /* mix and no branch: many of them in a row then overlap */
-{
-    bool nan = (b & 0x7fffffffu) > 0x7f800000u;
-    return mix((b + 0x7fffu + (b >> 16 & 1u)) >> 16, b >> 16 | 0x40u, nan);
-}
+/* The upper half is the number. mix and no branch: many of them in a row then overlap. */
+uint bf16_bits_above(uint b) { return mix(b + 0x7fffu + (b >> 16 & 1u), 0x7fc00000u, (b & 0x7fffffffu) > 0x7f800000u); }
 
 /* The f32 bits of element i of a tensor whose word holding it is `word`. */
 uint wide(uint dtype, uint word, uint i)
@@ -98,24 +95,38 @@ void put_bits(uint i, uint b)
     if (DOUT == F32)
         outw[i] = b;
     else
-        put_half(i, DOUT == BF16 ? bf16_bits_narrow(b) : f16_bits_narrow(b));
+        put_half(i, DOUT == BF16 ? bf16_bits_above(b) >> 16 : f16_bits_narrow(b));
 }
 
 void put(uint i, float v) { put_bits(i, floatBitsToUint(v)); }
 
 uint narrow(uint dtype, float v)
 {
-    return dtype == BF16 ? bf16_bits_narrow(floatBitsToUint(v)) : f16_bits_narrow(floatBitsToUint(v));
+    uint b = floatBitsToUint(v);
+    return dtype == BF16 ? bf16_bits_above(b) >> 16 : f16_bits_narrow(b);
 }
 
+/* Two numbers of 16 bits in a word, four in two. */
+uint narrow_two(uint dtype, vec2 v)
+{
+    uvec2 b = floatBitsToUint(v);
+    return dtype == BF16 ? bf16_bits_above(b.x) >> 16 | (bf16_bits_above(b.y) & 0xffff0000u) : f16_bits_narrow(b.x) | f16_bits_narrow(b.y) << 16;
+}
+
+uvec2 narrow_four(uint dtype, vec4 v) { return uvec2(narrow_two(dtype, v.xy), narrow_two(dtype, v.zw)); }
+
 /* v as a number of that dtype. */
-float rounded(uint dtype, float v) { return dtype == F32 ? v : uintBitsToFloat(wide(dtype, narrow(dtype, v), 0u)); }
+float rounded(uint dtype, float v)
+{
+    uint b = floatBitsToUint(v);
+    return dtype == F32 ? v : uintBitsToFloat(dtype == BF16 ? bf16_bits_above(b) & 0xffff0000u : f16_bits_wide(f16_bits_narrow(b)));
+}
 
 /* Elements i and i + 1, each where it is wanted. */
 void put_two(uint i, float v, bool first, float next, bool second)
 {
     if (DOUT != F32 && (i & 1u) == 0u && first && second) {
-        outw[i >> 1] = narrow(DOUT, v) | narrow(DOUT, next) << 16;
+        outw[i >> 1] = narrow_two(DOUT, vec2(v, next));
         return;
     }
     if (first)
