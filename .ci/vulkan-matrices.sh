@@ -20,7 +20,7 @@ export VK_DRIVER_FILES=$side/lvp.json VK_LAYER_PATH=$side/layers VK_INSTANCE_LAY
 SIDE_LIBRARIES=$(dirname "$(ldconfig -p | awk '/libcjson.so.1/ && !n++ { print $NF }')")
 export SIDE_LIBRARIES
 failed=0
-for test in test_vulkan_products test_vulkan_attention "test_ops linear attention"; do
+for test in test_vulkan_products test_vulkan_attention "test_ops linear attention rope"; do
     # shellcheck disable=SC2086
     tools/side.sh run "$side/mesa" "$build"/tests/$test >"$side/log" 2>&1
     status=$?

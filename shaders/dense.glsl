@@ -2,12 +2,14 @@
  * becomes of a sum.
  *
  * y = x w^T (+ b), x [rows, k], w [n, k], b [n]; then OP 0: y; 1: residual + y; 2: gelu(y); 3: residual + y gate;
- * 4: gelu(y) y2, y2 with the second weight, both rounded to dtype BETWEEN first; 5: y, left in parts for gated_norm.comp. in0 x, in1 w, in2 b, in3 residual (f32) or
- * second weight, in4 modulation (f32, scale | shift | gate). The dispatch makes columns [first, first + n) of a result that is
+ * 4: gelu(y) y2, y2 with the second weight, both rounded to dtype BETWEEN first; 5: y, left in parts for gated_norm.comp; 6: rope(y)
+ * (rope.comp says what), y rounded to BETWEEN first. in0 x, in1 w, in2 b or positions, in3 residual (f32) or second weight, in4
+ * modulation (f32, scale | shift | gate) or table (f32, [positions, cos | sin] of n1 elements). OP 0 and 6: the result begins
+ * c_sequence elements behind the binding. OP 6: heads are 2 `width` wide, n counts the columns of their first halves. The dispatch makes columns [first, first + n) of a result that is
  * ldc wide: w, b and the second weight are bound from there on, the others whole.
  *
- * gl_WorkGroupID.x: rows / BM (neighbours share a weight, which so comes from memory once), y: columns / BN (OP 4: BN / 2, half
- * of a group's columns are of each weight), z: which part of k (parts.glsl). */
+ * gl_WorkGroupID.x: rows / BM (neighbours share a weight, which so comes from memory once), y: columns / BN (PAIR: BN / 2; half of a
+ * group's columns are of each weight, or of each half of heads), z: which part of k (parts.glsl). */
 #include "parts.glsl"
 
 layout(constant_id = 9) const uint BM = 64;
@@ -20,7 +22,7 @@ layout(std430, binding = 1) readonly buffer in1_fours { uvec4 in1_4[]; };
 layout(std430, binding = 6) readonly buffer in3_words { uint in3[]; };
 layout(std430, binding = 6) readonly buffer in3_fours { uvec4 in3_4[]; };
 layout(std430, binding = 7) readonly buffer in4_words { uint in4[]; };
-const bool PAIR = OP == 4u;
+const bool PAIR = OP == 4u || OP == 6u;
 
 /* The part of k that this group adds up: [x, y). */
 uvec2 part_of_k()

@@ -8,10 +8,10 @@
  * through that memory, a row of matrices at a time, to where four numbers of a row are one thread's: bias, residual, gate and result
  * are 16 or 8 bytes each. Arrays that are to be registers have literal indices alone, by macros: a compiler that leaves one loop over
  * them as it is keeps them in memory, and is then many times slower; which loop it leaves depends on sizes, and no hint decides it.
- * THREADS = subgroups x their size = (BM / FM LM) (BN / FN LN) x gl_SubgroupSize. k is a multiple of 8, n and ldc of 4; BM and BN (OP 4:
- * BN / 2) are multiples of 8, BM BK / 8 and BN BK / 8 of THREADS, at most 8 of them; LM FN LN / 4 (OP 4: / 8) of a subgroup's size, at
- * most 8. OP 4: the second half of a group's columns is of the second weight, so half of its subgroups have sums of one weight, half of
- * the other, and they meet in shared memory. Shapes are constants that the host takes from the device's list. Rows that do not
+ * THREADS = subgroups x their size = (BM / FM LM) (BN / FN LN) x gl_SubgroupSize. k is a multiple of 8, n, ldc and width of 4; BM and BN (PAIR:
+ * BN / 2) are multiples of 8, BM BK / 8 and BN BK / 8 of THREADS, at most 8 of them; LM FN LN / 4 (PAIR: / 8) of a subgroup's size, at
+ * most 8. PAIR (OP 4, 6): the second half of a group's columns is of the second weight, or of the second halves of heads, so half of its subgroups
+ * have sums of one, half of the other, and they meet in shared memory. Shapes are constants that the host takes from the device's list. Rows that do not
  * count, and columns and k beyond the ends, are not written, and read by nothing that is.
  * Sums: f32 within the device's matrix instruction, in order of k from one to the next, parts in order.
  * Bound: where rows are many, the matrix units, shared memory and the way from the second cache, none of them wholly hidden behind the
@@ -62,13 +62,19 @@ layout(std430, binding = 8) coherent buffer part_fours { uvec4 part_4[]; };
 #define SUMS     coopmat<float, gl_ScopeSubgroup, LM, LN, gl_MatrixUseAccumulator>
 
 /* Where eight numbers of x and of w are. Rows and columns that are not there are read as the last one that is, since what becomes of
- * them is not stored; behind the end of k too, and 0 is kept. Local column c, the i-th of a thread: OP 4, columns from BN / 2 on are of the
- * second weight, which is known without asking c where half of what a thread fetches is of each. */
+ * them is not stored; behind the end of k too, and 0 is kept. Local column c, the i-th of a thread: PAIR, columns from BN / 2 on are of the
+ * second weight or half, which is known without asking c where half of what a thread fetches is of each. */
+uint first_of_pair(uint n) { return n + n / push.width * push.width; } /* OP 6: the column of the n-th in first halves */
 bool is_second(uint i, uint c) { return PAIR && (OF_B % 2u == 0u ? i >= OF_B / 2u : c >= BN / 2u); }
 uint row_a(uint m, uint rows) { return min(m, rows - 1u) * (push.k / 8u); }
-uint row_b(uint n, uint i, uint c) { return min(n + (is_second(i, c) ? c - BN / 2u : c), push.n - 1u) * (push.k / 8u); }
+uint row_b(uint n, uint i, uint c)
+{
+    bool second = is_second(i, c);
+    n = min(n + (second ? c - BN / 2u : c), push.n - 1u);
+    return (OP == 6u ? first_of_pair(n) + (second ? push.width : 0u) : n) * (push.k / 8u);
+}
 uint along(uint k, uint end) { return (WHOLE == 0u ? min(k, end - 8u) : k) / 8u; }
-uvec4 fetch_b(bool second, uint at) { return second ? in3_4[at] : in1_4[at]; }
+uvec4 fetch_b(bool second, uint at) { return OP == 4u && second ? in3_4[at] : in1_4[at]; }
 
 /* gelu_of by the device's own exp2, which is exact to 3 + 2 |its argument| units of the last place. */
 float gelu_near(float x) { return x / (1.0 + exp2(min(x * (-2.3022082 - 0.10294324 * x * x), 126.0))); }
@@ -83,9 +89,14 @@ vec4 bias_at(uint i)
     return uintBitsToFloat(uvec4(wide(D2, w.x, 0u), wide(D2, w.x, 1u), wide(D2, w.y, 0u), wide(D2, w.y, 1u)));
 }
 
-/* What four results from column n of row m need beside their sums. */
+/* What four results from column n of row m need beside their sums; OP 6: cos and sin. */
 void read_four(uint m, uint n, out vec4 bias, out vec4 before, out vec4 gate)
 {
+    if (OP == 6u) {
+        uint at = (clamped(int(in2[m]), push.n1 / (2u * push.width) - 1u) * 2u * push.width + n % push.width) / 4u;
+        before = uintBitsToFloat(in4_4[at]);
+        gate = uintBitsToFloat(in4_4[at + push.width / 4u]);
+    }
     if ((HAS & 4u) != 0u)
         bias = bias_at(n / 4u);
     n += push.first;
@@ -95,13 +106,35 @@ void read_four(uint m, uint n, out vec4 bias, out vec4 before, out vec4 gate)
         gate = uintBitsToFloat(in4_4[(2u * push.ldc + n) / 4u]);
 }
 
-/* The four sums at `place` of the patches, OP 4: and those of the second weight, OF_PAIR on, become results and go where they belong. */
+vec4 four_rounded(vec4 v) { return vec4(rounded(BETWEEN, v.x), rounded(BETWEEN, v.y), rounded(BETWEEN, v.z), rounded(BETWEEN, v.w)); }
+
+void put_four(uint at, vec4 v)
+{
+    if (DOUT == F32)
+        out_4[at / 4u] = floatBitsToUint(v);
+    else
+        out_2[at / 4u] = narrow_four(DOUT, v);
+}
+
+/* The four sums at `place` of the patches, PAIR: and their partners, OF_PAIR on, become results and go where they belong. */
 void finish_four(uint place, uint m, uint rows, uint n, vec4 bias, vec4 before, vec4 gate)
 {
     vec4 v = uintBitsToFloat(parts[place]);
     if (OP == 5u) {
         if (m < rows && n < push.n)
             part_4[(push.b_first + (gl_WorkGroupID.z * push.m + m) * push.ldc + n) / 4u] = floatBitsToUint(v);
+        return;
+    }
+    uint at = m * push.ldc + push.first + n;
+    if (OP == 0u || OP == 6u)
+        at += push.c_sequence;
+    if (OP == 6u) {
+        vec4 x = four_rounded(v), y = four_rounded(uintBitsToFloat(parts[place + OF_PAIR]));
+        at += first_of_pair(n) - n;
+        if (m < rows && n < push.n) {
+            put_four(at, x * before - y * gate);
+            put_four(at + push.width, y * before + x * gate);
+        }
         return;
     }
     if (PAIR) {
@@ -116,13 +149,8 @@ void finish_four(uint place, uint m, uint rows, uint n, vec4 bias, vec4 before, 
         v *= gate;
     if (OP == 1u || OP == 3u)
         v += before;
-    uint at = (m * push.ldc + push.first + n) / 4u;
-    if (m < rows && n < push.n) {
-        if (DOUT == F32)
-            out_4[at] = floatBitsToUint(v);
-        else
-            out_2[at] = narrow_four(DOUT, v);
-    }
+    if (m < rows && n < push.n)
+        put_four(at, v);
 }
 
 #define FOUR(DO)    DO(0u) DO(1u) DO(2u) DO(3u)
@@ -227,7 +255,7 @@ void main()
             SIXTEEN(ADD_PARTS)
         }
     }
-    /* A row of matrices after the other through memory. OP 4: sums of both weights meet there, and each of the two subgroups that
+    /* A row of matrices after the other through memory. PAIR: sums of both meet there, and each of the two subgroups that
      * have them finishes half of the rows. */
     const bool second = PAIR && sub_n >= BN / 2u;
     uint n = n0 + (second ? sub_n - BN / 2u : sub_n), upper = second ? FINISHED : 0u, place = sub * LM * LINE;

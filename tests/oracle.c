@@ -56,6 +56,13 @@ static double sum_steps(int64_t n)
     return 4 + fmin((double)n, 3 * sqrt((double)n));
 }
 
+/* The most by which a number of 1 moves when it is rounded to the dtype. */
+static double half_unit(pv_dtype dtype)
+{
+    static const int bits[PV_DTYPE_COUNT] = {[PV_F32] = 24, [PV_BF16] = 8, [PV_F16] = 11};
+    return ldexp(1, -bits[dtype]);
+}
+
 static void linears(op_truth *t, int n)
 {
     bool bias = op_n_in(t->c) > 1 + n;
@@ -333,6 +340,39 @@ static void rope_cache(op_truth *t)
             put(t, 2, a->first * W + at, t->in[2][at], 0);
 }
 
+/* Heads of x w^T, rounded before they are turned (q, k) or stored (v), into rows from `first` on. */
+static void product_turned(op_truth *t, int out, int w, int n_heads, int64_t first)
+{
+    double in_steps = half_unit(t->c->attr.linear_rope_cache.between) * 0x1p24 / t->steps;
+    int64_t W = rows(t, w), head = W / (n_heads ? n_heads : 1), half = head / 2;
+    for (int64_t r = 0; r < rows(t, 0); r++)
+        for (int64_t i = 0; op_valid_row(&t->c->in[0], r) && i < W; i++) {
+            double size, other_size, own = product(t, w, 0, r, i, &size), y = own;
+            size += fabs(own) * in_steps;
+            if (n_heads) {
+                int64_t k = i % head, beside = k < half ? i + half : i - half;
+                const double *angles = t->in[4] + (int64_t)t->in[5][r] * head;
+                double other = product(t, w, 0, r, beside, &other_size), c = angles[k % half], s = angles[k % half + half];
+                other_size += fabs(other) * in_steps;
+                y = k < half ? own * c - other * s : own * c + other * s;
+                size = size * fabs(c) + other_size * fabs(s);
+            }
+            put(t, out, (first + r) * W + i, y, size);
+        }
+}
+
+static void linear_rope_cache(op_truth *t)
+{
+    const pv_rope_cache_attr *a = &t->c->attr.linear_rope_cache.rope_cache;
+    t->steps = sum_steps(width(t, 0)) + 3;
+    for (int i = 1; i < 3; i++)
+        for (int64_t at = 0; at < op_elements(&t->c->in[5 + i]); at++)
+            put(t, i, at, t->in[5 + i][at], 0);
+    product_turned(t, 0, 1, a->heads, 0);
+    product_turned(t, 1, 2, a->kv_heads, a->first);
+    product_turned(t, 2, 3, 0, a->first);
+}
+
 /* ---- element by element ---- */
 
 static void each(op_truth *t, double steps, double (*f)(const op_truth *t, int64_t at, int64_t column, double *size))
@@ -459,8 +499,7 @@ static void linear_gelu(op_truth *t)
 /* Before GELU and product each sum is rounded: half a unit in the last place, wherever it falls. */
 static void linear_geglu(op_truth *t)
 {
-    static const int bits[PV_DTYPE_COUNT] = {[PV_F32] = 24, [PV_BF16] = 8, [PV_F16] = 11};
-    double sums = sum_steps(width(t, 0)), half = ldexp(1, -bits[t->c->attr.linear_geglu.between]);
+    double sums = sum_steps(width(t, 0)), half = half_unit(t->c->attr.linear_geglu.between);
     t->steps = sums + 14;
     for (int64_t r = 0, N = rows(t, 1); r < rows(t, 0); r++)
         for (int64_t k = 0; op_valid_row(&t->c->in[0], r) && k < N; k++) {

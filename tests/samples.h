@@ -69,6 +69,11 @@ static inline pv_node *sample(pv_graph *g, pv_op op)
         IN(sample_in(g, "q", 50, 64), sample_in(g, "k", 50, 16), sample_in(g, "v", 50, 16), sample_in(g, "table", 300, 16),
            sample_ints(g, "positions", 50), pv_state(g, "k_cache", PV_F32, 250, 16), pv_state(g, "v_cache", PV_F32, 250, 16));
         break;
+    case PV_OP_LINEAR_ROPE_CACHE:
+        attr.linear_rope_cache = (pv_linear_rope_cache_attr){{.heads = 4, .kv_heads = 1, .first = 50}, PV_BF16};
+        IN(x, sample_in(g, "w_q", 64, 64), sample_in(g, "w_k", 16, 64), sample_in(g, "w_v", 16, 64), sample_in(g, "table", 300, 16),
+           sample_ints(g, "positions", 50), pv_state(g, "k_cache", PV_F32, 250, 16), pv_state(g, "v_cache", PV_F32, 250, 16));
+        break;
     case PV_OP_ADD:
     case PV_OP_MUL:
         IN(x, sample_in(g, "y", 1, 64));

@@ -79,6 +79,8 @@ static pv_status flops_of(pv_runner *r, const pv_node *n, double *flops)
         return linear(r, n, 2, flops);
     case PV_OP_LINEAR_GROUP:
         return linear(r, n, n->attr.group.n, flops);
+    case PV_OP_LINEAR_ROPE_CACHE:
+        return linear(r, n, 3, flops);
     case PV_OP_ATTENTION_SCORES:
         return attention(r, n, n->in[0], n->in[1], 2, flops);
     case PV_OP_ATTENTION_VALUES:
@@ -107,6 +109,7 @@ static int table_of(const pv_node *n)
 {
     return n->op == PV_OP_ROPE || n->op == PV_OP_ROPE_STORE ? 1
            : n->op == PV_OP_ROPE_CACHE                      ? 3
+           : n->op == PV_OP_LINEAR_ROPE_CACHE               ? 4
            : n->op == PV_OP_EXPERT_BLOCK                    ? 10
                                                             : -1;
 }

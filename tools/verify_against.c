@@ -364,6 +364,9 @@ static const pv_tensor *stored(const pv_node *n, int out, int64_t *first)
     case PV_OP_ROPE_CACHE:
         *first = n->attr.rope_cache.first;
         return out ? n->in[out] : NULL;
+    case PV_OP_LINEAR_ROPE_CACHE:
+        *first = n->attr.linear_rope_cache.rope_cache.first;
+        return out ? n->in[0] : NULL;
     case PV_OP_EXPERT_BLOCK: /* as many rows as come in */
         *first = n->attr.expert.store;
         return out ? n->in[0] : NULL;

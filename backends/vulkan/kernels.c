@@ -327,6 +327,7 @@ static const vk_variant variants[] = {
     {"linear_geglu", PV_OP_LINEAR_GEGLU, .calls = vk_linear},
     {"linear_gated.matrices", PV_OP_LINEAR_GATED, .calls = vk_linear_matrices},
     {"linear_gated", PV_OP_LINEAR_GATED, .calls = vk_linear},
+    {"linear_rope_cache.matrices", PV_OP_LINEAR_ROPE_CACHE, .calls = vk_linear_rope_cache, .whole = 1u << 5},
     {"linear_gated_norm.matrices", PV_OP_LINEAR_GATED_NORM, .calls = vk_linear_gated_norm},
     {"attention.matrices", PV_OP_ATTENTION, .calls = vk_attention_matrices, .whole = 1u << 3},
     {"attention", PV_OP_ATTENTION, .calls = vk_attention, .whole = 1u << 3},

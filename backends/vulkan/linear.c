@@ -57,10 +57,10 @@ static uint32_t units_of(const vk_device *d)
     return d->info.sms > 0 ? (uint32_t)d->info.sms : UNITS;
 }
 
-/* How many tiles a product of so many columns has, at least 1. */
-static uint32_t tiles_of(const vk_tile *t, const vk_matrix *x, uint32_t m, uint32_t n, bool two)
+/* How many tiles a product of so many columns has, those of both weights counted, at least 1. */
+static uint32_t tiles_of(const vk_tile *t, const vk_matrix *x, uint32_t m, uint32_t n)
 {
-    uint32_t tiles = over(m, rows_of(t, x)) * over(n, columns_of(t, x) / (two ? 2 : 1));
+    uint32_t tiles = over(m, rows_of(t, x)) * over(n, columns_of(t, x));
     return tiles ? tiles : 1;
 }
 
@@ -91,7 +91,7 @@ static vk_tile best_of_many(const vk_device *d, const vk_matrix *x, uint32_t m, 
     for (size_t i = 0; i < sizeof many / sizeof *many; i++) {
         uint32_t tiles = 0;
         for (int p = 0; p < products; p++)
-            tiles += tiles_of(&many[i], x, m, n[p], two);
+            tiles += tiles_of(&many[i], x, m, n[p]);
         for (uint32_t parts = 1; holds(d, &many[i], x, two) && parts <= MOST_OF_MANY; parts++) {
             double now = cost(d, &many[i], x, k, tiles, parts);
             if ((parts == 1 || k / parts >= LEAST_OF_MANY) && (!best.fm || now < least)) {
@@ -106,9 +106,9 @@ static vk_tile best_of_many(const vk_device *d, const vk_matrix *x, uint32_t m, 
 
 /* Not more groups than multiprocessors: there may be room for no second one. */
 static uint32_t parts_of(const vk_device *d, const vk_tile *t, const vk_matrix *x, uint32_t m, uint32_t n,
-                         uint32_t k, bool two, uint32_t least)
+                         uint32_t k, uint32_t least)
 {
-    uint32_t fill = units_of(d) / tiles_of(t, x, m, n, two), most = k / least;
+    uint32_t fill = units_of(d) / tiles_of(t, x, m, n), most = k / least;
     return fill < most ? fill : most;
 }
 
@@ -120,8 +120,8 @@ static vk_tile best_of_few(const vk_device *d, const vk_matrix *x, uint32_t m, u
         if (!holds(d, &few[i], x, two))
             continue;
         vk_tile t = few[i];
-        t.parts = parts_of(d, &t, x, m, n, k, two, least);
-        if (tiles_of(&t, x, m, n, two) * (t.parts ? t.parts : 1) >= units_of(d) * 3 / 4)
+        t.parts = parts_of(d, &t, x, m, n, k, least);
+        if (tiles_of(&t, x, m, n) * (t.parts ? t.parts : 1) >= units_of(d) * 3 / 4)
             return t;
         if (!first.fm)
             first = t;
@@ -131,14 +131,16 @@ static vk_tile best_of_few(const vk_device *d, const vk_matrix *x, uint32_t m, u
 
 /* ---- dispatches ---- */
 
-enum { PLAIN, ADD, GELU, GATED, GEGLU, LEFT }; /* OP of dense.glsl */
+enum { PLAIN, ADD, GELU, GATED, GEGLU, LEFT, TURNED }; /* OP of dense.glsl */
 
 /* One product: columns [first, first + columns) of a result that is `width` wide. */
 typedef struct product {
     const pv_tensor *x, *w, *w2, *bias, *residual, *mod, *out;
     uint32_t op, between;
-    const uint32_t *widths; /* of all products of the node */
+    const uint32_t *widths; /* sums of a row, of all products of the node */
     int products;
+    const pv_tensor *table, *positions; /* TURNED */
+    int64_t row, head;                  /* of the result, where row 0 goes; how wide the heads are */
 } product;
 
 static void bind_from(vk_call *c, int i, const pv_tensor *t, size_t first, size_t count)
@@ -191,16 +193,16 @@ static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32
     if (p->x->dtype != p->w->dtype || p->x->dtype == PV_F32 || !x->m || c->push.k % 8 || c->push.n % 4 ||
         c->push.ldc % 4)
         return false;
-    const bool left = p->op == LEFT;
-    const bool two = p->w2 != NULL;
-    const uint32_t least = left ? LEAST_LEFT : LEAST, m = c->push.m, k = c->push.k;
+    const bool left = p->op == LEFT, two = p->op == GEGLU || p->op == TURNED;
+    const uint32_t least = left ? LEAST_LEFT : LEAST, m = c->push.m, k = c->push.k,
+                   sums = two ? 2 * c->push.n : c->push.n;
     vk_tile t = d->tile                ? *d->tile
-                : left || is_few(x, m) ? best_of_few(d, x, m, c->push.n, k, two, least)
+                : left || is_few(x, m) ? best_of_few(d, x, m, sums, k, two, least)
                                        : best_of_many(d, x, m, k, p->widths, p->products, two);
     if (!t.fm || !holds(d, &t, x, two))
         return false;
     if (!t.parts)
-        t.parts = parts_of(d, &t, x, m, c->push.n, k, two, least);
+        t.parts = parts_of(d, &t, x, m, sums, k, least);
     uint32_t bm = rows_of(&t, x), bn = columns_of(&t, x), bk = t.depth * x->k;
     const uint32_t constant[] = {bm, bn, bk, p->between, x->m, x->n, x->k, t.fm, t.fn, k % bk == 0, 0};
     c->shader = bf16 ? VK_DENSE_BF16 : VK_DENSE_F16;
@@ -208,7 +210,7 @@ static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32
     for (size_t i = 0; i < sizeof constant / sizeof *constant; i++)
         c->constant[9 + i] = constant[i];
     c->grid[0] = over(c->push.m, bm);
-    c->grid[1] = over(c->push.n, two ? bn / 2 : bn);
+    c->grid[1] = over(sums, bn);
     cut(d, c, t.parts, bk, left ? 0 : bm * bn, words);
     c->constant[19] = !left && c->push.from > 1;
     if (left) { /* rows of the result, a part behind the other */
@@ -245,13 +247,20 @@ static bool append(const vk_device *d, const product *p, bool matrices, vk_call 
             vk_bind(c, VK_IN3, p->residual);
         if (p->mod)
             vk_bind(c, VK_IN4, p->mod);
+        if (p->op == TURNED) {
+            vk_bind(c, VK_IN2, p->positions);
+            vk_bind(c, VK_IN4, p->table);
+            c->push.n1 = (uint32_t)pv_elements(p->table);
+            c->push.width = (uint32_t)p->head / 2;
+        }
         vk_bind(c, VK_OUT, p->out);
         c->constant[12] = p->between;
         c->push.m = (uint32_t)(pv_elements(p->x) / pv_width(p->x));
-        c->push.n = (uint32_t)columns;
+        c->push.n = (uint32_t)columns / (p->op == TURNED ? 2 : 1);
         c->push.k = (uint32_t)k;
         c->push.ldc = (uint32_t)width;
         c->push.first = (uint32_t)first;
+        c->push.c_sequence = (uint32_t)(p->row * (int64_t)width);
         c->push.b_sequence = (uint32_t)(*n - 1) * VK_TILES; /* its counters */
         if (!matrices)
             by_threads(d, c, p, words);
@@ -267,7 +276,7 @@ static int linear(const vk_device *d, const pv_node *n, bool matrices, vk_call *
     int calls = 0, products = n->op == PV_OP_LINEAR_GROUP ? n->attr.group.n : 1;
     uint32_t widths[PV_MAX_OUT];
     for (int i = 0; i < products; i++)
-        widths[i] = (uint32_t)n->in[1 + i]->dim[0];
+        widths[i] = (uint32_t)n->in[1 + i]->dim[0] * (n->op == PV_OP_LINEAR_GEGLU ? 2 : 1);
     for (int i = 0; i < products; i++) {
         product p = {.x = n->in[0], .w = n->in[1], .out = n->out[i], .widths = widths, .products = products};
         int bias = 2;
@@ -298,6 +307,35 @@ static int linear(const vk_device *d, const pv_node *n, bool matrices, vk_call *
             return 0;
     }
     return calls;
+}
+
+/* q, k and v, turned and stored where they belong; a weight lies in one binding. */
+int vk_linear_rope_cache(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
+{
+    const pv_linear_rope_cache_attr *a = &n->attr.linear_rope_cache;
+    const pv_tensor *x = n->in[0];
+    const int64_t head = n->in[1]->dim[0] / a->rope_cache.heads;
+    uint32_t words = VK_CALLS * VK_TILES, widths[3];
+    int calls = 0;
+    bool ok = n->in[4]->dtype == PV_F32 && head % 8 == 0 && a->between == n->out[2]->dtype &&
+              x->rows == n->out[0]->rows;
+    for (int i = 0; i < 3; i++)
+        widths[i] = (uint32_t)n->in[1 + i]->dim[0];
+    for (int i = 0; ok && i < 3; i++) {
+        product p = {.x = x,
+                     .w = n->in[1 + i],
+                     .out = n->out[i],
+                     .op = i < 2 ? TURNED : PLAIN,
+                     .between = (uint32_t)a->between,
+                     .widths = widths,
+                     .products = 3,
+                     .table = n->in[4],
+                     .positions = n->in[5],
+                     .row = i ? a->rope_cache.first : 0,
+                     .head = head};
+        ok = append(d, &p, true, out, &calls, &words) && calls == i + 1;
+    }
+    return ok ? calls : 0;
 }
 
 /* Cut along k whose parts the dispatch behind it brings together, so no group of the product waits for the

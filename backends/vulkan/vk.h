@@ -252,6 +252,7 @@ bool vk_reads_in_place(const vk_device *d, const pv_program *prog, const pv_node
 /* ---- linear.c ---- */
 
 /* The linears, by cooperative matrices and by f32 arithmetic; 0: it cannot. */
+int vk_linear_rope_cache(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]); /* by matrices */
 int vk_linear_gated_norm(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]); /* of few rows, by matrices */
 int vk_linear_matrices(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]);
 int vk_linear(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]);

@@ -143,11 +143,25 @@ void body_expert_block(pv_graph *g, const pv_node *n, pv_tensor **out)
     out[0] = pv_gated_residual(g, NULL, x, pv_linear(g, NULL, act, in[9], NULL), mod_mlp);
 }
 
+/* `rest`: table, positions, states of k and v. */
+static void turn_and_store(pv_graph *g, pv_tensor *const qkv[3], pv_tensor *const *rest, const pv_rope_cache_attr *a,
+                           pv_tensor **out)
+{
+    out[0] = pv_rope(g, NULL, qkv[0], rest[0], rest[1], a->heads);
+    pv_tensor *k = pv_rope(g, NULL, qkv[1], rest[0], rest[1], a->kv_heads);
+    out[1] = pv_store(g, NULL, rest[2], k, a->first);
+    out[2] = pv_store(g, NULL, rest[3], qkv[2], a->first);
+}
+
 void body_rope_cache(pv_graph *g, const pv_node *n, pv_tensor **out)
 {
-    const pv_rope_cache_attr *a = &n->attr.rope_cache;
-    out[0] = pv_rope(g, NULL, n->in[0], n->in[3], n->in[4], a->heads);
-    pv_tensor *k = pv_rope(g, NULL, n->in[1], n->in[3], n->in[4], a->kv_heads);
-    out[1] = pv_store(g, NULL, n->in[5], k, a->first);
-    out[2] = pv_store(g, NULL, n->in[6], n->in[2], a->first);
+    turn_and_store(g, n->in, n->in + 3, &n->attr.rope_cache, out);
+}
+
+void body_linear_rope_cache(pv_graph *g, const pv_node *n, pv_tensor **out)
+{
+    pv_tensor *qkv[3];
+    for (int i = 0; i < 3; i++)
+        qkv[i] = as(pv_linear(g, NULL, n->in[0], n->in[1 + i], NULL), n->attr.linear_rope_cache.between);
+    turn_and_store(g, qkv, n->in + 4, &n->attr.linear_rope_cache.rope_cache, out);
 }

@@ -91,6 +91,10 @@ static void put_attr(text *t, const pv_node *n)
     else if (!strcmp(kind, "rope_cache"))
         put(t, " heads=%d kv_heads=%d first=%lld", a->rope_cache.heads, a->rope_cache.kv_heads,
             (long long)a->rope_cache.first);
+    else if (!strcmp(kind, "linear_rope_cache"))
+        put(t, " heads=%d kv_heads=%d first=%lld between=%s", a->linear_rope_cache.rope_cache.heads,
+            a->linear_rope_cache.rope_cache.kv_heads, (long long)a->linear_rope_cache.rope_cache.first,
+            pv_dtype_name(a->linear_rope_cache.between));
     else if (!strcmp(kind, "group"))
         put(t, " n=%d", a->group.n);
 }

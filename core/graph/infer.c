@@ -288,17 +288,23 @@ pv_status infer_gated_norm(pv_graph *g, pv_node *n)
     return st ? st : same(g, n);
 }
 
-static pv_status check_rope(pv_graph *g, const pv_node *n, const pv_tensor *x, int table_at, int heads)
+/* Heads side by side, `width` in all, in each row of x. */
+static pv_status check_heads(pv_graph *g, const pv_node *n, const pv_tensor *x, int64_t width, int table_at, int heads)
 {
     const pv_tensor *table = n->in[table_at], *pos = n->in[table_at + 1];
-    if (heads < 1 || x->n_dims != 2 || pv_width(x) % (2 * heads))
+    if (heads < 1 || x->n_dims != 2 || width % (2 * (int64_t)heads))
         return misfit(g, n, "heads of even size side by side", x);
-    if (table->n_dims != 2 || table->dim[1] != pv_width(x) / heads ||
+    if (table->n_dims != 2 || table->dim[1] != width / heads ||
         (table->dtype != PV_F32 && table->dtype != PV_BF16))
         return misfit(g, n, "a table f32 or bf16 [positions, cos | sin] as wide as a head", table);
     if (pos->dtype != PV_I32 || pv_elements(pos) != x->dim[0])
         return misfit(g, n, "one i32 position for each row", pos);
     return PV_OK;
+}
+
+static pv_status check_rope(pv_graph *g, const pv_node *n, const pv_tensor *x, int table_at, int heads)
+{
+    return check_heads(g, n, x, pv_width(x), table_at, heads);
 }
 
 pv_status infer_rope(pv_graph *g, pv_node *n)
@@ -307,12 +313,17 @@ pv_status infer_rope(pv_graph *g, pv_node *n)
     return st ? st : same(g, n);
 }
 
-static pv_status check_store(pv_graph *g, const pv_node *n, const pv_tensor *state, const pv_tensor *x, int64_t first)
+static pv_status check_rows(pv_graph *g, const pv_node *n, const pv_tensor *state, const pv_tensor *x, int64_t width,
+                            int64_t first)
 {
-    if (state->n_dims != 2 || x->n_dims != 2 || state->dim[1] != x->dim[1] || first < 0 ||
-        first > state->dim[0] - x->dim[0])
+    if (state->n_dims != 2 || x->n_dims != 2 || state->dim[1] != width || first < 0 || first > state->dim[0] - x->dim[0])
         return misfit(g, n, "rows that fit the state", x);
     return PV_OK;
+}
+
+static pv_status check_store(pv_graph *g, const pv_node *n, const pv_tensor *state, const pv_tensor *x, int64_t first)
+{
+    return check_rows(g, n, state, x, pv_width(x), first);
 }
 
 pv_status infer_rope_store(pv_graph *g, pv_node *n)
@@ -338,6 +349,28 @@ pv_status infer_rope_cache(pv_graph *g, pv_node *n)
         st = same(g, n);
     for (int i = 1; !st && i < 3; i++)
         st = version(g, n, n->in[4 + i]);
+    return st;
+}
+
+pv_status infer_linear_rope_cache(pv_graph *g, pv_node *n)
+{
+    const pv_rope_cache_attr *a = &n->attr.linear_rope_cache.rope_cache;
+    pv_dtype between = n->attr.linear_rope_cache.between;
+    pv_status st = PV_OK;
+    if (between != PV_F32 && between != PV_BF16 && between != PV_F16)
+        st = pv_graph_fail(g, PV_E_ARG, "linear_rope_cache '%s': q, k and v as %s, expected f32, bf16 or f16", n->name,
+                           pv_dtype_name(between));
+    for (int i = 1; !st && i < 4; i++) {
+        st = check_linear(g, n, n->in[i], NULL);
+        if (!st)
+            st = check_heads(g, n, n->in[0], n->in[i]->dim[0], 4, i == 1 ? a->heads : a->kv_heads);
+        if (!st && i > 1)
+            st = check_rows(g, n, n->in[4 + i], n->in[0], n->in[i]->dim[0], a->first);
+    }
+    if (!st)
+        st = with_width(g, n, n->in[1]->dim[0]);
+    for (int i = 6; !st && i < 8; i++)
+        st = version(g, n, n->in[i]);
     return st;
 }
 

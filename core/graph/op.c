@@ -21,6 +21,7 @@ void body_gated_norm(struct pv_graph *g, const struct pv_node *n, struct pv_tens
 void body_linear_gated_norm(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 void body_euler_step(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 void body_rope_cache(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
+void body_linear_rope_cache(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 void body_rope_store(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 void body_expert_block(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 

@@ -66,6 +66,11 @@ typedef struct pv_rope_cache_attr {
     int64_t first;
 } pv_rope_cache_attr;
 
+typedef struct pv_linear_rope_cache_attr {
+    pv_rope_cache_attr rope_cache;
+    pv_dtype between; /* of q, k and v */
+} pv_linear_rope_cache_attr;
+
 typedef union pv_attr {
     pv_none_attr none;
     pv_norm_attr norm;
@@ -81,6 +86,7 @@ typedef union pv_attr {
     pv_rope_store_attr rope_store;
     pv_expert_attr expert;
     pv_rope_cache_attr rope_cache;
+    pv_linear_rope_cache_attr linear_rope_cache;
 } pv_attr;
 
 #define PV_OP_ROW_WISE 1u

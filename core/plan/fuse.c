@@ -292,11 +292,32 @@ static bool group_linears(pv_graph *g, const pv_backend *be, int at)
     return false;
 }
 
+/* q, k and v with what becomes of them. Where they are rounded is part of the op, so they may have any dtype. */
+static bool products_into_caches(pv_graph *g, const pv_backend *be, int at)
+{
+    pv_node *n = g->nodes[at], *group = n->in[0]->producer;
+    if (n->op != PV_OP_ROPE_CACHE || !group || group->op != PV_OP_LINEAR_GROUP || group->stage != n->stage ||
+        group->n_out != 3 || group->n_in != 4)
+        return false;
+    for (int i = 0; i < 3; i++) {
+        const pv_tensor *t = group->out[i];
+        if (n->in[i] != t || t->dtype != n->in[0]->dtype || t->output || t->usage != PV_SCRATCH || pv_consumers(g, t) != 1)
+            return false;
+    }
+    pv_node f = like(n, PV_OP_LINEAR_ROPE_CACHE);
+    f.attr.linear_rope_cache = (pv_linear_rope_cache_attr){n->attr.rope_cache, n->in[0]->dtype};
+    memcpy(f.in, group->in, 4 * sizeof *f.in);
+    memcpy(f.in + 4, n->in + 3, 4 * sizeof *f.in);
+    f.n_in = 8;
+    return replace(g, be, at, &f, group);
+}
+
 void pv_fuse(pv_graph *g, const pv_backend *be)
 {
     static bool (*const rules[])(pv_graph *, const pv_backend *, int) = {
         pv_fuse_expert, absorb_cast,       store_rope,    rope_and_caches,  onto_residual,
-        through_gelu,   geglu_of_products, group_linears, euler_step, norm_of_residual, norm_of_product};
+        through_gelu,   geglu_of_products, group_linears, products_into_caches,
+        euler_step,     norm_of_residual, norm_of_product};
     for (size_t r = 0; r < sizeof rules / sizeof *rules; r++)
         for (int i = 0; !g->status && i < g->n_nodes; i++) {
             int before = g->n_nodes;

@@ -192,6 +192,8 @@ static pv_status prepare(pv_backend *be, const pv_selftest_case *c, const types 
     pv_attr attr = c->attr;
     if (c->op == PV_OP_LINEAR_GEGLU)
         attr.linear_geglu.between = t->x;
+    if (c->op == PV_OP_LINEAR_ROPE_CACHE)
+        attr.linear_rope_cache.between = t->x;
     pv_node *n = pv_node_add(g, "out", c->op, n_inputs(c), in, &attr);
     for (int k = 0; n && k < n->n_out; k++) {
         if (!n->out[k]->base)

@@ -59,6 +59,11 @@ const pv_selftest_case pv_selftest_cases[] = {
     {PV_OP_ROPE_CACHE, .attr.rope_cache = {4, 1, 3},
      .in = {X(10, 128), X(10, 32), X(10, 32), F(8, 32), PLACES(10), STATEX(20, 32), STATEX(20, 32)}, .rows = 7},
 
+    {PV_OP_LINEAR_ROPE_CACHE, .attr.linear_rope_cache.rope_cache = {4, 1, 3},
+     .in = {X(10, 64), W(128, 64), W(32, 64), W(32, 64), F(8, 32), PLACES(10), STATEX(20, 32), STATEX(20, 32)}, .rows = 7},
+    {PV_OP_LINEAR_ROPE_CACHE, .attr.linear_rope_cache.rope_cache = {2, 1, 0},
+     .in = {X(70, 96), W(144, 96), W(72, 96), W(72, 96), F(8, 72), PLACES(70), STATEX(75, 72), STATEX(75, 72)}},
+
     {PV_OP_ADD, .in = {X(9, 40), X(9, 40)}, .rows = 4},
     {PV_OP_ADD, .in = {X(3, 8, 16), F(8, 16)}},
     {PV_OP_MUL, .in = {X(9, 40), X(9, 40)}, .rows = 4},

@@ -40,6 +40,26 @@ int test_rope(void)
             op_in state = {.dtype = dtype, .dim = {15, slim}, .state = true};
             CHECK_OP(ROPE_CACHE, .attr = cache, .in = {q, k, k, F32(21, head), mixed, state, state}, .out = {dtype});
         }
+    int32_t many[200];
+    for (int i = 0; i < 200; i++)
+        many[i] = i * 7 % 21;
+    /* the same from the products on: rows that are few and many, heads that no tile divides, all of Pi0.5's */
+    static const struct {
+        int heads, kv_heads;
+        int64_t head, rows, width;
+    } products[] = {{3, 3, 10, 7, 20}, {4, 1, 16, 10, 72}, {2, 1, 72, 130, 136}, {8, 1, 256, 50, 1024}, {8, 1, 256, 200, 264}};
+    for (size_t i = 0; i < sizeof products / sizeof *products; i++)
+        for (int narrow = 0; narrow < 3; narrow++) {
+            pv_dtype dtype = (pv_dtype[]){PV_F32, PV_BF16, PV_F16}[narrow];
+            int64_t rows = products[i].rows, head = products[i].head, wide = products[i].heads * head,
+                    slim = products[i].kv_heads * head, K = products[i].width;
+            const pv_attr cache = {.linear_rope_cache = {{products[i].heads, products[i].kv_heads, 4}, dtype}};
+            op_in x = {.dtype = dtype, .dim = {rows, K}, .rows = (int)rows - 3, .counted = true};
+            op_in w_q = {.dtype = dtype, .dim = {wide, K}}, w = {.dtype = dtype, .dim = {slim, K}};
+            op_in state = {.dtype = dtype, .dim = {rows + 5, slim}, .state = true};
+            op_in positions = {.dtype = PV_I32, .dim = {rows}, .whole = many};
+            CHECK_OP(LINEAR_ROPE_CACHE, .attr = cache, .in = {x, w_q, w, w, F32(21, head), positions, state, state}, .out = {dtype});
+        }
     const pv_attr all = {.rope_cache = {2, 1, 0}};
     CHECK_OP(ROPE_CACHE, .attr = all,
              .in = {F32(10, 32), BF16(10, 16), F32(10, 16), F32(21, 16), order, {.dim = {10, 16}, .state = true},

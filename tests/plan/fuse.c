@@ -40,10 +40,11 @@ static bool no_norms_of_products(const pv_backend *be, const pv_node *n)
     return no_layers(be, n) && n->op != PV_OP_LINEAR_GATED_NORM;
 }
 
-/* Gated residuals apart from their products: then the norm behind one can be made with it. */
+/* Gated residuals apart from their products: then the norm behind one can be made with it. Nor are q, k and v made where they
+ * go. */
 static bool no_gated_products(const pv_backend *be, const pv_node *n)
 {
-    return no_layers(be, n) && n->op != PV_OP_LINEAR_GATED;
+    return no_layers(be, n) && n->op != PV_OP_LINEAR_GATED && n->op != PV_OP_LINEAR_ROPE_CACHE;
 }
 
 /* A transformer block with everything the rules look for. */
@@ -266,6 +267,70 @@ static void caches_at_once(void)
         ready plain, fused;
         if (ready_make(&plain, into_caches(0, narrow ? PV_BF16 : PV_F32), NULL, NULL, 1, NULL) &&
             ready_make(&fused, into_caches(0, narrow ? PV_BF16 : PV_F32), everything(), NULL, 1, NULL)) {
+            ready_fill(&plain);
+            ready_fill(&fused);
+            ready_run(&plain, 1);
+            ready_run(&fused, 1);
+            same_bytes(&plain, &fused, "q_turned");
+            same_bytes(&plain, &fused, "k_cache");
+            same_bytes(&plain, &fused, "v_cache");
+        }
+        ready_drop(&plain);
+        ready_drop(&fused);
+    }
+}
+
+/* The same with the products in front; `spoil`: 1 an output, 2 a second reader, 3 biases, 4 the products in another stage, 5 another order, 6 a
+ * backend that does not claim it. */
+static bool no_products_into_caches(const pv_backend *be, const pv_node *n)
+{
+    (void)be;
+    return n->op != PV_OP_LINEAR_ROPE_CACHE;
+}
+
+static pv_graph *products_into_caches(int spoil, pv_dtype dtype)
+{
+    pv_graph *g = pv_graph_create();
+    pv_tensor *pos = pv_input(g, "pos", PV_I32, 1, (int64_t[]){4}, NULL), *table = in(g, "table", 9, 8), *x = in(g, "x", 4, 16);
+    static const char *const names[] = {"q", "k", "v"}, *const weights[] = {"wq", "wk", "wv"}, *const biases[] = {"bq", "bk", "bv"};
+    pv_tensor *t[3];
+    for (int i = 0; i < 3; i++) {
+        int64_t width = i ? 8 : 16;
+        t[i] = pv_linear(g, names[i], x, in(g, weights[i], width, 16), spoil == 3 ? in(g, biases[i], 1, width) : NULL);
+        t[i]->dtype = dtype;
+    }
+    t[1]->output = spoil == 1;
+    if (spoil == 2)
+        keep(pv_gelu(g, "second", t[2]));
+    if (spoil == 4)
+        g->stage = PV_STAGE_PREFIX;
+    pv_tensor *q = pv_rope(g, "q_turned", t[0], table, pos, 2);
+    pv_tensor *k = pv_rope(g, "k_turned", t[spoil == 5 ? 2 : 1], table, pos, 1);
+    keep(pv_store(g, "k_cache", pv_state(g, "ck", dtype, 9, 8), k, 3));
+    keep(pv_store(g, "v_cache", pv_state(g, "cv", dtype, 9, 8), t[spoil == 5 ? 1 : 2], 3));
+    q->dtype = k->dtype = dtype;
+    keep(q);
+    return g;
+}
+
+static void products_at_once(void)
+{
+    static mock m;
+    for (int spoil = 0; spoil <= 6; spoil++) {
+        pv_graph *g = products_into_caches(spoil, PV_BF16);
+        CHECK_OK(pv_graph_status(g));
+        pv_fuse(g, spoil == 6 ? mock_claiming(&m, no_products_into_caches) : everything());
+        if (!CHECK(count_op(g, PV_OP_LINEAR_ROPE_CACHE) == !spoil && count_op(g, PV_OP_ROPE_CACHE) == !!spoil))
+            printf("    spoil %d\n", spoil);
+        CHECK(spoil || (g->n_nodes == 1 && g->nodes[0]->n_out == 3 && g->nodes[0]->n_in == 8 &&
+                        g->nodes[0]->attr.linear_rope_cache.rope_cache.heads == 2 &&
+                        g->nodes[0]->attr.linear_rope_cache.between == PV_BF16));
+        pv_graph_destroy(&g);
+    }
+    for (int narrow = 0; narrow < 2; narrow++) {
+        ready plain, fused;
+        if (ready_make(&plain, products_into_caches(0, narrow ? PV_BF16 : PV_F32), NULL, NULL, 1, NULL) &&
+            ready_make(&fused, products_into_caches(0, narrow ? PV_BF16 : PV_F32), everything(), NULL, 1, NULL)) {
             ready_fill(&plain);
             ready_fill(&fused);
             ready_run(&plain, 1);
@@ -574,7 +639,9 @@ static void same_bytes_in_the_model(claim what)
         CHECK(count_op(g, PV_OP_EULER_STEP) == 1 && count_op(g, PV_OP_AXPY) == 0);
         /* the last layer of the prefix has no q */
         CHECK(count_op(g, PV_OP_ROPE_STORE) == 1);
-        CHECK(count_op(g, PV_OP_ROPE_CACHE) == (what == WHOLE_LAYERS ? 1 : 2) * c.gemma.depth - 1);
+        int caches = (what == WHOLE_LAYERS ? 1 : 2) * c.gemma.depth - 1;
+        CHECK(count_op(g, PV_OP_ROPE_CACHE) == (what == GATED_NORMS ? caches : 0));
+        CHECK(count_op(g, PV_OP_LINEAR_ROPE_CACHE) == (what == GATED_NORMS ? 0 : caches));
         if (i) { /* in bf16 no rounding stands between what SigLIP's products fuse with */
             CHECK(count_op(g, PV_OP_LINEAR_GELU) == c.vision.depth);
             CHECK(count_op(g, PV_OP_GELU) == 0 && count_op(g, PV_OP_CAST) == 0);
@@ -593,6 +660,7 @@ int main(void)
     gelu_of_a_product();
     geglu_of_a_product();
     caches_at_once();
+    products_at_once();
     steps();
     keeps_apart();
     layers();
