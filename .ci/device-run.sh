@@ -45,7 +45,7 @@ missing=$(ldd ./pivot ./test_ops ./libpivot-cuda.so | grep 'not found')
 if part ops; then
     try "backend" ./test_cuda
     LINES_OK=12 try "ops" ./test_ops
-    try "ops by the kernels of all devices" env PIVOT_CUDA_PLAIN=1 ./test_ops linear attention rope
+    try "ops by the kernels of all devices" env PIVOT_CUDA_PLAIN=1 ./test_ops linear attention rope quantize
 fi
 if part tiny; then
     verify A data/tiny_f32.safetensors --config data/A.json

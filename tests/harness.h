@@ -29,6 +29,7 @@ typedef struct op_in {
     bool counted;              /* `rows` is told by a row count (pv_tensor.rows), the same for all counted inputs */
     bool state;                /* a state, which the op may write; garbage in it stays, unjudged */
     float amplitude;           /* random numbers are within +-amplitude; 0: 1 */
+    bool outliers;             /* among random numbers some are a thousand times as large and more, as a residual's are */
     const int32_t *whole;      /* of i32 inputs: the numbers */
 } op_in;
 
@@ -45,6 +46,7 @@ typedef struct op_case {
 
 #define F32(...)  {.dtype = PV_F32, .dim = {__VA_ARGS__}}
 #define BF16(...) {.dtype = PV_BF16, .dim = {__VA_ARGS__}}
+#define ROUGH(DTYPE, ...) {.dtype = DTYPE, .dim = {__VA_ARGS__}, .outliers = true}
 #define F16(...)  {.dtype = PV_F16, .dim = {__VA_ARGS__}}
 #define U8(...)   {.dtype = PV_U8, .dim = {__VA_ARGS__}}
 #define COUNT(n)  {.dtype = PV_I32, .dim = {1}, .whole = (const int32_t[]){n}}

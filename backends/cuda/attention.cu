@@ -703,19 +703,9 @@ static size_t work_bytes(const cut *c, int64_t head)
     return c->splits > 1 ? (size_t)c->splits * (size_t)c->lines * ((size_t)head * sizeof(float) + sizeof(float2)) : 0;
 }
 
-static int attribute(cudaDeviceAttr which, int otherwise)
-{
-    int device, value;
-    if (cudaGetDevice(&device) || cudaDeviceGetAttribute(&value, which, device))
-        return otherwise;
-    return value;
-}
-
-/* With more multiprocessors there are more splits or as many: what all of them need is enough for a part of them. */
 static size_t need(const cuda_device *device, const pv_node *n)
 {
-    (void)device;
-    cut c = pick(n, attribute(cudaDevAttrMultiProcessorCount, 256));
+    cut c = pick(n, cuda_sms(device));
     return work_bytes(&c, pv_width(n->in[0]) / n->attr.attention.heads);
 }
 
@@ -734,7 +724,7 @@ static cudaError_t launch(const cuda_call *c, const flash_args &a, const cut &cu
 /* Head 256 takes 188 KB of shared memory; where there is less, 99 KB, which every device has. */
 static cudaError_t launch_256(const cuda_call *c, const flash_args &a, const cut &cut)
 {
-    if (attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, 0) < (int)sizeof(wide))
+    if (cuda_block_room(c->device) < (int)sizeof(wide))
         return launch<256, 32, 1>(c, a, cut);
     cudaError_t e = cudaFuncSetAttribute(flash_wide, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)sizeof(wide));
     int64_t lines = (int64_t)a.row_cap * a.group;
@@ -743,13 +733,12 @@ static cudaError_t launch_256(const cuda_call *c, const flash_args &a, const cut
 }
 
 /* Does the device have clusters, and fit all of this node's at the same time? */
-static bool is_few(const flash_args &a, const cut &cut, int sms)
+static bool is_few(const cuda_call *c, const flash_args &a, const cut &cut)
 {
     int64_t lines = (int64_t)a.row_cap * a.group;
     return cut.padded == FEW_HEAD && a.key_cap <= FEW_SPLITS * FEW_KEYS &&
-           cut.lines / lines * cuda_ceil(lines, FEW_LINES) * FEW_SPLITS <= sms &&
-           attribute(cudaDevAttrClusterLaunch, 0) &&
-           attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, 0) >= (int)sizeof(few);
+           cut.lines / lines * cuda_ceil(lines, FEW_LINES) * FEW_SPLITS <= c->sms &&
+           cuda_clusters(c->device) && cuda_block_room(c->device) >= (int)sizeof(few);
 }
 
 static cudaError_t launch_few(const cuda_call *c, const flash_args &a, const cut &cut)
@@ -797,7 +786,7 @@ static cudaError_t run(const cuda_call *c)
     a.part = (float *)c->work;
     a.part_sums = (float2 *)(a.part + (int64_t)cut.splits * cut.lines * a.head);
 
-    if (cut.lines && is_few(a, cut, c->sms))
+    if (cut.lines && is_few(c, a, cut))
         return launch_few(c, a, cut);
     bool done = false;
     cudaError_t e = cuda_attention_wgmma(c, a, &done);

@@ -11,6 +11,7 @@
     8 /* compute capability 8.0: bf16 tensor cores and cp.async, on which every kernel is built */
 
 #define LEAST_FP8 89 /* 8.9: tensor cores for e4m3 */
+#define LEAST_ROOM (99 << 10) /* bytes of shared memory for a block: 8.6, 8.9, 12.0 */
 
 #ifndef PV_CUDA_WGMMA /* the build says so where it makes code for sm_90a: see wgmma.cuh */
 #define PV_CUDA_WGMMA 0
@@ -255,6 +256,8 @@ static pv_status open_backend(const pv_backend_params *p, pv_backend **out)
     d->plain = plain && !strcmp(plain, "1");
     d->fp8 = prop.major * 10 + prop.minor >= LEAST_FP8;
     d->wgmma = PV_CUDA_WGMMA && prop.major == 9 && prop.minor == 0 && !d->plain;
+    d->clusters = prop.clusterLaunch && !d->plain;
+    d->block_room = d->plain ? LEAST_ROOM : (int)prop.sharedMemPerBlockOptin;
     st = start(d, &prop, p->sms);
     if (!st)
         st = open_kept(d, &prop, p->cache);

@@ -36,6 +36,12 @@ static inline bool cuda_given(const pv_tensor *t)
     return !t->producer && (t->usage == PV_WEIGHT || t->usage == PV_CONST || t->usage == PV_IO);
 }
 
+/* Multiprocessors to fill; are there clusters of blocks; bytes of shared memory that a block may have (device.c). With
+ * PIVOT_CUDA_PLAIN=1 the last two are what every device has. */
+int cuda_sms(const cuda_device *device);
+bool cuda_clusters(const cuda_device *device);
+int cuda_block_room(const cuda_device *device);
+
 /* Can `clusters` clusters of `ranks` blocks of a kernel of Hopper's, with that much dynamic shared memory, run at the same time?
  * Not where PIVOT_CUDA_PLAIN=1 asks for the kernels of all devices. */
 bool cuda_at_once(const cuda_device *device, const void *kernel, int clusters, int ranks, int threads,

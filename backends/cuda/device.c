@@ -86,6 +86,21 @@ pv_status cuda_host_memory(cuda_device *d, size_t bytes, const char *what, void 
     return pv_fail(PV_E_MEMORY, "out of page-locked memory of the host: %zu bytes are needed for %s", bytes, what);
 }
 
+int cuda_sms(const cuda_device *d)
+{
+    return d->sms;
+}
+
+bool cuda_clusters(const cuda_device *d)
+{
+    return d->clusters;
+}
+
+int cuda_block_room(const cuda_device *d)
+{
+    return d->block_room;
+}
+
 bool cuda_at_once(const cuda_device *d, const void *kernel, int clusters, int ranks, int threads, int shared)
 {
     int cooperative = 0, most = 0, room = 0;

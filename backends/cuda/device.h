@@ -23,6 +23,8 @@ struct cuda_device {
     bool plain;     /* PIVOT_CUDA_PLAIN=1 in the environment: only the kernels that all devices have */
     bool fp8;       /* tensor cores for e4m3 (Ada and later) */
     bool wgmma;     /* Hopper, code for it in this build, and not `plain` */
+    bool clusters;  /* blocks of a cluster reach each other's shared memory (Hopper and later); not `plain` */
+    int block_room; /* bytes of shared memory that a block may have; `plain`: what the least of all devices allows */
     cudaStream_t stream;
     cublasLtHandle_t lt;
     struct cuda_product *products; /* linear.c: algorithms found so far */

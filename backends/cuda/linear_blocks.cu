@@ -312,14 +312,8 @@ static cudaError_t run(const cuda_call *c)
     a.k = (int)n->in[1]->dim[1];
     if (a.m > FEW_ROWS)
         return launch<8, 2, 2, 4, 1, 3>(c, a, false);
-    int device = 0, room = 0;
-    cudaError_t e = cudaGetDevice(&device);
-    if (e == cudaSuccess)
-        e = cudaDeviceGetAttribute(&room, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    if (e != cudaSuccess)
-        return e;
-    return room >= (int)shape<8, 1, 1, 2, 4, 2>::SHARED + 64 ? launch<8, 1, 1, 2, 4, 2>(c, a, true)
-                                                             : launch<8, 1, 1, 2, 2, 2>(c, a, true);
+    const bool roomy = cuda_block_room(c->device) >= (int)shape<8, 1, 1, 2, 4, 2>::SHARED + 64;
+    return roomy ? launch<8, 1, 1, 2, 4, 2>(c, a, true) : launch<8, 1, 1, 2, 2, 2>(c, a, true);
 }
 
 extern "C" {

@@ -87,6 +87,16 @@ static void whole(pv_dtype dtype)
     CHECK_OP(ATTENTION, .attr = two, .in = {IN(2 * 281, 8 * 256), IN(2 * 150, 256), IN(2 * 150, 256)}, .out = {dtype});
 }
 
+/* The prefix of three pictures, its keys behind the suffix's: what the kernels for many lines share out among a whole GPU. */
+static void prefix(int kv_heads, int len, bool outliers)
+{
+    const pv_attr attr = {.attention = {8, kv_heads, 1, 50, 0.07f}};
+    op_in q = {.dtype = PV_BF16, .dim = {968, 8 * 256}, .rows = len, .counted = true};
+    op_in k = {.dtype = PV_BF16, .dim = {1018, kv_heads * 256}, .first = 50, .rows = 50 + len}, v = k;
+    v.outliers = outliers;
+    CHECK_OP(ATTENTION, .attr = attr, .in = {q, k, v, COUNT(len)}, .out = {PV_BF16});
+}
+
 /* Scores far apart, of both signs and beyond what one exp can tell: still a mean of v. */
 static void far_apart(void)
 {
@@ -109,6 +119,9 @@ int test_attention(void)
     whole(PV_BF16);
     whole(PV_F16);
     far_apart();
+    prefix(1, 968, false);
+    prefix(1, 65, false);
+    prefix(2, 967, true);
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         CHECK(cached(PV_F32, 4, 1, 48, 5, 96, 0, lengths[i]));
         CHECK(cached(PV_F32, 4, 2, 72, 3, 96, 10, lengths[i]));

@@ -15,11 +15,15 @@ static op_in weight(pv_dtype dtype, int64_t n, int64_t k, float gain)
     return (op_in){.dtype = dtype, .dim = {n, k}, .amplitude = gain * sqrtf(3.0f / (float)k)};
 }
 
-/* Of the caches those rows hold numbers that the layer reads and does not make: the others are NaN. `sharp`:
+/* Of the caches those rows hold numbers that the layer reads and does not make: the others are NaN. `SHARP`:
  * queries that tell keys apart, and little from the MLP, whose roundings would hide a small mistake in
- * attention. */
-static bool layer(const size *s, bool sharp)
+ * attention. `ROUGH_RESIDUAL`: one with outliers, as a model's has. */
+enum { EVEN, SHARP, ROUGH_RESIDUAL, KINDS };
+static bool layer(const size *s, int kind)
 {
+    const bool sharp = kind == SHARP;
+    op_in x = F32(s->rows, s->width);
+    x.outliers = kind == ROUGH_RESIDUAL;
     op_in mod_mlp = F32(1, 3 * s->width);
     mod_mlp.amplitude = sharp ? 0.03f : 1;
     static const int32_t positions[] = {3,  1,  4,  15, 9,  2,  6,  5,  35, 8,  97, 93, 23, 84, 62,
@@ -35,7 +39,7 @@ static bool layer(const size *s, bool sharp)
     return op_check(&(op_case){
         .op = PV_OP_EXPERT_BLOCK,
         .attr.expert = {1e-6f, s->heads, s->kv_heads, s->store, s->first, 1.0f / sqrtf((float)s->head)},
-        .in = {F32(s->rows, s->width), F32(1, 3 * s->width), mod_mlp,
+        .in = {x, F32(1, 3 * s->width), mod_mlp,
                weight(s->dtype, s->heads * s->head, s->width, sharp ? 2 : 1),
                weight(s->dtype, s->kv_heads * s->head, s->width, 1),
                weight(s->dtype, s->kv_heads * s->head, s->width, 1),
@@ -64,8 +68,8 @@ int test_expert(void)
         {PV_BF16, 60, 1024, 4096, 256, 8, 1, 1024, 0, 0, 1024}, /* as many rows and keys as one kernel takes */
     };
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        for (int sharp = 0; sharp < 2; sharp++)
-            if (!CHECK(layer(&sizes[i], sharp)))
-                printf("    layer %d%s\n", (int)i, sharp ? ", sharp" : "");
+        for (int kind = 0; kind < (sizes[i].keys < 120 ? KINDS : ROUGH_RESIDUAL); kind++)
+            if (!CHECK(layer(&sizes[i], kind)))
+                printf("    layer %d%s\n", (int)i, (const char *[KINDS]){"", ", sharp", ", residual with outliers"}[kind]);
     return test_done();
 }

@@ -95,11 +95,15 @@ int test_linear(void)
      * and of 192 */
     CHECK_OP(LINEAR_GROUP, .in = {BF16(768, 72), BF16(1152, 72), BF16(1152, 72), BF16(1152, 72), BF16(1152), BF16(1152), BF16(1152)},
              .attr.group.n = 3, .out = {PV_BF16, PV_BF16, PV_BF16});
+    CHECK_OP(LINEAR_GROUP, .in = {ROUGH(PV_BF16, 768, 72), BF16(1152, 72), BF16(1152, 72), BF16(1152, 72), BF16(1152), BF16(1152), BF16(1152)},
+             .attr.group.n = 3, .out = {PV_BF16, PV_BF16, PV_BF16});
     CHECK_OP(LINEAR_GROUP, .in = {BF16(532, 328), BF16(2048, 328), BF16(256, 328), BF16(256, 328)}, .attr.group.n = 3,
              .out = {PV_BF16, PV_BF16, PV_BF16});
     CHECK_OP(LINEAR_GROUP, .in = {BF16(968, 72), BF16(2048, 72), BF16(256, 72), BF16(256, 72)}, .attr.group.n = 3,
              .out = {PV_BF16, PV_BF16, PV_BF16});
     CHECK_OP(LINEAR_GROUP, .in = {BF16(1700, 40), BF16(2048, 40), BF16(256, 40), BF16(256, 40)}, .attr.group.n = 3,
+             .out = {PV_BF16, PV_BF16, PV_BF16});
+    CHECK_OP(LINEAR_GROUP, .in = {ROUGH(PV_BF16, 1700, 40), BF16(2048, 40), BF16(256, 40), BF16(256, 40)}, .attr.group.n = 3,
              .out = {PV_BF16, PV_BF16, PV_BF16});
     CHECK_OP(LINEAR_GROUP, .in = {BF16(500, 72), BF16(1152, 72), BF16(1152, 72), BF16(1152, 72)}, .attr.group.n = 3,
              .out = {PV_BF16, PV_BF16, PV_BF16});
@@ -116,6 +120,7 @@ int test_linear(void)
              .out = {PV_BF16});
     /* its tiles of each height: with 132 multiprocessors 136 rows, two tiles a block; 144 rows, columns that fill no tile; 128 */
     CHECK_OP(LINEAR_GEGLU, .attr = narrow, .in = {BF16(532, 72), BF16(8192, 72), BF16(8192, 72)}, .out = {PV_BF16});
+    CHECK_OP(LINEAR_GEGLU, .attr = narrow, .in = {ROUGH(PV_BF16, 532, 72), BF16(8192, 72), BF16(8192, 72)}, .out = {PV_BF16});
     CHECK_OP(LINEAR_GEGLU, .attr = narrow, .in = {BF16(712, 136), BF16(3312, 136), BF16(3312, 136)}, .out = {PV_BF16});
     CHECK_OP(LINEAR_GEGLU, .attr = narrow, .in = {BF16(260, 328), BF16(144, 328), BF16(144, 328)}, .out = {PV_BF16});
     CHECK_OP(LINEAR_ADD, .in = {F32(50, 48), F32(33, 48), F32(50, 33)});
@@ -123,8 +128,12 @@ int test_linear(void)
                                 {.dim = {12, 9}, .rows = 5, .counted = true}, F32(9)});
     CHECK_OP(LINEAR_ADD, .in = {BF16(50, 1030), BF16(130, 1030), F32(50, 130), F32(130)});
     CHECK_OP(LINEAR_ADD, .in = {BF16(96, 1024), BF16(256, 1024), F32(96, 256)});
+    CHECK_OP(LINEAR_ADD, .in = {ROUGH(PV_BF16, 96, 1024), BF16(256, 1024), ROUGH(PV_F32, 96, 256)});
     /* parts of k by Hopper's instructions, with 132 multiprocessors: three of 24 pairs of tiles */
     CHECK_OP(LINEAR_ADD, .in = {BF16(200, 6152), BF16(5000, 6152), F32(200, 5000)});
+    /* four, tiles of 136 and of 144 rows: the way back of the prefix's MLP */
+    CHECK_OP(LINEAR_ADD, .in = {BF16(532, 16384), BF16(2048, 16384), ROUGH(PV_F32, 532, 2048)});
+    CHECK_OP(LINEAR_ADD, .in = {ROUGH(PV_BF16, 560, 8200), BF16(2048, 8200), F32(560, 2048)});
     CHECK_OP(LINEAR_ADD, .in = {BF16(9, 64), BF16(48, 64), F32(9, 48), BF16(48)});
     CHECK_OP(LINEAR_ADD, .in = {BF16(9, 64), BF16(48, 64), BF16(9, 48), F32(48)}, .out = {PV_BF16});
     CHECK_OP(LINEAR_GELU, .in = {F32(50, 48), F32(33, 48), F32(33)});
@@ -133,6 +142,7 @@ int test_linear(void)
     CHECK_OP(LINEAR_GELU, .in = {BF16(64, 2048), BF16(128, 2048)}, .out = {PV_BF16});
     CHECK_OP(LINEAR_GELU, .in = {BF16(50, 1030), BF16(130, 1030), F32(130)}, .out = {PV_BF16});
     CHECK_OP(LINEAR_GELU, .in = {BF16(765, 72), BF16(4304, 72), BF16(4304)}, .out = {PV_BF16}); /* tiles for Hopper's instructions */
+    CHECK_OP(LINEAR_GELU, .in = {ROUGH(PV_BF16, 765, 72), BF16(4304, 72), BF16(4304)}, .out = {PV_BF16});
     CHECK_OP(LINEAR_GELU, .in = {BF16(500, 328), BF16(4304, 328), BF16(4304)}, .out = {PV_BF16});
     CHECK_OP(LINEAR_GELU, .in = {{.dtype = PV_BF16, .dim = {12, 16}, .rows = 5, .counted = true}, BF16(24, 16), F32(24)});
     CHECK_OP(LINEAR_GATED, .in = {F32(50, 48), F32(33, 48), F32(50, 33), F32(1, 99)});
