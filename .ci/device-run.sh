@@ -63,7 +63,7 @@ fi
 if part full; then
     try "1,000 replays" ./test_cuda full
     verify "F f32" synth:full --config data/F.json
-    verify "F bf16" synth:full --config data/F.json --recipe bf16 --bound "${BOUND:-2e-2}"
+    verify "F bf16" synth:full --config data/F.json --recipe bf16 --gate data/F.bf16.gate.json
 fi
 if part bench; then
     for recipe in bf16 f32; do

@@ -15,7 +15,7 @@ rm -rf "$out"
 mkdir -p "$out/lib" "$out/data"
 cp "$build/pivot" "$build/libpivot-cuda.so" "$build/tests/test_cuda" "$build/tests/test_ops" "$out"
 cp .ci/device-run.sh "$out/run.sh"
-cp tests/data/{A,B,D,F}.json tests/data/{A,B,D,F,tiny_f32,tiny_bf16}.safetensors "$out/data"
+cp tests/data/{A,B,D,F}.json tests/data/F.bf16.gate.json tests/data/{A,B,D,F,tiny_f32,tiny_bf16}.safetensors "$out/data"
 
 # Not the C and C++ libraries, which every system has, nor CUDA's; nor OpenBLAS, where the machine has one.
 for program in "$out/pivot" "$out/test_ops"; do

@@ -112,7 +112,7 @@ if part tiny; then
     LIMIT=8 LINES_OK=2 try "against the CPU, bf16" ./pivot verify --backend vulkan --model synth:tiny --against cpu --recipe bf16 --bound 3e-2
 fi
 if part full; then
-    LIMIT=25 verify "F bf16" synth:full --config data/F.json --recipe bf16 --bound "${BOUND:-2e-2}"
+    LIMIT=25 verify "F bf16" synth:full --config data/F.json --recipe bf16 --gate data/F.bf16.gate.json
 fi
 if part f32; then
     LIMIT=30 verify "F f32" synth:full --config data/F.json

@@ -195,7 +195,8 @@ typedef struct pv_session_params {
     size_t size;
     const char *recipe;  /* "f32" (default): f32 arithmetic on weights as stored; "bf16": bf16 weights and activations;
                           * "openpi", "lerobot": rounds where those do in bf16, to be compared with them (docs/precision.md) */
-    int max_steps;       /* steps whose time tables are held at once; 0: the model's. More run in several rounds */
+    int max_steps;       /* steps whose time tables are held at once; 0: the model's. More run in several rounds. A GPU records so
+                          * many as one: fewer are submitted one by one, a little slower, so name what is asked for most */
     bool rope_bf16;      /* round RoPE's frequencies to bf16, as openpi's bf16 serving does */
     pv_progress_fn progress;
     void *progress_user;

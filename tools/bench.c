@@ -171,7 +171,7 @@ static pv_status work(bench *b)
     cli_progress_bar bar = {.off = b->common.json};
     pv_session_params sp = {.size = sizeof sp,
                             .recipe = b->common.recipe,
-                            .max_steps = b->steps < 1000 ? b->steps : 1000,
+                            .max_steps = cli_max_steps(b->steps),
                             .progress = cli_progress,
                             .progress_user = &bar};
     pv_status st = bench_make_inputs(b);

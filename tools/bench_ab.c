@@ -112,7 +112,7 @@ static pv_status open_side(bench *b, const char *recipe, cli_progress_bar *bar, 
 {
     pv_session_params sp = {.size = sizeof sp,
                             .recipe = recipe,
-                            .max_steps = b->steps < 1000 ? b->steps : 1000,
+                            .max_steps = cli_max_steps(b->steps),
                             .progress = cli_progress,
                             .progress_user = bar};
     pv_status st = pv_session_create_expanded(b->model, b->backend, &sp, b->expand, out);

@@ -133,6 +133,13 @@ void cli_progress(void *user, const char *what, uint64_t done, uint64_t total);
 void cli_note(cli_progress_bar *bar, const char *fmt, ...) PV_PRINTF(2, 3); /* words in place of the bar */
 void cli_progress_end(cli_progress_bar *bar);
 
+/* max_steps of a session that will be asked for `steps` alone (0: the model's), so that they are recorded as one; beyond a
+ * thousand their tables take more than that gains. */
+static inline int cli_max_steps(int steps)
+{
+    return steps < 1000 ? steps : 1000;
+}
+
 /* Text for people; the buffer is the caller's, and the result. */
 typedef struct cli_text {
     char s[32];

@@ -216,7 +216,12 @@ static pv_status infer(run *r)
 {
     cli_progress_bar bar = {.off = r->common.json};
     pv_session_params sp = {
-        .size = sizeof sp, .recipe = r->common.recipe, .progress = cli_progress, .progress_user = &bar};
+        .size = sizeof sp,
+        .recipe = r->common.recipe,
+        .max_steps = cli_max_steps(r->steps),
+        .progress = cli_progress,
+        .progress_user = &bar,
+    };
     pv_infer_params ip = {.size = sizeof ip,
                           .noise = r->noise,
                           .steps = r->steps,

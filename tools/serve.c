@@ -117,7 +117,12 @@ static pv_status load(serve *s)
     serve_worker *w = &s->worker;
     cli_progress_bar bar = {.off = false};
     pv_session_params params = {
-        .size = sizeof params, .recipe = s->common.recipe, .progress = cli_progress, .progress_user = &bar};
+        .size = sizeof params,
+        .recipe = s->common.recipe,
+        .max_steps = cli_max_steps(s->worker.steps),
+        .progress = cli_progress,
+        .progress_user = &bar,
+    };
     pv_model_info info = {.size = sizeof info};
     pv_status st = read_key(s);
     if (!st)

@@ -1,12 +1,15 @@
 /* golden.c - every tensor of a trace within bounds. A, B, D and F are openpi's own outputs (commit 15a9616, float32); M and K
  * come from masked_reference.py, which has openpi's masks: M lacks its middle camera, K has other dimensions throughout. */
 #include "test.h"
-#include "tools/verify.h"
+#include "tools/verify_gate.h"
 #include <math.h>
 #include <unistd.h>
 
-static void check(const char *label, const char *weights, const char *config, const char *trace, int least)
+/* In f32, by the bounds of precision.md; with a gate in the recipe bf16. */
+static void check(const char *label, const char *weights, const char *config, const char *trace, const char *gate_file, int least)
 {
+    const char *recipe = gate_file ? "bf16" : NULL;
+    verify_gate gate = {NULL};
     char model_path[512], config_path[512], trace_path[512];
     snprintf(model_path, sizeof model_path, PV_SOURCE_DIR "/tests/data/%s", weights);
     snprintf(config_path, sizeof config_path, PV_SOURCE_DIR "/tests/data/%s", config);
@@ -16,10 +19,14 @@ static void check(const char *label, const char *weights, const char *config, co
     verify_report r = {0};
     CHECK_OK(pv_backend_open("cpu", NULL, &be));
     CHECK_OK(pv_model_load(strstr(weights, "synth:") ? weights : model_path, &(pv_model_params){.config = config_path}, &m));
-    if (be && m && CHECK_OK(verify_trace(m, be, &(verify_params){.trace = trace_path}, NULL, NULL, &r))) {
+    if (gate_file)
+        CHECK_OK(verify_gate_read(gate_file, recipe, NULL, &gate));
+    const verify_params params = {.trace = trace_path, .recipe = recipe, .gate = gate.json ? &gate : NULL};
+    if (be && m && CHECK_OK(verify_trace(m, be, &params, NULL, NULL, &r))) {
         CHECK(r.n_compared >= least);
         CHECK(r.production_equal);
         CHECK(r.first_failed == NULL);
+        CHECK(!gate.json || !verify_gate_missing(&gate, &r));
         double worst = 0;
         for (int i = 0; i < r.n_entries; i++) {
             const verify_entry *e = &r.entries[i];
@@ -31,6 +38,7 @@ static void check(const char *label, const char *weights, const char *config, co
         }
         printf("%s: %d tensors compared, worst relative L2 %.3g\n", label, r.n_compared, worst);
     }
+    verify_gate_free(&gate);
     verify_free(&r);
     pv_model_free(&m);
     pv_backend_close(&be);
@@ -142,7 +150,7 @@ static void check_imitation(const char *label, const char *weights)
     remove("golden_recipe.safetensors");
 }
 
-#define FULL_GIB 10 /* of memory in the machine; case F takes 7.3 (2026-11) */
+#define FULL_GIB 10 /* of memory in the machine; case F takes 7.3 in f32 (2026-11) */
 
 /* With the argument `full`, case F alone: the full-size synthetic checkpoint, some minutes. */
 int main(int argc, char **argv)
@@ -153,14 +161,15 @@ int main(int argc, char **argv)
             printf("SKIPPED: case F wants a machine of %d GiB, this one has %.1f\n", FULL_GIB, gib);
             return 77;
         }
-        check("F", "synth:full", "F.json", "F.safetensors", 250);
+        check("F", "synth:full", "F.json", "F.safetensors", NULL, 250);
+        check("F in bf16", "synth:full", "F.json", "F.safetensors", PV_SOURCE_DIR "/tests/data/F.bf16.gate.json", 250);
         return test_done();
     }
-    check("A", "tiny_f32.safetensors", "A.json", "A.safetensors", 120);
-    check("B", "tiny_f32.safetensors", "B.json", "B.safetensors", 100);
-    check("D", "tiny_bf16.safetensors", "D.json", "D.safetensors", 100);
-    check("M", "tiny_f32.safetensors", "M.json", "M.safetensors", 118);
-    check("K", "tiny_k.safetensors", "K.json", "K.safetensors", 75);
+    check("A", "tiny_f32.safetensors", "A.json", "A.safetensors", NULL, 120);
+    check("B", "tiny_f32.safetensors", "B.json", "B.safetensors", NULL, 100);
+    check("D", "tiny_bf16.safetensors", "D.json", "D.safetensors", NULL, 100);
+    check("M", "tiny_f32.safetensors", "M.json", "M.safetensors", NULL, 118);
+    check("K", "tiny_k.safetensors", "K.json", "K.safetensors", NULL, 75);
     check_altered();
     check_imitation("A", "tiny_f32.safetensors");
     check_imitation("D", "tiny_bf16.safetensors");
