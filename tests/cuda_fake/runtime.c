@@ -441,7 +441,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
     cudaError_t e = ENTER();
     if (!e)
-        e = forbidden((thing *)stream == capturing);
+        e = forbidden(true); /* for the thread that captures, of any stream */
     thing *s = e || !stream ? NULL : known(stream, STREAM);
     return s && s->busy ? answer(cudaErrorNotReady) : e;
 }
