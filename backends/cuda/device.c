@@ -27,9 +27,21 @@ void cuda_forget(void)
     cudaGetLastError();
 }
 
+/* What is free, for the words of a call that found too little; empty where that cannot be asked, or another device is this
+ * thread's. */
+static void tell_room(const cuda_device *d, char *out, size_t size)
+{
+    size_t free = 0, total = 0;
+    int index = -1;
+    if (cudaGetDevice(&index) == cudaSuccess && index == d->index && cudaMemGetInfo(&free, &total) == cudaSuccess)
+        snprintf(out, size, "; %zu of %zu bytes of device memory are free", free, total);
+    cuda_forget();
+}
+
 /* Fails with `words`. Whether that stays is told by an innocent call: it fails as well. */
 static pv_status fail(cuda_device *d, bool memory, const char *words)
 {
+    char more[128] = "";
     cuda_forget();
     cudaError_t after = cudaStreamQuery(d->stream);
     bool stays = after != cudaSuccess && after != cudaErrorNotReady; /* which is left behind as an error, too */
@@ -37,7 +49,11 @@ static pv_status fail(cuda_device *d, bool memory, const char *words)
         snprintf(d->first, sizeof d->first, "%s", words);
         atomic_store(&d->broken, 1);
     }
-    return pv_fail(memory && !stays ? PV_E_MEMORY : PV_E_DEVICE, "%s%s", words, stays ? "; " ANEW : "");
+    if (stays)
+        snprintf(more, sizeof more, "; " ANEW);
+    else if (memory)
+        tell_room(d, more, sizeof more);
+    return pv_fail(memory && !stays ? PV_E_MEMORY : PV_E_DEVICE, "%s%s", words, more);
 }
 
 pv_status cuda_check(cuda_device *d, cudaError_t error, const char *call)

@@ -272,6 +272,13 @@ cudaError_t cudaSetDevice(int index)
     return ENTER();
 }
 
+cudaError_t cudaGetDevice(int *index)
+{
+    cudaError_t e = ENTER();
+    *index = device;
+    return e;
+}
+
 cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int index)
 {
     cudaError_t e = ENTER();
