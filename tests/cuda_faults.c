@@ -53,7 +53,7 @@ static pv_graph *small_graph(void)
     return g;
 }
 
-static pv_status life_begin(life *l, const char *device)
+static pv_status life_begin_on(life *l, const pv_backend_params *on)
 {
     static const pv_weight_source source = {NULL, zeros, always_f32, anywhere};
     *l = (life){NULL};
@@ -63,7 +63,7 @@ static pv_status life_begin(life *l, const char *device)
     if (!st)
         st = pv_graph_status(g);
     if (!st)
-        st = pv_backend_open("cuda", &(pv_backend_params){.device = device}, &l->be);
+        st = pv_backend_open("cuda", on, &l->be);
     if (!st)
         st = pv_backend_device(l->be, &(pv_device_info){0});
     if (!st)
@@ -76,6 +76,11 @@ static pv_status life_begin(life *l, const char *device)
         st = pv_instance_create(l->plan, l->weights, &l->inst);
     pv_graph_destroy(&g);
     return st;
+}
+
+static pv_status life_begin(life *l, const char *device)
+{
+    return life_begin_on(l, &(pv_backend_params){.device = device});
 }
 
 static pv_status life_run(life *l)
@@ -647,6 +652,27 @@ static void few_bits(void)
 
 /* ---- a part of a device: the fake's has 4 multiprocessors, in groups of 2 ---- */
 
+/* The driver's errors mean what the runtime's do. Only one that is neither lack of memory nor stays is told as something that
+ * the device cannot do, and that when it is opened. */
+static void part_fault(const fault *f, bool opening)
+{
+    life l;
+    bool memory = f->error == cudaErrorMemoryAllocation;
+    arm(f, opening ? 1 : 2);
+    fake.only = opening ? "cuGreenCtxCreate" : "cudaStreamCreateWithFlags";
+    CHECK_STATUS(life_begin_on(&l, &(pv_backend_params){.sms = 2}), memory                ? PV_E_MEMORY
+                                                                    : opening && !f->sticky ? PV_E_UNAVAILABLE
+                                                                                            : PV_E_DEVICE);
+    CHECK_TEXT(opening ? "a part of the device cannot be had: cuGreenCtxCreate: " : "cuGreenCtxStreamCreate: ");
+    CHECK_TEXT(f->text);
+    CHECK_TEXT(f->sticky ? "started anew" : memory ? " bytes of device memory are free" : "cu");
+    CHECK(fake.failed && !l.be == opening && (strstr(pv_error_text(), "cannot be had") != NULL) == opening);
+    if (l.be)
+        CHECK_STATUS(pv_instance_create(l.plan, l.weights, &l.inst), f->sticky ? PV_E_DEVICE : PV_OK);
+    life_end(&l);
+    CHECK((fake.live == 0 || f->sticky) && fake.misused == 0 && pv_alloc_live() == 0);
+}
+
 static void part(void)
 {
     pv_backend *be = NULL;
@@ -670,6 +696,10 @@ static void part(void)
         CHECK_STATUS(pv_backend_open("cuda", &(pv_backend_params){.sms = 2}, &be), PV_E_UNAVAILABLE);
         CHECK(be == NULL && fake.live == 0 && fake.misused == 0 && fake.failed);
         CHECK_TEXT("a part of the device cannot be had: ");
+    }
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        part_fault(&faults[i], true);
+        part_fault(&faults[i], false); /* recording */
     }
     fake_reset();
 }

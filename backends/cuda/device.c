@@ -38,12 +38,11 @@ static void tell_room(const cuda_device *d, char *out, size_t size)
     cuda_forget();
 }
 
-/* Fails with `words`. Whether that stays is told by an innocent call: it fails as well. */
-static pv_status fail(cuda_device *d, bool memory, const char *words)
+pv_status cuda_fail(cuda_device *d, pv_status st, const char *words)
 {
     char more[128] = "";
     cuda_forget();
-    cudaError_t after = cudaStreamQuery(d->stream);
+    cudaError_t after = cudaStreamQuery(d->stream); /* innocent: where the error stays, it fails as well */
     bool stays = after != cudaSuccess && after != cudaErrorNotReady; /* which is left behind as an error, too */
     if (stays && !atomic_flag_test_and_set(&d->breaking)) {
         snprintf(d->first, sizeof d->first, "%s", words);
@@ -51,9 +50,9 @@ static pv_status fail(cuda_device *d, bool memory, const char *words)
     }
     if (stays)
         snprintf(more, sizeof more, "; " ANEW);
-    else if (memory)
+    else if (st == PV_E_MEMORY)
         tell_room(d, more, sizeof more);
-    return pv_fail(memory && !stays ? PV_E_MEMORY : PV_E_DEVICE, "%s%s", words, more);
+    return pv_fail(stays ? PV_E_DEVICE : st, "%s%s", words, more);
 }
 
 pv_status cuda_check(cuda_device *d, cudaError_t error, const char *call)
@@ -66,7 +65,7 @@ pv_status cuda_check(cuda_device *d, cudaError_t error, const char *call)
         return cuda_check_lt(d, (cublasStatus_t)lt, "cublasLtMatmul");
     snprintf(words, sizeof words, "%.*s: %s (%s)", (int)strcspn(call, "("), call, cudaGetErrorString(error),
              cudaGetErrorName(error));
-    return fail(d, error == cudaErrorMemoryAllocation, words);
+    return cuda_fail(d, error == cudaErrorMemoryAllocation ? PV_E_MEMORY : PV_E_DEVICE, words);
 }
 
 pv_status cuda_check_lt(cuda_device *d, cublasStatus_t status, const char *call)
@@ -75,7 +74,7 @@ pv_status cuda_check_lt(cuda_device *d, cublasStatus_t status, const char *call)
     if (!status)
         return PV_OK;
     snprintf(words, sizeof words, "%s: %s", call, cublasLtGetStatusString(status));
-    return fail(d, status == CUBLAS_STATUS_ALLOC_FAILED, words);
+    return cuda_fail(d, status == CUBLAS_STATUS_ALLOC_FAILED ? PV_E_MEMORY : PV_E_DEVICE, words);
 }
 
 pv_status cuda_memory(cuda_device *d, size_t bytes, const char *what, void **out)

@@ -63,6 +63,9 @@ void cuda_forget(void);
 pv_status cuda_check(cuda_device *d, cudaError_t error, const char *call);
 #define CUDA_CHECK(d, call) cuda_check((d), (call), #call)
 pv_status cuda_check_lt(cuda_device *d, cublasStatus_t status, const char *call); /* the same for cuBLASLt */
+/* Under both: fails with `st` and words; a device whose error stays is marked, and then it is PV_E_DEVICE. Not for a thread that
+ * captures a graph. */
+pv_status cuda_fail(cuda_device *d, pv_status st, const char *words);
 
 /* Page-locked host memory; cudaFreeHost. */
 pv_status cuda_host_memory(cuda_device *d, size_t bytes, const char *what, void **out);
