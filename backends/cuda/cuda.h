@@ -37,7 +37,7 @@ static inline bool cuda_given(const pv_tensor *t)
 }
 
 /* Can `clusters` clusters of `ranks` blocks of a kernel of Hopper's, with that much dynamic shared memory, run at the same time?
- * Not where PIVOT_CUDA_PLAIN=1 asks for the kernels of all devices. */
+ * Not where PIVOT_CUDA_PLAIN=1 asks for the kernels of all devices. The log says once when a device of Hopper's refuses. */
 bool cuda_at_once(const cuda_device *device, const void *kernel, int clusters, int ranks, int threads,
                   int shared); /* device.c */
 

@@ -1,5 +1,6 @@
 /* device.c - see device.h: errors of the runtime as statuses, and memory. */
 #include "device.h"
+#include "base/log.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -101,20 +102,34 @@ pv_status cuda_host_memory(cuda_device *d, size_t bytes, const char *what, void 
     return pv_fail(PV_E_MEMORY, "out of page-locked memory of the host: %zu bytes are needed for %s", bytes, what);
 }
 
-bool cuda_at_once(const cuda_device *d, const void *kernel, int clusters, int ranks, int threads, int shared)
+bool cuda_at_once(const cuda_device *device, const void *kernel, int clusters, int ranks, int threads, int shared)
 {
+    cuda_device *d = (cuda_device *)device; /* for having told */
     int cooperative = 0, most = 0, room = 0;
-    if (!d->wgmma || d->sms < clusters * ranks)
+    if (!d->wgmma || atomic_load(&d->broken))
         return false;
     cudaLaunchConfig_t config = {
         .gridDim = {(unsigned)(clusters * ranks), 1, 1},
         .blockDim = {(unsigned)threads, 1, 1},
         .dynamicSmemBytes = (size_t)shared,
+        .stream = d->stream, /* that of a part of the device, if it is one */
     };
-    bool fits = !cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, d->index) && cooperative &&
-                !cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, d->index) && most >= shared &&
-                !cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared) &&
-                !cudaOccupancyMaxActiveClusters(&room, kernel, &config) && room >= clusters;
+    cudaError_t e = cudaSetDevice(d->index); /* asked while a plan is made, on any thread */
+    if (e == cudaSuccess)
+        e = cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, d->index);
+    if (e == cudaSuccess)
+        e = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, d->index);
+    if (e == cudaSuccess && most >= shared)
+        e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+    if (e == cudaSuccess && most >= shared)
+        e = cudaOccupancyMaxActiveClusters(&room, kernel, &config);
     cuda_forget();
+    bool fits = e == cudaSuccess && cooperative && room >= clusters && d->sms >= clusters * ranks;
+    if (!fits && !atomic_exchange(&d->told, 1))
+        pv_log(PV_LOG_WARN,
+               "device %d: a kernel of %d clusters of %d blocks with %d bytes of shared memory is left out, several do its "
+               "work: %d clusters fit, %d multiprocessors, %d bytes, %s launches%s%s",
+               d->index, clusters, ranks, shared, room, d->sms, most, cooperative ? "cooperative" : "no cooperative",
+               e == cudaSuccess ? "" : "; ", e == cudaSuccess ? "" : cudaGetErrorString(e));
     return fits;
 }

@@ -31,6 +31,7 @@ struct cuda_device {
     atomic_int lt_failed; /* cuBLASLt's status behind a kernel's cudaErrorExternalDevice */
     atomic_int broken;    /* set once `first` tells what broke the device; 0: it works */
     atomic_flag breaking;
+    atomic_int told;      /* in the log: cuda_at_once said no */
     char first[256];
 };
 

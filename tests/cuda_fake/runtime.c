@@ -28,6 +28,7 @@ typedef struct thing {
 
 static thing *things;
 static thing *capturing; /* a stream */
+static int shared[FAKE_DEVICES];
 static _Thread_local int device;
 static _Thread_local cudaError_t last;
 
@@ -164,7 +165,8 @@ void fake_reset(void)
     capturing = NULL;
     device = 0;
     last = cudaSuccess;
-    fake = (fake_cuda){.driver = CUDART_VERSION, .devices = FAKE_DEVICES, .major = 9, .capacity = (size_t)1 << 30};
+    memset(shared, 0, sizeof shared);
+    fake = (fake_cuda){.driver = CUDART_VERSION, .devices = FAKE_DEVICES, .major = 9, .clusters = {8, 8}, .capacity = (size_t)1 << 30};
 }
 
 bool fake_holds(const void *at, size_t bytes)
@@ -284,7 +286,9 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
     cudaError_t e = ENTER();
     (void)index;
     if (!e)
-        *value = attribute == cudaDevAttrL2CacheSize ? 1 << 16 : 0;
+        *value = attribute == cudaDevAttrL2CacheSize                      ? 1 << 16
+                 : attribute == cudaDevAttrMaxSharedMemoryPerBlockOptin ? FAKE_SHARED
+                 : attribute == cudaDevAttrCooperativeLaunch;
     return e;
 }
 
@@ -306,17 +310,25 @@ static void *reserve(size_t bytes)
     return at == MAP_FAILED ? NULL : at;
 }
 
+/* Of the thread's device, as everything about functions; there is one that has attributes. */
 cudaError_t cudaFuncSetAttribute(const void *function, enum cudaFuncAttribute attribute, int value)
 {
-    (void)function, (void)attribute, (void)value;
-    return ENTER();
+    cudaError_t e = ENTER();
+    (void)function;
+    if (!e && attribute == cudaFuncAttributeMaxDynamicSharedMemorySize)
+        shared[device] = value;
+    return e;
 }
 
 cudaError_t cudaOccupancyMaxActiveClusters(int *clusters, const void *function, const cudaLaunchConfig_t *config)
 {
-    (void)function, (void)config;
-    *clusters = 0;
-    return ENTER();
+    cudaError_t e = ENTER();
+    (void)function;
+    thing *s = e ? NULL : known(config->stream, STREAM);
+    if (s && s->device != device)
+        return answer(cudaErrorInvalidResourceHandle);
+    *clusters = s && config->dynamicSmemBytes <= (size_t)shared[device] ? fake.clusters[device] : 0;
+    return e;
 }
 
 cudaError_t cudaMalloc(void **memory, size_t bytes)
