@@ -1,6 +1,7 @@
 /* cuda_faults.c - the CUDA backend where something fails: every call of the runtime and of cuBLASLt in turn, machines on
  * which it cannot work, a device that breaks, memory that is too small. Each time a status and words, nothing left behind,
  * and the next life works. The runtime is the one in cuda_fake/: this runs without GPU and driver. */
+#include "backends/cuda/cuda.h"
 #include "base/memory.h"
 #include "cuda_fake/fake.h"
 #include "plan/plans.h"
@@ -241,6 +242,20 @@ static void each_call(void)
         printf("%s: %ld calls\n", faults[i].text, n - 1);
         CHECK(n > 100);
     }
+}
+
+/* What may be read before the kernel in front has ended: what no kernel writes. One sets the step. */
+static void given(void)
+{
+    life l;
+    fake_reset();
+    if (CHECK_OK(life_begin(&l, NULL)) && CHECK(l.plan->program.step)) {
+        const pv_graph *g = l.plan->graph;
+        for (int i = 0; i < g->n_tensors; i++)
+            CHECK(cuda_given(g->tensors[i]) == (!g->tensors[i]->producer && g->tensors[i] != l.plan->program.step &&
+                                                g->tensors[i]->usage < PV_STATE));
+    }
+    life_end(&l);
 }
 
 /* Measuring nodes runs once more, and the state is as the run left it, whatever fails on the way. And an error that
@@ -761,6 +776,7 @@ int main(void)
         return test_done();
     machines();
     each_call();
+    given();
     measuring();
     products();
     broken();

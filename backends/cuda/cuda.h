@@ -30,10 +30,10 @@ typedef struct cuda_call {
     bool wgmma;     /* kernels with Hopper's own tensor instructions may be launched: see wgmma.cuh */
 } cuda_call;
 
-/* What no kernel writes: it may be read before the kernel in front has ended (cuda_begin in util.cuh). */
+/* What no kernel writes, as one does the step: it may be read before the kernel in front has ended (cuda_begin in util.cuh). */
 static inline bool cuda_given(const pv_tensor *t)
 {
-    return !t->producer && (t->usage == PV_WEIGHT || t->usage == PV_CONST || t->usage == PV_IO);
+    return !t->producer && !t->is_step && (t->usage == PV_WEIGHT || t->usage == PV_CONST || t->usage == PV_IO);
 }
 
 /* Can `clusters` clusters of `ranks` blocks of a kernel of Hopper's, with that much dynamic shared memory, run at the same time?
