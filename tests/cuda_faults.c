@@ -1,9 +1,12 @@
 /* cuda_faults.c - the CUDA backend where something fails: every call of the runtime and of cuBLASLt in turn, machines on
  * which it cannot work, a device that breaks, memory that is too small. Each time a status and words, nothing left behind,
  * and the next life works. The runtime is the one in cuda_fake/: this runs without GPU and driver. */
+#include "backends/cuda/cuda.h"
 #include "base/memory.h"
 #include "cuda_fake/fake.h"
 #include "plan/plans.h"
+
+#include <pthread.h>
 
 /* ---- a small life: opened, loaded, recorded, run and measured, read, closed ---- */
 
@@ -53,7 +56,7 @@ static pv_graph *small_graph(void)
     return g;
 }
 
-static pv_status life_begin(life *l, const char *device)
+static pv_status life_begin_on(life *l, const pv_backend_params *on)
 {
     static const pv_weight_source source = {NULL, zeros, always_f32, anywhere};
     *l = (life){NULL};
@@ -63,7 +66,7 @@ static pv_status life_begin(life *l, const char *device)
     if (!st)
         st = pv_graph_status(g);
     if (!st)
-        st = pv_backend_open("cuda", &(pv_backend_params){.device = device}, &l->be);
+        st = pv_backend_open("cuda", on, &l->be);
     if (!st)
         st = pv_backend_device(l->be, &(pv_device_info){0});
     if (!st)
@@ -76,6 +79,11 @@ static pv_status life_begin(life *l, const char *device)
         st = pv_instance_create(l->plan, l->weights, &l->inst);
     pv_graph_destroy(&g);
     return st;
+}
+
+static pv_status life_begin(life *l, const char *device)
+{
+    return life_begin_on(l, &(pv_backend_params){.device = device});
 }
 
 static pv_status life_run(life *l)
@@ -126,8 +134,16 @@ static void healthy(const char *device)
 
 /* ---- every call in turn ---- */
 
-/* Calls that may fail without anybody being told: those which give things back, and the trying of one of several
- * algorithms. */
+static int left_out; /* the log said that a kernel is */
+
+static void listen(void *user, pv_log_level level, const char *text)
+{
+    (void)user;
+    left_out += level == PV_LOG_WARN && strstr(text, "is left out, several do its work") != NULL;
+}
+
+/* Calls that may fail without a status: those which give things back, the trying of one of several algorithms, and asking
+ * for a kernel that is then left out. */
 static bool may_pass(const char *call)
 {
     static const char *const names[] = {"cudaFree",         "cudaFreeHost",  "cudaStreamDestroy",
@@ -136,7 +152,7 @@ static bool may_pass(const char *call)
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(call, names[i]))
             return true;
-    return !strncmp(call, "cublasLtM", 9) && !fake.in_capture;
+    return left_out || (!strncmp(call, "cublasLtM", 9) && !fake.in_capture);
 }
 
 /* What the words have to hold: the call's name, or what it was for where the name says less. After a sticky failure that
@@ -165,6 +181,7 @@ static const fault faults[] = {{cudaErrorInvalidValue, false, "the fake's error"
 static void arm(const fault *f, long n)
 {
     fake_reset();
+    left_out = 0;
     fake.fail_at = n;
     fake.error = f->error;
     fake.sticky = f->sticky;
@@ -178,7 +195,7 @@ static bool said(pv_status st, const fault *f)
     ok &= CHECK_TEXT(word());
     ok &= library || CHECK_TEXT(f->text);
     if (f->error == cudaErrorMemoryAllocation)
-        ok &= CHECK(st != PV_E_DEVICE);
+        ok &= CHECK(st != PV_E_DEVICE) && (st != PV_E_MEMORY || !strcmp(call, "cudaHostAlloc") || CHECK_TEXT(" are free"));
     else
         ok &= CHECK(st != PV_E_MEMORY);
     return ok;
@@ -192,7 +209,7 @@ static bool one_fault(const fault *f, long n)
     pv_status st = life_begin(&l, NULL);
     if (!st)
         st = life_run(&l);
-    bool ok = st ? CHECK(fake.failed) && said(st, f) : CHECK(!fake.failed || strcmp(fake.failed, "cudaSetDevice"));
+    bool ok = st ? CHECK(fake.failed) && said(st, f) : CHECK(!fake.failed || left_out || strcmp(fake.failed, "cudaSetDevice"));
     if (st && l.inst) { /* what stays, stays; what does not, leaves the instance as good as before */
         pv_status again = life_run(&l);
         ok &= CHECK_STATUS(again, fake.broken[0] ? PV_E_DEVICE : PV_OK);
@@ -225,6 +242,20 @@ static void each_call(void)
         printf("%s: %ld calls\n", faults[i].text, n - 1);
         CHECK(n > 100);
     }
+}
+
+/* What may be read before the kernel in front has ended: what no kernel writes. One sets the step. */
+static void given(void)
+{
+    life l;
+    fake_reset();
+    if (CHECK_OK(life_begin(&l, NULL)) && CHECK(l.plan->program.step)) {
+        const pv_graph *g = l.plan->graph;
+        for (int i = 0; i < g->n_tensors; i++)
+            CHECK(cuda_given(g->tensors[i]) == (!g->tensors[i]->producer && g->tensors[i] != l.plan->program.step &&
+                                                g->tensors[i]->usage < PV_STATE));
+    }
+    life_end(&l);
 }
 
 /* Measuring nodes runs once more, and the state is as the run left it, whatever fails on the way. And an error that
@@ -340,7 +371,7 @@ static void products(void)
     refuse("cublasLtMatmulAlgoGetHeuristic", cudaErrorNotSupported, PV_OK, "");
     refuse("cublasLtMatmul", cudaErrorNotSupported, PV_OK, "");
     CHECK(warned > 1);
-    pv_set_log(NULL, NULL, PV_LOG_WARN);
+    pv_set_log(listen, NULL, PV_LOG_WARN);
 }
 
 /* ---- a device that broke ---- */
@@ -495,7 +526,7 @@ static bool robot_fault(const fault *f, long n)
     pv_status st = robot_begin(&r, NULL);
     if (!st)
         st = robot_act(&r);
-    bool ok = st ? said(st, f) : CHECK(!fake.failed || strcmp(fake.failed, "cudaSetDevice"));
+    bool ok = st ? said(st, f) : CHECK(!fake.failed || left_out || strcmp(fake.failed, "cudaSetDevice"));
     if (st && r.session) {
         ok &= CHECK_STATUS(robot_act(&r), fake.broken[0] ? PV_E_DEVICE : PV_OK);
         pv_session *second = NULL;
@@ -647,6 +678,27 @@ static void few_bits(void)
 
 /* ---- a part of a device: the fake's has 4 multiprocessors, in groups of 2 ---- */
 
+/* The driver's errors mean what the runtime's do. Only one that is neither lack of memory nor stays is told as something that
+ * the device cannot do, and that when it is opened. */
+static void part_fault(const fault *f, bool opening)
+{
+    life l;
+    bool memory = f->error == cudaErrorMemoryAllocation;
+    arm(f, opening ? 1 : 2);
+    fake.only = opening ? "cuGreenCtxCreate" : "cudaStreamCreateWithFlags";
+    CHECK_STATUS(life_begin_on(&l, &(pv_backend_params){.sms = 2}), memory                ? PV_E_MEMORY
+                                                                    : opening && !f->sticky ? PV_E_UNAVAILABLE
+                                                                                            : PV_E_DEVICE);
+    CHECK_TEXT(opening ? "a part of the device cannot be had: cuGreenCtxCreate: " : "cuGreenCtxStreamCreate: ");
+    CHECK_TEXT(f->text);
+    CHECK_TEXT(f->sticky ? "started anew" : memory ? " bytes of device memory are free" : "cu");
+    CHECK(fake.failed && !l.be == opening && (strstr(pv_error_text(), "cannot be had") != NULL) == opening);
+    if (l.be)
+        CHECK_STATUS(pv_instance_create(l.plan, l.weights, &l.inst), f->sticky ? PV_E_DEVICE : PV_OK);
+    life_end(&l);
+    CHECK((fake.live == 0 || f->sticky) && fake.misused == 0 && pv_alloc_live() == 0);
+}
+
 static void part(void)
 {
     pv_backend *be = NULL;
@@ -671,11 +723,52 @@ static void part(void)
         CHECK(be == NULL && fake.live == 0 && fake.misused == 0 && fake.failed);
         CHECK_TEXT("a part of the device cannot be had: ");
     }
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        part_fault(&faults[i], true);
+        part_fault(&faults[i], false); /* recording */
+    }
+    fake_reset();
+}
+
+/* ---- what is asked of a device is asked of the one that was opened, whoever asks ---- */
+
+static const pv_node layer = {.op = PV_OP_EXPERT_BLOCK, .n_out = 3};
+
+static void *ask(void *user)
+{
+    pv_backend *be = user;
+    return be->vt->claims(be, &layer) ? user : NULL; /* this thread has the first device */
+}
+
+static bool asked_elsewhere(pv_backend *be)
+{
+    pthread_t thread;
+    void *yes = NULL;
+    return CHECK(!pthread_create(&thread, NULL, ask, be)) && !pthread_join(thread, &yes) && yes != NULL;
+}
+
+static void other_device(void)
+{
+    pv_backend *be = NULL;
+    fake_reset();
+    left_out = 0;
+    fake.clusters[0] = 1;
+    if (CHECK_OK(pv_backend_open("cuda", &(pv_backend_params){.device = "1"}, &be)))
+        CHECK(asked_elsewhere(be) && left_out == 0);
+    fake.clusters[0] = 2;
+    fake.clusters[1] = 1;
+    if (be) {
+        CHECK(!asked_elsewhere(be) && left_out == 1);
+        CHECK(!asked_elsewhere(be) && left_out == 1); /* told once */
+    }
+    pv_backend_close(&be);
+    CHECK(fake.live == 0 && fake.misused == 0);
     fake_reset();
 }
 
 int main(void)
 {
+    pv_set_log(listen, NULL, PV_LOG_WARN);
     setenv("PIVOT_CACHE", "", 1); /* nothing of the stand-in is to be kept on this machine's disk */
     fake_reset();
     healthy(NULL);
@@ -683,6 +776,7 @@ int main(void)
         return test_done();
     machines();
     each_call();
+    given();
     measuring();
     products();
     broken();
@@ -691,6 +785,7 @@ int main(void)
     in_flight();
     few_bits();
     part();
+    other_device();
     fake_reset();
     return test_done();
 }

@@ -30,10 +30,10 @@ typedef struct cuda_call {
     bool wgmma;     /* kernels with Hopper's own tensor instructions may be launched: see wgmma.cuh */
 } cuda_call;
 
-/* What no kernel writes: it may be read before the kernel in front has ended (cuda_begin in util.cuh). */
+/* What no kernel writes, as one does the step: it may be read before the kernel in front has ended (cuda_begin in util.cuh). */
 static inline bool cuda_given(const pv_tensor *t)
 {
-    return !t->producer && (t->usage == PV_WEIGHT || t->usage == PV_CONST || t->usage == PV_IO);
+    return !t->producer && !t->is_step && (t->usage == PV_WEIGHT || t->usage == PV_CONST || t->usage == PV_IO);
 }
 
 /* Multiprocessors to fill; are there clusters of blocks; bytes of shared memory that a block may have (device.c). With
@@ -43,7 +43,7 @@ bool cuda_clusters(const cuda_device *device);
 int cuda_block_room(const cuda_device *device);
 
 /* Can `clusters` clusters of `ranks` blocks of a kernel of Hopper's, with that much dynamic shared memory, run at the same time?
- * Not where PIVOT_CUDA_PLAIN=1 asks for the kernels of all devices. */
+ * Not where PIVOT_CUDA_PLAIN=1 asks for the kernels of all devices. The log says once when a device of Hopper's refuses. */
 bool cuda_at_once(const cuda_device *device, const void *kernel, int clusters, int ranks, int threads,
                   int shared); /* device.c */
 

@@ -33,6 +33,7 @@ struct cuda_device {
     atomic_int lt_failed; /* cuBLASLt's status behind a kernel's cudaErrorExternalDevice */
     atomic_int broken;    /* set once `first` tells what broke the device; 0: it works */
     atomic_flag breaking;
+    atomic_int told;      /* in the log: cuda_at_once said no */
     char first[256];
 };
 
@@ -65,6 +66,9 @@ void cuda_forget(void);
 pv_status cuda_check(cuda_device *d, cudaError_t error, const char *call);
 #define CUDA_CHECK(d, call) cuda_check((d), (call), #call)
 pv_status cuda_check_lt(cuda_device *d, cublasStatus_t status, const char *call); /* the same for cuBLASLt */
+/* Under both: fails with `st` and words; a device whose error stays is marked, and then it is PV_E_DEVICE. Not for a thread that
+ * captures a graph. */
+pv_status cuda_fail(cuda_device *d, pv_status st, const char *words);
 
 /* Page-locked host memory; cudaFreeHost. */
 pv_status cuda_host_memory(cuda_device *d, size_t bytes, const char *what, void **out);

@@ -8,6 +8,7 @@
 
 #include <cuda.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
 #define SINCE 13000 /* of the signatures below; older drivers are refused before */
@@ -54,15 +55,22 @@ static pv_status find_functions(void)
     return PV_OK;
 }
 
-static pv_status check(CUresult error, const char *call)
+/* As cuda_check; but where the device is only being opened, what cannot be had is no failure of it. */
+static pv_status check(cuda_device *d, CUresult error, const char *call)
 {
-    const char *words = NULL;
+    const char *text = NULL;
+    char words[256];
     if (error == CUDA_SUCCESS)
         return PV_OK;
-    if (driver.words(error, &words) != CUDA_SUCCESS || !words)
-        words = "unknown error";
-    return pv_fail(PV_E_UNAVAILABLE, "a part of the device cannot be had: %s: %s (%d)", call, words,
-                   (int)error);
+    if (driver.words(error, &text) != CUDA_SUCCESS || !text)
+        text = "unknown error";
+    snprintf(words, sizeof words, "%s%s: %s (%d)", d->stream ? "" : "a part of the device cannot be had: ", call, text,
+             (int)error);
+    return cuda_fail(d,
+                     error == CUDA_ERROR_OUT_OF_MEMORY ? PV_E_MEMORY
+                     : d->stream                       ? PV_E_DEVICE
+                                                       : PV_E_UNAVAILABLE,
+                     words);
 }
 
 pv_status cuda_green_open(cuda_device *d, int sms)
@@ -79,18 +87,18 @@ pv_status cuda_green_open(cuda_device *d, int sms)
     if (!st)
         st = CUDA_CHECK(d, cudaFree(NULL)); /* the primary context is there */
     if (!st)
-        st = check(driver.get(&device, d->index), "cuDeviceGet");
+        st = check(d, driver.get(&device, d->index), "cuDeviceGet");
     if (!st)
-        st = check(driver.resource(device, &all, CU_DEV_RESOURCE_TYPE_SM), "cuDeviceGetDevResource");
+        st = check(d, driver.resource(device, &all, CU_DEV_RESOURCE_TYPE_SM), "cuDeviceGetDevResource");
     if (!st)
-        st = check(driver.split(&part, &groups, &all, NULL, 0, (unsigned)sms), "cuDevSmResourceSplitByCount");
+        st = check(d, driver.split(&part, &groups, &all, NULL, 0, (unsigned)sms), "cuDevSmResourceSplitByCount");
     if (!st && !groups)
         st = pv_fail(PV_E_UNAVAILABLE,
                      "a part of the device cannot be had: %d multiprocessors cannot be set apart", sms);
     if (!st)
-        st = check(driver.desc(&desc, &part, 1), "cuDevResourceGenerateDesc");
+        st = check(d, driver.desc(&desc, &part, 1), "cuDevResourceGenerateDesc");
     if (!st)
-        st = check(driver.create(&context, desc, device, CU_GREEN_CTX_DEFAULT_STREAM), "cuGreenCtxCreate");
+        st = check(d, driver.create(&context, desc, device, CU_GREEN_CTX_DEFAULT_STREAM), "cuGreenCtxCreate");
     if (st)
         return st;
     d->green = context;
@@ -109,5 +117,5 @@ pv_status cuda_stream(cuda_device *d, cudaStream_t *out)
 {
     if (!d->green)
         return CUDA_CHECK(d, cudaStreamCreateWithFlags(out, cudaStreamNonBlocking));
-    return check(driver.stream(out, d->green, CU_STREAM_NON_BLOCKING, 0), "cuGreenCtxStreamCreate");
+    return check(d, driver.stream(out, d->green, CU_STREAM_NON_BLOCKING, 0), "cuGreenCtxStreamCreate");
 }

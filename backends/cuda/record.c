@@ -109,14 +109,6 @@ static pv_status give_own(pv_recording *r)
     return st;
 }
 
-static pv_status enqueue(pv_recording *r, int i, cudaStream_t stream)
-{
-    cuda_call *c = &r->calls[i];
-    c->stream = stream;
-    pv_status st = cuda_check(r->d, cuda_kernels[c->node->op]->enqueue(c), "kernel");
-    return st ? pv_fail_in(st, "'%s'", c->node->name) : PV_OK;
-}
-
 /* A node that picks the running step's row of a table. */
 static bool picks_step(const pv_recording *r, const pv_node *n)
 {
@@ -170,25 +162,28 @@ static int link_calls(pv_recording *r, int i, bool aliased)
 }
 
 /* One pass over a stage, without the nodes that alias_rows made needless. events, if given: recorded before the first
- * and after each node, for timing. */
-static pv_status enqueue_stage(pv_recording *r, pv_stage stage, bool aliased, cudaStream_t stream,
-                               const cudaEvent_t *events)
+ * and after each node, for timing. What an error means is told when nothing is captured any more; `failed`: whose kernel
+ * it is. */
+static cudaError_t enqueue_stage(pv_recording *r, pv_stage stage, bool aliased, cudaStream_t stream,
+                                 const cudaEvent_t *events, const pv_node **failed)
 {
     const pv_graph *g = r->prog->graph;
-    pv_status st = PV_OK;
+    cudaError_t e = cudaSuccess;
     if (events)
-        st = CUDA_CHECK(r->d, cudaEventRecordWithFlags(*events++, stream, cudaEventRecordExternal));
-    for (int i = 0; !st && i < g->n_nodes; i++) {
+        e = cudaEventRecordWithFlags(*events++, stream, cudaEventRecordExternal);
+    for (int i = 0; e == cudaSuccess && i < g->n_nodes; i++) {
         if (g->nodes[i]->stage != stage || (aliased && picks_step(r, g->nodes[i])))
             continue;
         int last = events ? i : link_calls(r, i, aliased); /* timed one by one */
         r->calls[last].then = NULL;
-        st = enqueue(r, i, stream);
+        r->calls[i].stream = stream;
+        e = cuda_kernels[g->nodes[i]->op]->enqueue(&r->calls[i]);
+        *failed = e == cudaSuccess ? NULL : g->nodes[i];
         i = last;
-        if (!st && events)
-            st = CUDA_CHECK(r->d, cudaEventRecordWithFlags(*events++, stream, cudaEventRecordExternal));
+        if (e == cudaSuccess && events)
+            e = cudaEventRecordWithFlags(*events++, stream, cudaEventRecordExternal);
     }
-    return st;
+    return e;
 }
 
 static int nodes_in(const pv_graph *g, pv_stage stage)
@@ -209,16 +204,21 @@ static pv_status capture(pv_recording *r, pv_stage stage, int steps, cudaStream_
     pv_status st = CUDA_CHECK(d, cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     if (st)
         return st;
+    const pv_node *failed = NULL;
+    cudaError_t e = cudaSuccess;
     if (!events && (steps || stage != PV_STAGE_DENOISE)) /* in the graph: not before the host has it launched */
-        st = CUDA_CHECK(d, cudaEventRecordWithFlags(r->begin[stage], stream, cudaEventRecordExternal));
-    for (int i = 0; !st && i < (steps ? steps : 1); i++) {
+        e = cudaEventRecordWithFlags(r->begin[stage], stream, cudaEventRecordExternal);
+    for (int i = 0; e == cudaSuccess && i < (steps ? steps : 1); i++) {
         if (steps)
             alias_rows(r, i);
-        st = enqueue_stage(r, stage, steps > 0, stream, events);
+        e = enqueue_stage(r, stage, steps > 0, stream, events, &failed);
     }
     if (steps)
         alias_rows(r, -1);
     cudaError_t end = cudaStreamEndCapture(stream, &graph); /* also when something failed */
+    st = cuda_check(d, e, failed ? "kernel" : "cudaEventRecordWithFlags");
+    if (failed)
+        pv_fail_in(st, "'%s'", failed->name);
     if (!st)
         st = cuda_check(d, end, "cudaStreamEndCapture");
     if (!st)

@@ -48,6 +48,7 @@ typedef struct pv_tensor {
     const void *data;          /* constants */
     bool plus_one;             /* weights: 1 + w is formed in f32 when it is loaded (Gemma's norms) */
     bool per_step;             /* one row for each denoising step; made [steps, ...] by hoist.c */
+    bool is_step;              /* the graph's `step`: an input that the backend writes, in the midst of a run */
     bool output;               /* kept until the next run, so that it can be read */
     int id;                    /* index in the graph */
     size_t offset;             /* place.c: in the buffer of its usage; PV_NOWHERE: nothing needs it, or a weight */

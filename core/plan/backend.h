@@ -1,7 +1,15 @@
 /* backend.h - the seam: what a backend is to the core. The only header a backend must obey.
  *
- * The core checks arguments, order and NULL before it calls; a backend does only the deed. Calls on one backend are
- * serialised by the core, except submit and wait of different recordings. Every failure sets words (pv_fail). */
+ * The core checks arguments, order and NULL before it calls; a backend does only the deed. Every failure sets words (pv_fail).
+ *
+ * Threads. Sessions on one backend have a thread each, and few calls wait for one another. One at a time in the whole
+ * process, by a lock of sessions: what makes a session ready to run, which is `room`, `alloc`, the `write` of weights,
+ * constants and positions, `record`, and the `release` of weights. One at a time for a recording and the buffers it was
+ * recorded against: `write`, `read`, `map`, `begin`, `submit`, `wait`, `discard`, `release`. All else may come
+ * together: those calls for different recordings, also while another session is made ready; `claims` and `variants`,
+ * since planning takes no lock; `describe`; and `map` of weights, from all threads that load them. `close` comes last
+ * and alone. Who works below sessions (tools, tests, the self-test) has a backend to itself, on one thread; only such a
+ * caller asks `wait` for node_ms. */
 #ifndef PV_PLAN_BACKEND_H
 #define PV_PLAN_BACKEND_H
 

@@ -23,8 +23,8 @@ static bool hoistable(const pv_node *n)
 /* The row of the running step; one node for each table. `made` remembers them by tensor id. */
 static pv_tensor *row_of(pv_graph *g, pv_tensor *table, pv_tensor **made)
 {
-    if (!g->step)
-        g->step = pv_input(g, "step", PV_I32, 1, (int64_t[]){1}, NULL);
+    if (!g->step && (g->step = pv_input(g, "step", PV_I32, 1, (int64_t[]){1}, NULL)))
+        g->step->is_step = true;
     if (!made[table->id]) {
         pv_node *n = pv_node_add(g, pv_graph_printf(g, "%s[step]", table->name), PV_OP_ROW, 2,
                                  (pv_tensor *[]){table, g->step}, NULL);

@@ -12,7 +12,7 @@
 
 #ifndef PV_MODULE_VERSION
 #define PV_MODULE_VERSION                                                                                    \
-    2 /* raised when the meaning of anything shared changes; its size is seen to below */
+    3 /* raised when the meaning of anything shared changes; its size is seen to below */
 #endif
 
 typedef struct pv_host {

@@ -96,7 +96,7 @@ typedef struct loading {
     chunk *chunks;
     void **stage; /* of each worker: raw elements, then f32 */
     int64_t most; /* elements of the largest chunk */
-    pthread_mutex_t turn; /* without map chunks go through the backend, whose calls are one at a time */
+    pthread_mutex_t turn; /* without map chunks are written through the backend, one at a time */
     atomic_int failed;
     pv_status status;
     char words[512];

@@ -23,7 +23,7 @@ typedef struct shared {
     struct shared *next;
 } shared;
 
-static pthread_mutex_t shared_lock = PTHREAD_MUTEX_INITIALIZER; /* guards the list and loading */
+static pthread_mutex_t shared_lock = PTHREAD_MUTEX_INITIALIZER; /* guards the list; one session at a time is made ready */
 static shared *all_shared;
 
 static pv_status share(pv_model *m, pv_backend *be, const pv_recipe *recipe, shared **out)

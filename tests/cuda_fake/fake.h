@@ -2,7 +2,8 @@
  *
  * Memory, streams, events and graphs are kept in a list, so that what is not given back, given back twice or used out of
  * its bounds shows. Kernels and products check their operands and compute nothing. The functions have the prototypes of
- * NVIDIA's headers; copies are made as late as they may be. One thread at a time: the core serialises the calls on a backend, and tests run one session. */
+ * NVIDIA's headers; copies are made as late as they may be. One thread at a time, which tests see to; each has a device of
+ * its own, the first until it names another. */
 #ifndef PV_TESTS_CUDA_FAKE_H
 #define PV_TESTS_CUDA_FAKE_H
 
@@ -10,6 +11,7 @@
 #include <stdbool.h>
 
 #define FAKE_DEVICES 2
+#define FAKE_SHARED  (227 << 10) /* bytes of shared memory a block may have */
 
 typedef struct fake_cuda {
     /* The machine. */
@@ -19,6 +21,7 @@ typedef struct fake_cuda {
     int major, minor;
     bool integrated; /* their memory is the host's */
     bool no_code;    /* the build has no kernel for them */
+    int clusters[FAKE_DEVICES]; /* that run at the same time */
     size_t capacity; /* bytes */
 
     /* The fault: of the calls from now on, or of those called `only`, the n-th answers `error`. Sticky: all later calls

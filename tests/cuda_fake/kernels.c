@@ -54,6 +54,13 @@ static size_t own(const cuda_device *device, const pv_node *n)
     return 8192;
 }
 
+/* In two clusters of two blocks, all at once. */
+static bool accepts_layer(const cuda_device *device, const pv_node *n)
+{
+    static const char kernel;
+    return accepts(device, n) && cuda_at_once(device, &kernel, 2, 2, 64, 200 << 10);
+}
+
 static bool joins(const cuda_call *c, const cuda_call *next)
 {
     return c->in[10] == next->in[10];
@@ -73,7 +80,7 @@ static cudaError_t enqueue_layers(const cuda_call *c)
 }
 
 const cuda_kernel cuda_expert_block = {
-    .accepts = accepts, .enqueue = enqueue_layers, .own = own, .joins = joins};
+    .accepts = accepts_layer, .enqueue = enqueue_layers, .own = own, .joins = joins};
 const cuda_kernel cuda_attention = {.accepts = accepts, .enqueue = enqueue, .need = need}, cuda_attention_scores = {.accepts = accepts, .enqueue = enqueue},
                   cuda_softmax = {.accepts = accepts, .enqueue = enqueue}, cuda_attention_values = {.accepts = accepts, .enqueue = enqueue},
                   cuda_rms_norm = {.accepts = accepts, .enqueue = enqueue}, cuda_layer_norm = {.accepts = accepts, .enqueue = enqueue},

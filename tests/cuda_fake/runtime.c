@@ -28,6 +28,7 @@ typedef struct thing {
 
 static thing *things;
 static thing *capturing; /* a stream */
+static int shared[FAKE_DEVICES];
 static _Thread_local int device;
 static _Thread_local cudaError_t last;
 
@@ -164,7 +165,8 @@ void fake_reset(void)
     capturing = NULL;
     device = 0;
     last = cudaSuccess;
-    fake = (fake_cuda){.driver = CUDART_VERSION, .devices = FAKE_DEVICES, .major = 9, .capacity = (size_t)1 << 30};
+    memset(shared, 0, sizeof shared);
+    fake = (fake_cuda){.driver = CUDART_VERSION, .devices = FAKE_DEVICES, .major = 9, .clusters = {8, 8}, .capacity = (size_t)1 << 30};
 }
 
 bool fake_holds(const void *at, size_t bytes)
@@ -272,12 +274,21 @@ cudaError_t cudaSetDevice(int index)
     return ENTER();
 }
 
+cudaError_t cudaGetDevice(int *index)
+{
+    cudaError_t e = ENTER();
+    *index = device;
+    return e;
+}
+
 cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int index)
 {
     cudaError_t e = ENTER();
     (void)index;
     if (!e)
-        *value = attribute == cudaDevAttrL2CacheSize ? 1 << 16 : 0;
+        *value = attribute == cudaDevAttrL2CacheSize                      ? 1 << 16
+                 : attribute == cudaDevAttrMaxSharedMemoryPerBlockOptin ? FAKE_SHARED
+                 : attribute == cudaDevAttrCooperativeLaunch;
     return e;
 }
 
@@ -299,17 +310,25 @@ static void *reserve(size_t bytes)
     return at == MAP_FAILED ? NULL : at;
 }
 
+/* Of the thread's device, as everything about functions; there is one that has attributes. */
 cudaError_t cudaFuncSetAttribute(const void *function, enum cudaFuncAttribute attribute, int value)
 {
-    (void)function, (void)attribute, (void)value;
-    return ENTER();
+    cudaError_t e = ENTER();
+    (void)function;
+    if (!e && attribute == cudaFuncAttributeMaxDynamicSharedMemorySize)
+        shared[device] = value;
+    return e;
 }
 
 cudaError_t cudaOccupancyMaxActiveClusters(int *clusters, const void *function, const cudaLaunchConfig_t *config)
 {
-    (void)function, (void)config;
-    *clusters = 0;
-    return ENTER();
+    cudaError_t e = ENTER();
+    (void)function;
+    thing *s = e ? NULL : known(config->stream, STREAM);
+    if (s && s->device != device)
+        return answer(cudaErrorInvalidResourceHandle);
+    *clusters = s && config->dynamicSmemBytes <= (size_t)shared[device] ? fake.clusters[device] : 0;
+    return e;
 }
 
 cudaError_t cudaMalloc(void **memory, size_t bytes)
@@ -441,7 +460,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
     cudaError_t e = ENTER();
     if (!e)
-        e = forbidden((thing *)stream == capturing);
+        e = forbidden(true); /* for the thread that captures, of any stream */
     thing *s = e || !stream ? NULL : known(stream, STREAM);
     return s && s->busy ? answer(cudaErrorNotReady) : e;
 }
