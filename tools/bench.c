@@ -2,6 +2,7 @@
 #include "bench.h"
 #include "bench_compare.h"
 #include "expand.h"
+#include "power_mode.h"
 #include "base/clock.h"
 #include "base/memory.h"
 #include "session/schedule.h"
@@ -194,6 +195,7 @@ static pv_status work(bench *b)
         st = pv_backend_device(b->backend, &b->device);
     if (st)
         return st;
+    b->power_mode = power_mode(POWER_MODE_FILE);
     b->peak_bytes = peak_bytes();
     measure_rates(b);
     return tell_costs(b);

@@ -32,6 +32,7 @@ typedef struct bench {
     pv_session *session;
     pv_model_info info;
     pv_device_info device; /* behind the runs: with the clocks it had by then */
+    int power_mode;        /* of a Jetson; -1: not known */
     pv_memory_info memory;
     uint64_t peak_bytes, load_peak_bytes; /* the most that this process had in use, in all and until it was
                                            * loaded; 0 where the system does not tell */

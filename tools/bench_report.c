@@ -166,6 +166,8 @@ static void json_device(cJSON *json, const bench *b)
     cJSON_AddNumberToObject(o, "clock_mhz", d->clock_mhz);
     cJSON_AddNumberToObject(o, "memory_clock_mhz", d->memory_clock_mhz);
     cJSON_AddNumberToObject(o, "power_limit_watts", d->power_limit_watts);
+    if (b->power_mode >= 0)
+        cJSON_AddNumberToObject(o, "power_mode", b->power_mode);
     cJSON_AddStringToObject(o, "unknown", d->unknown);
     cJSON_AddNumberToObject(o, "sms", d->sms);
     cJSON_AddNumberToObject(o, "sms_asked_for", b->common.sms);
@@ -341,7 +343,7 @@ static void print_conditions(const bench *b)
 {
     const pv_device_info *d = &b->device;
     printf("version   %s%s%s, %s\n", pv_version(), *PV_GIT_ID ? ", git " : "", PV_GIT_ID, b->date);
-    if (*d->driver || d->clock_mhz || d->power_limit_watts || *d->unknown || d->sms) {
+    if (*d->driver || d->clock_mhz || d->power_limit_watts || b->power_mode >= 0 || *d->unknown || d->sms) {
         printf("device    ");
         const char *comma = "";
         if (*d->driver)
@@ -350,6 +352,8 @@ static void print_conditions(const bench *b)
             printf("%s%d MHz, memory %d MHz", comma, d->clock_mhz, d->memory_clock_mhz), comma = ", ";
         if (d->power_limit_watts)
             printf("%s%d W at most", comma, d->power_limit_watts), comma = ", ";
+        if (b->power_mode >= 0)
+            printf("%spower mode %d (nvpmodel)", comma, b->power_mode), comma = ", ";
         if (d->sms)
             printf("%s%d multiprocessors%s", comma, d->sms, b->common.sms ? " of it" : ""), comma = ", ";
         if (*d->unknown)
