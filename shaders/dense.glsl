@@ -2,7 +2,7 @@
  * becomes of a sum.
  *
  * y = x w^T (+ b), x [rows, k], w [n, k], b [n]; then OP 0: y; 1: residual + y; 2: gelu(y); 3: residual + y gate;
- * 4: gelu(y) y2, y2 with the second weight, both rounded to dtype BETWEEN first; 5: y, left in parts for gated_norm.comp; 6: rope(y)
+ * 4: gelu(y) y2, y2 with the second weight, both rounded to dtype BETWEEN first; 5: y, left in parts for linear_norm.comp; 6: rope(y)
  * (rope.comp says what), y rounded to BETWEEN first. in0 x, in1 w, in2 b or positions, in3 residual (f32) or second weight, in4
  * modulation (f32, scale | shift | gate) or table (f32, [positions, cos | sin] of n1 elements). OP 0 and 6: the result begins
  * c_sequence elements behind the binding. OP 6: heads are 2 `width` wide, n counts the columns of their first halves. The dispatch makes columns [first, first + n) of a result that is

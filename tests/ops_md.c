@@ -23,6 +23,7 @@ static const struct {
     {"expert", "`eps`, `heads`, `kv_heads` (of which `heads` is a multiple), `store` (the row of the caches that gets row 0), "
                "`first` (the first key row that takes part), `scale`"},
     {"linear_geglu", "`between` (the dtype that both products are rounded to)"},
+    {"linear_add_norm", "`eps`, `layer` (a layer_norm, else an rms_norm)"},
     {"linear_rope_cache", "`heads` (of q), `kv_heads`, `first` (row of the states), `between` (dtype that q, k and v are rounded to)"},
     {"rope_cache", "`heads` (of q), `kv_heads`, `first` (row of the states)"},
     {"rope_store", "`heads`, `first` (row of the state)"},

@@ -85,14 +85,19 @@ static void linear_group(op_truth *t)
     linears(t, t->c->attr.group.n);
 }
 
-static void linear_add(op_truth *t)
+static void sums(op_truth *t, int bias)
 {
     t->steps = sum_steps(width(t, 0)) + 1;
     for (int64_t r = 0, N = rows(t, 1); r < rows(t, 0); r++)
         for (int64_t k = 0; op_valid_row(&t->c->in[0], r) && k < N; k++) {
-            double size, y = product(t, 1, has(t, 3) ? 3 : 0, r, k, &size), x = t->in[2][r * N + k];
+            double size, y = product(t, 1, bias, r, k, &size), x = t->in[2][r * N + k];
             put(t, 0, r * N + k, x + y, size + fabs(x));
         }
+}
+
+static void linear_add(op_truth *t)
+{
+    sums(t, has(t, 3) ? 3 : 0);
 }
 
 static void gated_products(op_truth *t, int bias)
@@ -556,6 +561,27 @@ static void linear_gated_norm(op_truth *t)
     gated_products(t, 0);
     t->steps += 4 + sum_steps(width(t, 2));
     norm_of_sum(t, 2, 4);
+}
+
+/* A sum's error reaches its norm through the number itself and, of a layer_norm, through the mean. */
+static void linear_add_norm(op_truth *t)
+{
+    const pv_linear_add_norm_attr *a = &t->c->attr.linear_add_norm;
+    const int norm = op_n_in(t->c) - 1 - a->layer;
+    int64_t W = width(t, 2);
+    sums(t, norm > 3 ? 3 : 0);
+    t->steps += 4 + sum_steps(W);
+    for (int64_t r = 0; r < rows(t, 2); r++) {
+        const double *x = t->out[0] + r * W, *size = t->size[0] + r * W;
+        if (!op_valid_row(&t->c->in[2], r))
+            continue;
+        double mean = a->layer ? mean_of(x, W, 0, 1) : 0, others = a->layer ? mean_of(x, W, 0, 0) + mean_of(size, W, 0, 0) : 0;
+        double scale = 1 / sqrt(mean_of(x, W, mean, 2) + (double)a->eps);
+        for (int64_t i = 0; i < W; i++) {
+            double w = t->in[norm][i], b = a->layer ? t->in[norm + 1][i] : 0;
+            put(t, 1, r * W + i, (x[i] - mean) * scale * w + b, (size[i] + fabs(x[i]) + others) * scale * fabs(w) + fabs(b));
+        }
+    }
 }
 
 static void geglu(op_truth *t)

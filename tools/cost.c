@@ -72,6 +72,7 @@ static pv_status flops_of(pv_runner *r, const pv_node *n, double *flops)
     case PV_OP_LINEAR_GELU:
     case PV_OP_LINEAR_GATED:
     case PV_OP_LINEAR_GATED_NORM:
+    case PV_OP_LINEAR_ADD_NORM:
     case PV_OP_LINEAR_SCALED:
     case PV_OP_LINEAR_BLOCKS:
         return linear(r, n, 1, flops);

@@ -10,7 +10,9 @@
 #define LEAST_OF_MANY 256
 #define MOST_OF_MANY  4
 #define LEAST_LEFT    256 /* where the dispatch that adds up is there anyway */
-#define NORMING       256 /* threads of gated_norm.comp */
+#define JOINING       15  /* microseconds of an H200 that groups take to bring parts of many rows together */
+#define JOINING_LEFT  3   /* and of the norm behind, which reads them anyway */
+#define NORMING       256 /* threads of linear_norm.comp */
 
 static uint32_t over(uint32_t n, uint32_t d)
 {
@@ -73,18 +75,18 @@ static bool is_few(const vk_matrix *x, uint32_t m)
  * along k (dearer the larger the tile, and never cheap), and parts brought together. Elsewhere the numbers
  * are others and the order is hoped to be the same. */
 static double cost(const vk_device *d, const vk_tile *t, const vk_matrix *x, uint32_t k, uint32_t tiles,
-                   uint32_t parts)
+                   uint32_t parts, double joining)
 {
     double area = (double)rows_of(t, x) * columns_of(t, x), deep = t->depth * x->k;
     double step = 0.72 + 0.145 * area / 8192 * deep / 64;
     return over(tiles * parts, units_of(d)) * (over(over(k, parts), (uint32_t)deep) * step + 4) +
-           (parts > 1 ? 15 : 0);
+           (parts > 1 ? joining : 0);
 }
 
 /* The tile with which the products of a node take least, and the parts of k of each: they have x in common
- * and run beside each other, so their groups count together. */
-static vk_tile best_of_many(const vk_device *d, const vk_matrix *x, uint32_t m, uint32_t k, const uint32_t *n,
-                            int products, bool two)
+ * and run beside each other, so their groups count together. Returns what they take. */
+static double best_of_many(const vk_device *d, const vk_matrix *x, uint32_t m, uint32_t k, const uint32_t *n,
+                           int products, bool two, double joining, vk_tile *out)
 {
     vk_tile best = {0};
     double least = 0;
@@ -93,7 +95,7 @@ static vk_tile best_of_many(const vk_device *d, const vk_matrix *x, uint32_t m, 
         for (int p = 0; p < products; p++)
             tiles += tiles_of(&many[i], x, m, n[p]);
         for (uint32_t parts = 1; holds(d, &many[i], x, two) && parts <= MOST_OF_MANY; parts++) {
-            double now = cost(d, &many[i], x, k, tiles, parts);
+            double now = cost(d, &many[i], x, k, tiles, parts, joining);
             if ((parts == 1 || k / parts >= LEAST_OF_MANY) && (!best.fm || now < least)) {
                 best = many[i];
                 best.parts = parts;
@@ -101,7 +103,17 @@ static vk_tile best_of_many(const vk_device *d, const vk_matrix *x, uint32_t m, 
             }
         }
     }
-    return best;
+    *out = best;
+    return least;
+}
+
+/* Of a product that is left in parts: those of many rows are cut only where that saves more than it costs. */
+static bool best_left(const vk_device *d, const vk_matrix *x, uint32_t m, uint32_t k, uint32_t n, vk_tile *out)
+{
+    vk_tile whole;
+    return best_of_many(d, x, m, k, &n, 1, false, JOINING_LEFT, out) <
+               best_of_many(d, x, m, k, &n, 1, false, JOINING, &whole) &&
+           out->parts > 1;
 }
 
 /* Not more groups than multiprocessors: there may be room for no second one. */
@@ -196,9 +208,15 @@ static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32
     const bool left = p->op == LEFT, two = p->op == GEGLU || p->op == TURNED;
     const uint32_t least = left ? LEAST_LEFT : LEAST, m = c->push.m, k = c->push.k,
                    sums = two ? 2 * c->push.n : c->push.n;
-    vk_tile t = d->tile                ? *d->tile
-                : left || is_few(x, m) ? best_of_few(d, x, m, sums, k, two, least)
-                                       : best_of_many(d, x, m, k, p->widths, p->products, two);
+    vk_tile t = {0};
+    if (d->tile)
+        t = *d->tile;
+    else if (is_few(x, m))
+        t = best_of_few(d, x, m, sums, k, two, least);
+    else if (!left)
+        best_of_many(d, x, m, k, p->widths, p->products, two, JOINING, &t);
+    else if (!best_left(d, x, m, k, sums, &t))
+        return false;
     if (!t.fm || !holds(d, &t, x, two))
         return false;
     if (!t.parts)
@@ -214,8 +232,11 @@ static bool by_matrices(const vk_device *d, vk_call *c, const product *p, uint32
     cut(d, c, t.parts, bk, left ? 0 : bm * bn, words);
     c->constant[19] = !left && c->push.from > 1;
     if (left) { /* rows of the result, a part behind the other */
+        const uint64_t all = *words + (uint64_t)c->push.from * c->push.m * c->push.ldc;
+        if (all > d->limits.maxStorageBufferRange / 4)
+            return false;
         c->push.b_first = *words;
-        c->part_words = *words += c->push.from * c->push.m * c->push.ldc;
+        c->part_words = *words = (uint32_t)all;
     }
     return true;
 }
@@ -338,33 +359,38 @@ int vk_linear_rope_cache(const vk_device *d, const pv_node *n, vk_call out[VK_CA
     return ok ? calls : 0;
 }
 
-/* Cut along k whose parts the dispatch behind it brings together, so no group of the product waits for the
- * others. Of many rows there is nothing to cut. */
-int vk_linear_gated_norm(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
+/* Cut along k into parts that the dispatch behind brings together, so no group of the product waits for the
+ * others; it makes the residual and its norm. */
+int vk_linear_norm(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
 {
-    const pv_tensor *residual = n->in[2], *mod = n->in[3], *next = n->in[4], *sum = n->out[0], *y = n->out[1];
-    const vk_matrix *x = n->in[0]->dtype == PV_BF16 ? &d->bf16 : &d->f16;
-    uint32_t words = VK_CALLS * VK_TILES, fours = (uint32_t)pv_width(sum) / 4;
+    const pv_tensor *sum = n->out[0];
+    const bool gated = n->op == PV_OP_LINEAR_GATED_NORM, layer = !gated && n->attr.linear_add_norm.layer;
+    const int norm = n->n_in - 1 - layer; /* the next modulation, or the norm's weight */
+    const pv_tensor *beside = gated || norm > 3 ? n->in[3] : NULL; /* modulation, or the product's bias */
+    uint32_t words = VK_CALLS * VK_TILES, fours = (uint32_t)pv_width(sum) / 4, width = (uint32_t)pv_width(sum);
     int calls = 0;
-    uint32_t width = (uint32_t)n->in[1]->dim[0];
     product p = {.x = n->in[0], .w = n->in[1], .out = sum, .op = LEFT, .widths = &width, .products = 1};
-    bool ok = residual->dtype == PV_F32 && mod->dtype == PV_F32 && next->dtype == PV_F32 &&
-              sum->dtype == PV_F32 && p.x->rows == sum->rows &&
-              d->limits.maxComputeWorkGroupInvocations >= NORMING && fours <= 4 * NORMING &&
-              pv_elements(sum) / pv_width(sum) <= 4 * x->m;
+    bool ok = n->in[2]->dtype == PV_F32 && sum->dtype == PV_F32 && (!beside || beside->dtype == PV_F32) &&
+              (!gated || n->in[norm]->dtype == PV_F32) && p.x->rows == sum->rows &&
+              d->limits.maxComputeWorkGroupInvocations >= NORMING && fours <= 4 * NORMING;
     if (!ok || !append(d, &p, true, out, &calls, &words) || calls != 1)
         return 0;
     vk_call *c = &out[1];
-    vk_call_begin(c, VK_GATED_NORM, 0);
-    vk_bind(c, VK_IN0, residual);
-    vk_bind(c, VK_IN1, next);
+    vk_call_begin(c, VK_LINEAR_NORM, gated ? 0 : layer ? 2 : 1);
+    vk_bind(c, VK_IN0, n->in[2]);
+    vk_bind(c, VK_IN1, n->in[norm]);
+    if (layer)
+        vk_bind(c, VK_IN2, n->in[norm + 1]);
     vk_bind(c, VK_IN3, sum);
-    vk_bind(c, VK_IN4, mod);
-    vk_bind(c, VK_OUT, y);
+    if (beside)
+        vk_bind(c, VK_IN4, beside);
+    if (beside && !gated)
+        c->constant[6] |= 1u << 4;
+    vk_bind(c, VK_OUT, n->out[1]);
     c->constant[8] = NORMING;
     c->constant[9] = over(fours, NORMING);
     c->push = out[0].push;
-    c->push.number = n->attr.norm.eps;
+    c->push.number = gated ? n->attr.norm.eps : n->attr.linear_add_norm.eps;
     c->grid[0] = out[0].push.m;
     c->grid[1] = c->grid[2] = 1;
     c->part_words = out[0].part_words;

@@ -24,7 +24,7 @@
 enum { VK_IN0, VK_IN1, VK_IN2, VK_ROWS0, VK_ROWS1, VK_OUT, VK_IN3, VK_IN4, VK_PART, VK_BINDINGS };
 
 enum {
-    VK_LINEAR, VK_DENSE, VK_ATTENTION, VK_FLASH, VK_FLASH_JOIN, VK_NORM, VK_GATED_NORM, VK_ROPE, VK_ROPE_CACHE, VK_ELEMENTWISE, VK_LAYOUT, VK_EMBED,
+    VK_LINEAR, VK_DENSE, VK_ATTENTION, VK_FLASH, VK_FLASH_JOIN, VK_NORM, VK_LINEAR_NORM, VK_ROPE, VK_ROPE_CACHE, VK_ELEMENTWISE, VK_LAYOUT, VK_EMBED,
     VK_DENSE_BF16, VK_DENSE_F16, VK_FLASH_BF16, VK_FLASH_F16, VK_SHADERS
 };
 
@@ -253,7 +253,7 @@ bool vk_reads_in_place(const vk_device *d, const pv_program *prog, const pv_node
 
 /* The linears, by cooperative matrices and by f32 arithmetic; 0: it cannot. */
 int vk_linear_rope_cache(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]); /* by matrices */
-int vk_linear_gated_norm(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]); /* of few rows, by matrices */
+int vk_linear_norm(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]); /* by matrices, the norm behind them too */
 int vk_linear_matrices(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]);
 int vk_linear(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]);
 

@@ -98,6 +98,14 @@ void body_linear_gated_norm(pv_graph *g, const pv_node *n, pv_tensor **out)
     out[1] = pv_ada_rms_norm(g, NULL, out[0], n->in[4], n->attr.norm.eps);
 }
 
+void body_linear_add_norm(pv_graph *g, const pv_node *n, pv_tensor **out)
+{
+    const pv_linear_add_norm_attr *a = &n->attr.linear_add_norm;
+    pv_tensor *const *norm = n->in + n->n_in - 1 - a->layer;
+    out[0] = pv_add(g, NULL, n->in[2], pv_linear(g, NULL, n->in[0], n->in[1], norm > n->in + 3 ? n->in[3] : NULL));
+    out[1] = a->layer ? pv_layer_norm(g, NULL, out[0], norm[0], norm[1], a->eps) : pv_rms_norm(g, NULL, out[0], norm[0], a->eps);
+}
+
 void body_euler_step(pv_graph *g, const pv_node *n, pv_tensor **out)
 {
     pv_tensor *h = pv_ada_rms_norm(g, NULL, n->in[0], n->in[1], n->attr.norm.eps);

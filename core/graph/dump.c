@@ -88,6 +88,8 @@ static void put_attr(text *t, const pv_node *n)
         put(t, " dtype=%s", pv_dtype_name(a->scale_for.dtype));
     else if (!strcmp(kind, "linear_geglu"))
         put(t, " between=%s", pv_dtype_name(a->linear_geglu.between));
+    else if (!strcmp(kind, "linear_add_norm"))
+        put(t, " %s eps=%g", a->linear_add_norm.layer ? "layer_norm" : "rms_norm", (double)a->linear_add_norm.eps);
     else if (!strcmp(kind, "rope_cache"))
         put(t, " heads=%d kv_heads=%d first=%lld", a->rope_cache.heads, a->rope_cache.kv_heads,
             (long long)a->rope_cache.first);

@@ -163,6 +163,22 @@ pv_status infer_linear_add(pv_graph *g, pv_node *n)
     return infer_linear_onto(g, n, n->n_in > 3 ? n->in[3] : NULL);
 }
 
+pv_status infer_linear_add_norm(pv_graph *g, pv_node *n)
+{
+    const int norm = n->n_in - 1 - n->attr.linear_add_norm.layer; /* its weight */
+    if (norm != 3 && norm != 4)
+        return pv_graph_fail(g, PV_E_ARG, "linear_add_norm '%s': %d inputs, with or without a norm's bias", n->name, n->n_in);
+    for (int i = norm; i < n->n_in; i++)
+        if (!is_vector(n->in[i], n->in[1]->dim[0]))
+            return misfit(g, n, "a number for each column", n->in[i]);
+    pv_status st = infer_linear_onto(g, n, norm > 3 ? n->in[3] : NULL);
+    if (!st)
+        st = with_width(g, n, n->in[1]->dim[0]);
+    if (!st)
+        n->out[1]->rows = n->in[2]->rows;
+    return st;
+}
+
 pv_status infer_linear_gated(pv_graph *g, pv_node *n)
 {
     if (!is_vector(n->in[3], 3 * n->in[1]->dim[0]))

@@ -19,6 +19,7 @@ void body_linear_gelu(struct pv_graph *g, const struct pv_node *n, struct pv_ten
 void body_linear_gated(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 void body_gated_norm(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 void body_linear_gated_norm(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
+void body_linear_add_norm(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 void body_euler_step(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 void body_rope_cache(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);
 void body_linear_rope_cache(struct pv_graph *g, const struct pv_node *n, struct pv_tensor **out);

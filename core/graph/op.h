@@ -71,6 +71,11 @@ typedef struct pv_linear_rope_cache_attr {
     pv_dtype between; /* of q, k and v */
 } pv_linear_rope_cache_attr;
 
+typedef struct pv_linear_add_norm_attr {
+    float eps;
+    bool layer; /* layer_norm, which has a bias; else rms_norm */
+} pv_linear_add_norm_attr;
+
 typedef union pv_attr {
     pv_none_attr none;
     pv_norm_attr norm;
@@ -87,6 +92,7 @@ typedef union pv_attr {
     pv_expert_attr expert;
     pv_rope_cache_attr rope_cache;
     pv_linear_rope_cache_attr linear_rope_cache;
+    pv_linear_add_norm_attr linear_add_norm;
 } pv_attr;
 
 #define PV_OP_ROW_WISE 1u

@@ -158,29 +158,29 @@ static bool onto_residual(pv_graph *g, const pv_backend *be, int at)
     return replace(g, be, at, &f, linear);
 }
 
-/* Does the norm at `at` read the residual that `gated` makes before anybody else does? */
-static bool first_reader(const pv_graph *g, const pv_node *gated, int at)
+/* Does the norm at `at` read the residual that `sums` makes before anybody else does? */
+static bool first_reader(const pv_graph *g, const pv_node *sums, int at)
 {
-    const pv_tensor *sum = gated->out[0];
-    for (int i = index_of(g, gated) + 1; i < at; i++)
+    const pv_tensor *sum = sums->out[0];
+    for (int i = index_of(g, sums) + 1; i < at; i++)
         for (int k = 0; k < g->nodes[i]->n_in; k++)
             if (g->nodes[i]->in[k] == sum)
                 return false;
-    return gated->stage == g->nodes[at]->stage && sum->dtype == PV_F32;
+    return sums->stage == g->nodes[at]->stage && sum->dtype == PV_F32;
 }
 
-/* Both as one op: what `gated` reads, and the norm's modulation. */
-static pv_node residual_and_norm(const pv_node *norm, const pv_node *gated, pv_op op)
+/* Both as one op: what `sums` reads, and what the norm reads beside it. */
+static pv_node residual_and_norm(const pv_node *norm, const pv_node *sums, pv_op op)
 {
     pv_node f = like(norm, op);
-    f.name = gated->name;
+    f.name = sums->name;
     f.attr = norm->attr;
     f.n_out = 2;
-    f.out[0] = gated->out[0];
+    f.out[0] = sums->out[0];
     f.out[1] = norm->out[0];
-    f.n_in = gated->n_in + 1;
-    memcpy(f.in, gated->in, (size_t)gated->n_in * sizeof *f.in);
-    f.in[gated->n_in] = norm->in[1];
+    f.n_in = sums->n_in + norm->n_in - 1;
+    memcpy(f.in, sums->in, (size_t)sums->n_in * sizeof *f.in);
+    memcpy(f.in + sums->n_in, norm->in + 1, (size_t)(norm->n_in - 1) * sizeof *f.in);
     return f;
 }
 
@@ -202,6 +202,19 @@ static bool norm_of_product(pv_graph *g, const pv_backend *be, int at)
         return false;
     pv_node f = residual_and_norm(norm, gated, PV_OP_LINEAR_GATED_NORM);
     return replace(g, be, at, &f, gated);
+}
+
+/* And the norms of layers without a modulation. */
+static bool norm_of_sum(pv_graph *g, const pv_backend *be, int at)
+{
+    pv_node *norm = g->nodes[at], *sums = norm->in[0]->producer;
+    const bool layer = norm->op == PV_OP_LAYER_NORM;
+    if ((!layer && (norm->op != PV_OP_RMS_NORM || norm->n_in != 2)) || !sums || sums->op != PV_OP_LINEAR_ADD ||
+        !first_reader(g, sums, at))
+        return false;
+    pv_node f = residual_and_norm(norm, sums, PV_OP_LINEAR_ADD_NORM);
+    f.attr.linear_add_norm = (pv_linear_add_norm_attr){norm->attr.norm.eps, layer};
+    return replace(g, be, at, &f, sums);
 }
 
 /* What ends a step: the last norm, the product that makes the velocity of it, and x + dt v. */
@@ -317,7 +330,7 @@ void pv_fuse(pv_graph *g, const pv_backend *be)
     static bool (*const rules[])(pv_graph *, const pv_backend *, int) = {
         pv_fuse_expert, absorb_cast,       store_rope,    rope_and_caches,  onto_residual,
         through_gelu,   geglu_of_products, group_linears, products_into_caches,
-        euler_step,     norm_of_residual, norm_of_product};
+        euler_step,     norm_of_residual,  norm_of_product, norm_of_sum};
     for (size_t r = 0; r < sizeof rules / sizeof *rules; r++)
         for (int i = 0; !g->status && i < g->n_nodes; i++) {
             int before = g->n_nodes;

@@ -194,10 +194,11 @@ static pv_status prepare(pv_backend *be, const pv_selftest_case *c, const types 
         attr.linear_geglu.between = t->x;
     if (c->op == PV_OP_LINEAR_ROPE_CACHE)
         attr.linear_rope_cache.between = t->x;
+    const bool residual = c->op == PV_OP_LINEAR_GATED_NORM || c->op == PV_OP_LINEAR_ADD_NORM; /* the first result */
     pv_node *n = pv_node_add(g, "out", c->op, n_inputs(c), in, &attr);
     for (int k = 0; n && k < n->n_out; k++) {
         if (!n->out[k]->base)
-            n->out[k]->dtype = c->op == PV_OP_LINEAR_GATED_NORM && k == 0 ? PV_F32 : t->out; /* a residual */
+            n->out[k]->dtype = residual && k == 0 ? PV_F32 : t->out;
         n->out[k]->output = true;
         w->out[w->n_out++] = n->out[k];
     }

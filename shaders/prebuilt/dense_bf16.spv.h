@@ -1,4 +1,4 @@
-/* 92bc696de0450b99fe9ee0d106d8e4ad3f2d7f820b077527d25f439b9152e881 dense_matrix.comp -DTYPE=bfloat16_t
+/* 1f565aa205aee07e8dcfeb972424ff04cfa0ad507a9f4014d779d1fe213b2dfe dense_matrix.comp -DTYPE=bfloat16_t
  * SPIR-V, made by tools/shaders.sh. */
 #pragma once
 const uint32_t dense_bf16_spv[] = {

@@ -1,4 +1,4 @@
-/* 8919f513b999d5ae4a23ae1d5584bb277c5daa877f52a6516de122434b9e4e06 dense_matrix.comp -DTYPE=float16_t
+/* 34baee3593177c95e49643382b4ead12b905a7d8056980bc17998a694eb4a69a dense_matrix.comp -DTYPE=float16_t
  * SPIR-V, made by tools/shaders.sh. */
 #pragma once
 const uint32_t dense_f16_spv[] = {

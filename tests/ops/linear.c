@@ -174,6 +174,17 @@ int test_linear(void)
              .out = {PV_F32, PV_F16});
     CHECK_OP(LINEAR_GATED_NORM, .attr = eps, .in = {BF16(50, 2048), BF16(1024, 2048), F32(50, 1024), F32(1, 3072), F32(1, 3072)},
              .out = {PV_F32, PV_BF16});
+    const pv_attr layer = {.linear_add_norm = {1e-6f, true}}, rms = {.linear_add_norm = {1e-6f, false}};
+    CHECK_OP(LINEAR_ADD_NORM, .attr = layer, .in = {F32(50, 48), F32(33, 48), F32(50, 33), F32(33), F32(33), F32(33)});
+    CHECK_OP(LINEAR_ADD_NORM, .attr = rms, .in = {F32(50, 48), F32(33, 48), F32(50, 33), F32(33)}, .out = {PV_F32, PV_BF16});
+    CHECK_OP(LINEAR_ADD_NORM, .attr = rms, .in = {BF16(30, 1024), BF16(132, 1024), F32(30, 132), F32(132), BF16(132)}, .out = {PV_F32, PV_BF16});
+    CHECK_OP(LINEAR_ADD_NORM, .attr = layer, .in = {F16(50, 72), F16(36, 72), F32(50, 36), F16(36), F32(36)}, .out = {PV_F32, PV_F16});
+    /* many rows, in parts of k: of SigLIP's widths; counted */
+    CHECK_OP(LINEAR_ADD_NORM, .attr = layer, .in = {BF16(256, 1152), BF16(1152, 1152), F32(256, 1152), F32(1152), BF16(1152), F32(1152)},
+             .out = {PV_F32, PV_BF16});
+    CHECK_OP(LINEAR_ADD_NORM, .attr = rms,
+             .in = {{.dtype = PV_F16, .dim = {130, 600}, .rows = 77, .counted = true}, F16(132, 600),
+                    {.dim = {130, 132}, .rows = 77, .counted = true}, F32(132)}, .out = {PV_F32, PV_F16});
     CHECK_OP(LINEAR, .in = {{.dtype = PV_F16, .dim = {200, 40}, .rows = 131, .counted = true}, F16(130, 40)}, .out = {PV_F16});
 
     same_values(50, 70, 1100);

@@ -344,6 +344,66 @@ static void products_at_once(void)
     }
 }
 
+/* A sum and its norm; `spoil`: 1 somebody reads the sum before the norm, 2 it is rounded, 3 the norm is in another stage, 4 the product
+ * is another reader's too, 5 a backend that does not claim it, 6 an rms_norm without a weight. */
+static bool no_norms_of_sums(const pv_backend *be, const pv_node *n)
+{
+    (void)be;
+    return n->op != PV_OP_LINEAR_ADD_NORM;
+}
+
+static pv_graph *norm_of_sum(int spoil, bool layer, bool bias)
+{
+    pv_graph *g = pv_graph_create();
+    pv_tensor *x = in(g, "x", 4, 8), *residual = in(g, "residual", 4, 12), *w = in(g, "weight", 1, 12);
+    pv_tensor *product = pv_linear(g, "product", x, in(g, "w", 12, 8), bias ? in(g, "b", 1, 12) : NULL);
+    pv_tensor *sum = pv_add(g, "sum", residual, product), *y;
+    if (spoil == 1)
+        keep(pv_gelu(g, "early", sum));
+    if (spoil == 2)
+        sum->dtype = PV_BF16;
+    if (spoil == 3)
+        g->stage = PV_STAGE_PREFIX;
+    if (spoil == 4)
+        keep(pv_gelu(g, "other", product));
+    y = layer ? pv_layer_norm(g, "norm", sum, w, in(g, "shift", 1, 12), 1e-6f) : pv_rms_norm(g, "norm", sum, spoil == 6 ? NULL : w, 1e-6f);
+    y->dtype = PV_BF16;
+    keep(y);
+    keep(pv_gelu(g, "late", sum));
+    return g;
+}
+
+static void norms_of_sums(void)
+{
+    static mock m;
+    for (int kind = 0; kind < 4; kind++) {
+        const bool layer = kind % 2, bias = kind / 2;
+        for (int spoil = 0; spoil <= 6; spoil++) {
+            const bool fuses = !spoil || (spoil == 6 && layer);
+            pv_graph *g = norm_of_sum(spoil, layer, bias);
+            CHECK_OK(pv_graph_status(g));
+            pv_fuse(g, spoil == 5 ? mock_claiming(&m, no_norms_of_sums) : everything());
+            if (!CHECK(count_op(g, PV_OP_LINEAR_ADD_NORM) == fuses))
+                printf("    kind %d, spoil %d\n", kind, spoil);
+            CHECK(!fuses || (g->nodes[0]->n_in == 4 + layer + bias && g->nodes[0]->n_out == 2 &&
+                             g->nodes[0]->attr.linear_add_norm.layer == layer));
+            pv_graph_destroy(&g);
+        }
+        ready plain, fused;
+        if (ready_make(&plain, norm_of_sum(0, layer, bias), NULL, NULL, 1, NULL) &&
+            ready_make(&fused, norm_of_sum(0, layer, bias), everything(), NULL, 1, NULL)) {
+            ready_fill(&plain);
+            ready_fill(&fused);
+            ready_run(&plain, 1);
+            ready_run(&fused, 1);
+            same_bytes(&plain, &fused, "norm");
+            same_bytes(&plain, &fused, "late");
+        }
+        ready_drop(&plain);
+        ready_drop(&fused);
+    }
+}
+
 /* The end of a step; `spoil` says what keeps it apart: 1 v an output, 2 a second reader of the norm, 3 v rounded, 4 the norm rounded,
  * 5 another stage, 6 no bias, 7 a backend that does not claim it. */
 static bool no_steps(const pv_backend *be, const pv_node *n)
@@ -640,6 +700,8 @@ static void same_bytes_in_the_model(claim what)
         /* the last layer of the prefix has no q */
         CHECK(count_op(g, PV_OP_ROPE_STORE) == 1);
         int caches = (what == WHOLE_LAYERS ? 1 : 2) * c.gemma.depth - 1;
+        /* but for the first norms, of what no product made; the prefix has one sum less */
+        CHECK(count_op(g, PV_OP_LINEAR_ADD_NORM) == 2 * c.vision.depth + 2 * (c.gemma.depth - 1));
         CHECK(count_op(g, PV_OP_ROPE_CACHE) == (what == GATED_NORMS ? caches : 0));
         CHECK(count_op(g, PV_OP_LINEAR_ROPE_CACHE) == (what == GATED_NORMS ? 0 : caches));
         if (i) { /* in bf16 no rounding stands between what SigLIP's products fuse with */
@@ -661,6 +723,7 @@ int main(void)
     geglu_of_a_product();
     caches_at_once();
     products_at_once();
+    norms_of_sums();
     steps();
     keeps_apart();
     layers();
