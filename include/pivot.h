@@ -78,7 +78,8 @@ PV_API double pv_clock_ms(void);        /* milliseconds of CLOCK_MONOTONIC, by w
 typedef enum pv_log_level { PV_LOG_DEBUG, PV_LOG_INFO, PV_LOG_WARN, PV_LOG_ERROR, PV_LOG_NONE } pv_log_level;
 typedef void (*pv_log_fn)(void *user, pv_log_level level, const char *text);
 
-/* Messages of `least` and above go to `fn` (one line, no newline). fn NULL: stderr. Default: stderr, WARN. */
+/* Messages of `least` and above go to `fn` (one line, no newline), from whichever thread has them, also from several at once. fn NULL:
+ * stderr. Default: stderr, WARN. */
 PV_API void pv_set_log(pv_log_fn fn, void *user, pv_log_level least);
 
 typedef struct pv_allocator {

@@ -6,10 +6,12 @@
 #include "session/rig.h"
 #include "tools/verify.h"
 
+#include <stdatomic.h>
+
 #define SOFTWARE "llvmpipe"
 #define LAYER    "VK_LAYER_KHRONOS_validation"
 
-static int messages;
+static atomic_int messages;
 
 static void count(void *user, pv_log_level level, const char *text)
 {
@@ -288,6 +290,7 @@ static pv_status small_plan(bool unified, long k, bool *met)
     y = n->out[0];
     y->output = true;
     real = d->fn;
+    d->most_makers = 0; /* calls are counted */
     d->info.unified = unified;
 #define USE(name) d->fn.name = fail_##name
     USE(CreateBuffer), USE(CreateCommandPool), USE(CreateDescriptorPool), USE(CreateQueryPool), USE(CreateFence);
@@ -332,6 +335,52 @@ static void every_call(bool unified)
     }
     printf("each of %ld calls failed once\n", k - 1);
     CHECK(k > 30);
+}
+
+/* ---- pipelines made by several threads ---- */
+
+static atomic_int refusals;
+
+static VKAPI_ATTR VkResult VKAPI_CALL refuse(VkDevice d, VkPipelineCache c, uint32_t n, const VkComputePipelineCreateInfo *i,
+                                             const VkAllocationCallbacks *a, VkPipeline *out)
+{
+    bool refused = atomic_fetch_sub(&refusals, 1) > 0;
+    return refused ? VK_ERROR_OUT_OF_HOST_MEMORY : real.CreateComputePipelines(d, c, n, i, a, out);
+}
+
+/* Many are asked for; those that could not be made say so to whoever wants them, and can be had the next time. */
+static void made_together(void)
+{
+    enum { MANY = 24, REFUSED = 5 };
+    vk_device *d = device();
+    uint32_t constant[MANY][VK_CONSTANTS] = {{0}};
+    VkPipeline got[MANY], again;
+    int failed = 0;
+    real = d->fn;
+    d->most_makers = 3;
+    d->fn.CreateComputePipelines = refuse;
+    atomic_store(&refusals, REFUSED);
+    for (int i = 0; i < MANY; i++) {
+        constant[i][8] = 8u + (uint32_t)i; /* threads of a group */
+        vk_pipeline_ask(d, VK_LAYOUT, constant[i]);
+        vk_pipeline_ask(d, VK_LAYOUT, constant[i]);
+    }
+    CHECK(d->n_makers == 3);
+    for (int i = MANY - 1; i >= 0; i--) {
+        pv_status st = vk_pipeline_get(d, VK_LAYOUT, constant[i], &got[i]);
+        failed += st != PV_OK;
+        CHECK(!st || strstr(pv_error_text(), "shader layout"));
+        CHECK(!st || !vk_pipeline_get(d, VK_LAYOUT, constant[i], &got[i]));
+    }
+    CHECK(failed == REFUSED && d->n_pipelines == MANY);
+    for (int i = 0; i < MANY; i++)
+        CHECK_OK(vk_pipeline_get(d, VK_LAYOUT, constant[i], &again)), CHECK(again == got[i]);
+    for (int i = 0; i < MANY; i++) { /* and closed while they are made */
+        constant[i][8] += MANY;
+        vk_pipeline_ask(d, VK_LAYOUT, constant[i]);
+    }
+    put_away(d);
+    CHECK(pv_alloc_live() == 0);
 }
 
 /* ---- validation ---- */
@@ -381,6 +430,7 @@ int main(void)
     no_memory();
     every_call(true);
     every_call(false);
+    made_together();
     CHECK(messages == 0);
     if (!heard())
         printf("validation layers are not installed (%s): nothing was listened to\n", LAYER);

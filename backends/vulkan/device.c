@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/thread.h"
 #include "features.h"
 
 #include <dlfcn.h>
@@ -363,6 +364,10 @@ pv_status vk_open(const pv_backend_params *p, pv_backend **out)
         return PV_E_MEMORY;
     d->base.vt = &pv_vulkan_backend;
     pthread_mutex_init(&d->lock, NULL);
+    pthread_mutex_init(&d->making, NULL);
+    pthread_cond_init(&d->asked, NULL);
+    pthread_cond_init(&d->made, NULL);
+    d->most_makers = pv_cpu_count() - 1 < VK_MAKERS ? pv_cpu_count() - 1 : VK_MAKERS;
     found f[MOST_DEVICES];
     const found *chosen = NULL;
     int n = 0;
@@ -400,9 +405,9 @@ void vk_close(pv_backend *be)
 {
     vk_device *d = (vk_device *)be;
     vk_settle(d);
+    vk_pipelines_end(d);
     if (!d->hung) { /* else all of it goes with the process */
         if (d->handle) {
-            vk_pipelines_end(d);
             vk_buffer_drop(d, &d->staging);
             d->fn.DestroyFence(d->handle, d->settled, NULL);
             d->fn.DestroyCommandPool(d->handle, d->pool, NULL);
@@ -410,7 +415,9 @@ void vk_close(pv_backend *be)
         }
         vk_instance_close(&d->instance);
     }
-    pv_free(d->pipelines);
+    pthread_cond_destroy(&d->asked);
+    pthread_cond_destroy(&d->made);
+    pthread_mutex_destroy(&d->making);
     pthread_mutex_destroy(&d->lock);
     pv_free(d);
 }

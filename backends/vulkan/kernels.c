@@ -410,6 +410,15 @@ int vk_calls_make(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS])
     return calls;
 }
 
+void vk_foresee(pv_backend *be, const pv_node *n)
+{
+    vk_device *d = (vk_device *)be;
+    vk_call c[VK_CALLS];
+    int calls = vk_calls_make(d, n, c);
+    for (int i = 0; i < calls; i++)
+        vk_pipeline_ask(d, c[i].shader, c[i].constant);
+}
+
 bool vk_claims(const pv_backend *be, const pv_node *n)
 {
     vk_call c[VK_CALLS];

@@ -164,7 +164,7 @@ static pv_status add_node(pv_recording *r, const take *k, VkCommandBuffer cb, co
     return st ? pv_fail_in(st, "'%s'", n->name) : PV_OK;
 }
 
-/* How many dispatches a take has, and the memory for parts, with counters that stand at 0. */
+/* How many dispatches a take has, and the memory for parts, with counters that stand at 0. Their pipelines are asked for. */
 static pv_status make_parts(pv_recording *r)
 {
     static const uint32_t zeros[VK_CALLS * VK_TILES];
@@ -172,6 +172,8 @@ static pv_status make_parts(pv_recording *r)
     for (int i = 0; i < r->prog->graph->n_nodes; i++) {
         vk_call c[VK_CALLS];
         int n = vk_calls_make(r->d, r->prog->graph->nodes[i], c);
+        for (int k = 0; k < n; k++)
+            vk_pipeline_ask(r->d, c[k].shader, c[k].constant);
         r->n_sets += (uint32_t)n * (r->prog->graph->nodes[i]->stage == PV_STAGE_DENOISE && r->unrolled ? (uint32_t)r->prog->steps : 1);
         for (int k = 0; k < n; k++)
             words = c[k].part_words > words ? c[k].part_words : words;

@@ -20,6 +20,7 @@
 #define VK_CALLS     8  /* dispatches of a node, at most */
 #define VK_TILES     4096 /* of a dispatch in parts: counters */
 #define VK_MOST_VARIANTS 128
+#define VK_MAKERS    15 /* threads that compile, at most, beside the one that waits for it */
 
 enum { VK_IN0, VK_IN1, VK_IN2, VK_ROWS0, VK_ROWS1, VK_OUT, VK_IN3, VK_IN4, VK_PART, VK_BINDINGS };
 
@@ -91,9 +92,14 @@ typedef struct vk_cut {
     uint32_t across, along, keys, parts;
 } vk_cut;
 
+typedef enum vk_making { VK_ASKED_FOR, VK_BEING_MADE, VK_MADE } vk_making;
+
 typedef struct vk_pipeline {
+    struct vk_pipeline *next;
     int shader;
     uint32_t constant[VK_CONSTANTS];
+    vk_making state;
+    VkResult result;
     VkPipeline handle;
 } vk_pipeline;
 
@@ -134,8 +140,14 @@ typedef struct vk_device {
     size_t cache_bytes; /* with which it began, from an earlier process */
     int n_kept;         /* of `pipelines`, those that the file has */
     VkShaderModule module[VK_SHADERS];
-    vk_pipeline *pipelines;
-    int n_pipelines;
+
+    pthread_mutex_t making; /* of what follows: pipelines are compiled by several threads (pipeline.c) */
+    pthread_cond_t asked, made;
+    vk_pipeline *pipelines; /* as they were asked for */
+    int n_pipelines;        /* that are made */
+    pthread_t maker[VK_MAKERS];
+    int n_makers, most_makers;
+    bool no_more;
 
     bool lost, hung;    /* lost: refuse everything. hung: it may still use what it was given, so nothing is given back */
     char lost_words[512];
@@ -192,8 +204,10 @@ void vk_buffer_drop(vk_device *d, pv_buffer *b);
 /* ---- pipeline.c ---- */
 
 pv_status vk_pipelines_begin(vk_device *d);
-void vk_pipelines_end(vk_device *d);
-/* Made once for each shader and constants. */
+void vk_pipelines_end(vk_device *d); /* also without a device, and with one that is hung */
+/* Made once for each shader and constants. `ask`: it will be wanted soon, a thread of the device's begins with it if none is busy
+ * with others; `get` waits for it, or makes it. */
+void vk_pipeline_ask(vk_device *d, int shader, const uint32_t constant[VK_CONSTANTS]);
 pv_status vk_pipeline_get(vk_device *d, int shader, const uint32_t constant[VK_CONSTANTS], VkPipeline *out);
 
 /* ---- cache.c ---- */
@@ -232,6 +246,7 @@ extern const vk_variant *vk_variants; /* the table in kernels.c; a test may put 
 extern int vk_n_variants;
 
 bool vk_claims(const pv_backend *be, const pv_node *n);
+void vk_foresee(pv_backend *be, const pv_node *n); /* asks for its pipelines */
 /* The dispatches of a claimed node, which may run at once unless one is `behind`; how many. Those of two nodes may not where both have part_words:
  * they use the same memory. Its first VK_CALLS VK_TILES words are counters, 0 at first and after each dispatch. */
 int vk_calls_make(const vk_device *d, const pv_node *n, vk_call out[VK_CALLS]);

@@ -14,6 +14,7 @@ const pv_backend_vt pv_vulkan_backend = {
     .map = vk_map,
     .claims = vk_claims,
     .variants = vk_variants_of,
+    .foresee = vk_foresee,
     .record = vk_record,
     .submit = vk_run,
     .wait = vk_wait,

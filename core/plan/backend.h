@@ -74,6 +74,9 @@ typedef struct pv_backend_vt {
      * against the CPU when a device is used first (selftest.h); pv_device_info.identity must be told then. */
     pv_variant *(*variants)(pv_backend *be, int *n);
 
+    /* Optional: a node like this will be recorded soon. What takes long for it, compiling say, may begin; returns at once. */
+    void (*foresee)(pv_backend *be, const pv_node *node);
+
     pv_status (*record)(pv_backend *be, const pv_program *prog, const pv_buffers *bufs, pv_recording **out);
     /* Optional: stages of the run to come, started with the inputs as they stand. What they do not read may be written
      * meanwhile. The next submit names them too and does not start them again; or a wait ends them. Allocates nothing. */

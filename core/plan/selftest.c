@@ -171,13 +171,14 @@ static void put_down(work *w)
     pv_plan_destroy(&w->plan);
 }
 
-/* claimed: only if the backend claims the op itself, not its body. */
-static pv_status prepare(pv_backend *be, const pv_selftest_case *c, const types *t, bool claimed, work *w)
+/* A graph of the case's node, which is *node; NULL where it cannot be. */
+static pv_graph *graph_of(const pv_selftest_case *c, const types *t, work *w, pv_node **node)
 {
     *w = (work){0};
+    *node = NULL;
     pv_graph *g = pv_graph_create();
     if (!g)
-        return PV_E_MEMORY;
+        return NULL;
     pv_tensor *in[PV_MAX_IN], *rows = c->rows ? pv_input(g, "rows", PV_I32, 1, (int64_t[]){1}, NULL) : NULL;
     for (int i = 0; i < n_inputs(c); i++) {
         const pv_case_in *x = &c->in[i];
@@ -207,7 +208,18 @@ static pv_status prepare(pv_backend *be, const pv_selftest_case *c, const types 
         if (pv_elements(i < n->n_in ? n->in[i] : n->out[i - n->n_in]) > PV_CASE_ELEMENTS)
             pv_graph_fail(g, PV_E_SHAPE, "self-test: a case of %s has more than %d elements",
                           pv_ops[c->op].name, PV_CASE_ELEMENTS);
-    if (n && !g->status && claimed && !be->vt->claims(be, n)) {
+    *node = g->status ? NULL : n;
+    return g;
+}
+
+/* claimed: only if the backend claims the op itself, not its body. */
+static pv_status prepare(pv_backend *be, const pv_selftest_case *c, const types *t, bool claimed, work *w)
+{
+    pv_node *n;
+    pv_graph *g = graph_of(c, t, w, &n);
+    if (!g)
+        return PV_E_MEMORY;
+    if (n && claimed && !be->vt->claims(be, n)) {
         pv_graph_destroy(&g);
         return PV_OK;
     }
@@ -431,20 +443,46 @@ static bool alive(pv_backend *be)
     return true;
 }
 
-/* Variant `at` with all others of its op off. */
+/* Of the variants of its op `at` alone is on. */
+static void leave_one(pv_variant *v, int n, int at)
+{
+    for (int i = 0; i < n; i++)
+        v[i].off = v[i].op == v[at].op && i != at;
+}
+
+static void leave_all(pv_variant *v, int n)
+{
+    for (int i = 0; i < n; i++)
+        v[i].off = false;
+}
+
 static pv_status test_variant(tester *t, pv_variant *v, int n, int at)
 {
     pv_status st = PV_OK;
     t->cases = 0;
     *t->words = 0;
-    for (int i = 0; i < n; i++)
-        v[i].off = v[i].op == v[at].op && i != at;
+    leave_one(v, n, at);
     for (int i = 0; !st && !*t->words && i < pv_selftest_n_cases; i++)
         if (pv_selftest_cases[i].op == v[at].op)
             st = test_case(t, &pv_selftest_cases[i]);
-    for (int i = 0; i < n; i++)
-        v[i].off = false;
+    leave_all(v, n);
     return st;
+}
+
+/* What the test of variant `at` will record, for a backend that can begin with it before. */
+static void foresee(pv_backend *be, pv_variant *v, int n, int at)
+{
+    leave_one(v, n, at);
+    for (int i = 0; be->vt->foresee && i < pv_selftest_n_cases; i++)
+        for (int k = 0; pv_selftest_cases[i].op == v[at].op && k < N_COMBINATIONS; k++) {
+            work w;
+            pv_node *node = NULL;
+            pv_graph *g = other_types(&pv_selftest_cases[i], k) ? graph_of(&pv_selftest_cases[i], &combinations[k], &w, &node) : NULL;
+            if (node)
+                be->vt->foresee(be, node);
+            pv_graph_destroy(&g);
+        }
+    leave_all(v, n);
 }
 
 /* Every variant of which `text` says nothing; *tested: how many that were. */
@@ -455,6 +493,9 @@ static pv_status test_all(pv_backend *be, char text[TEXT], int *tested)
     pv_variant *v = be->vt->variants(be, &n);
     tester t = {.be = be};
     pv_status st = PV_OK;
+    for (int i = 0; i < n; i++)
+        if (!look_up(text, v[i].name, words, sizeof words))
+            foresee(be, v, n, i);
     for (int i = 0; !st && i < n; i++) {
         if (look_up(text, v[i].name, words, sizeof words))
             continue;
