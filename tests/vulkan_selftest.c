@@ -330,9 +330,10 @@ static VKAPI_ATTR VkResult VKAPI_CALL lost(VkQueue q, uint32_t n, const VkSubmit
 static bool refuses(const vk_device *d, const pv_node *n) /* what the driver does with its shader */
 {
     (void)n;
-    if (d->fn.CreateComputePipelines != no_pipeline)
+    if (d->fn.CreateComputePipelines != no_pipeline) { /* before anything is compiled: its variant is the first */
         real_make = d->fn.CreateComputePipelines;
-    ((vk_device *)d)->fn.CreateComputePipelines = no_pipeline;
+        ((vk_device *)d)->fn.CreateComputePipelines = no_pipeline;
+    }
     return true;
 }
 

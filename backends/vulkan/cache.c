@@ -76,13 +76,14 @@ pv_status vk_cache_open(vk_device *d)
 void vk_cache_save(vk_device *d)
 {
     size_t n = 0;
-    if (d->n_pipelines == d->n_kept || !*d->folder ||
+    const int made = d->n_pipelines; /* more may be made meanwhile */
+    if (made == d->n_kept || !*d->folder ||
         d->fn.GetPipelineCacheData(d->handle, d->cache, &n, NULL) || !n || n > MOST)
         return;
     void *bytes = pv_alloc(n);
     if (bytes && !d->fn.GetPipelineCacheData(d->handle, d->cache, &n, bytes) && has_our_header(d, bytes, n)) {
         pv_kept_save(d->folder, KIND, d->info.identity, bytes, n);
-        d->n_kept = d->n_pipelines;
+        d->n_kept = made;
     }
     pv_free(bytes);
 }

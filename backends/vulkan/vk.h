@@ -12,6 +12,7 @@
 #include <vulkan/vulkan.h>
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "plan/backend.h"
 #include "shaders/push.h"
@@ -144,7 +145,7 @@ typedef struct vk_device {
     pthread_mutex_t making; /* of what follows: pipelines are compiled by several threads (pipeline.c) */
     pthread_cond_t asked, made;
     vk_pipeline *pipelines; /* as they were asked for */
-    int n_pipelines;        /* that are made */
+    atomic_int n_pipelines; /* that are made */
     pthread_t maker[VK_MAKERS];
     int n_makers, most_makers;
     bool no_more;
