@@ -10,8 +10,8 @@
 #define LEAST_OF_MANY 256
 #define MOST_OF_MANY  4
 #define LEAST_LEFT    256 /* where the dispatch that adds up is there anyway */
-#define JOINING       15  /* microseconds of an H200 that groups take to bring parts of many rows together */
-#define JOINING_LEFT  3   /* and of the norm behind, which reads them anyway */
+#define JOINING       15  /* microseconds of an H200 that groups take to bring parts of many rows together, */
+#define LEFT_A_BYTE   3.3e-7 /* and what each byte of theirs takes that the norm behind reads in place of a sum's */
 #define NORMING       256 /* threads of linear_norm.comp */
 
 static uint32_t over(uint32_t n, uint32_t d)
@@ -111,9 +111,9 @@ static double best_of_many(const vk_device *d, const vk_matrix *x, uint32_t m, u
 static bool best_left(const vk_device *d, const vk_matrix *x, uint32_t m, uint32_t k, uint32_t n, vk_tile *out)
 {
     vk_tile whole;
-    return best_of_many(d, x, m, k, &n, 1, false, JOINING_LEFT, out) <
-               best_of_many(d, x, m, k, &n, 1, false, JOINING, &whole) &&
-           out->parts > 1;
+    double left = best_of_many(d, x, m, k, &n, 1, false, 0, out);
+    left += LEFT_A_BYTE * 8.0 * m * n * out->parts;
+    return out->parts > 1 && left < best_of_many(d, x, m, k, &n, 1, false, JOINING, &whole);
 }
 
 /* Not more groups than multiprocessors: there may be room for no second one. */
