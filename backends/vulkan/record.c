@@ -35,6 +35,7 @@ struct pv_recording {
     uint32_t first_query[PV_STAGE_COUNT];
     int nodes[PV_STAGE_COUNT];
     VkCommandBuffer fetch;            /* inputs from the host; NULL: the device reads them there */
+    VkCommandBuffer tail;             /* what ends a submission */
     take plain, timed;                /* timed.step NULL: not yet */
     VkCommandBuffer *before, *behind; /* of each step, where one buffer serves all: what sets the step and what keeps its times */
     VkCommandBuffer *all;             /* of one submission; and all that were allocated lie behind one another in `pool` */
@@ -113,6 +114,17 @@ static pv_status bind_call(pv_recording *r, const take *k, const vk_call *c, VkD
     if (!st)
         d->fn.UpdateDescriptorSets(d->handle, 1, &write, 0, NULL);
     return st;
+}
+
+/* Between buffers of a submission: shaders and copies. To wait for everything there, the host too, takes a GPU ten microseconds a buffer. */
+static void buffer_before(vk_device *d, VkCommandBuffer cb)
+{
+    VkMemoryBarrier b = {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
+                         .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
+                         .dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT |
+                                          VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT};
+    const VkPipelineStageFlags stages = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
+    d->fn.CmdPipelineBarrier(cb, stages, stages, 0, 1, &b, 0, NULL, 0, NULL);
 }
 
 /* What shaders wrote is there for shaders behind it. */
@@ -197,15 +209,23 @@ static pv_status begin(pv_recording *r, VkCommandBuffer *cb)
     if (!st)
         st = VK_CHECK(d, BeginCommandBuffer, *cb, &info);
     if (!st)
-        everything_before(d, *cb, VK_PIPELINE_STAGE_ALL_COMMANDS_BIT, VK_PIPELINE_STAGE_ALL_COMMANDS_BIT);
+        buffer_before(d, *cb);
     return st;
 }
 
 static pv_status end(pv_recording *r, VkCommandBuffer cb)
 {
-    everything_before(r->d, cb, VK_PIPELINE_STAGE_ALL_COMMANDS_BIT,
-                      VK_PIPELINE_STAGE_ALL_COMMANDS_BIT | VK_PIPELINE_STAGE_HOST_BIT);
     return VK_CHECK(r->d, EndCommandBuffer, cb);
+}
+
+static pv_status record_tail(pv_recording *r)
+{
+    pv_status st = begin(r, &r->tail);
+    if (st)
+        return st;
+    everything_before(r->d, r->tail, VK_PIPELINE_STAGE_ALL_COMMANDS_BIT,
+                      VK_PIPELINE_STAGE_ALL_COMMANDS_BIT | VK_PIPELINE_STAGE_HOST_BIT);
+    return end(r, r->tail);
 }
 
 static void stamp(pv_recording *r, VkCommandBuffer cb, uint32_t query)
@@ -405,12 +425,14 @@ pv_status vk_record(pv_backend *be, const pv_program *prog, const pv_buffers *bu
     r->timed.step = pv_alloc_zero(sizeof *r->timed.step * (steps + 1));
     r->before = pv_alloc_zero(sizeof *r->before * (steps + 1));
     r->behind = pv_alloc_zero(sizeof *r->behind * (steps + 1));
-    r->all = pv_alloc_zero(sizeof *r->all * (3 * steps + PV_STAGE_COUNT + 1));
+    r->all = pv_alloc_zero(sizeof *r->all * (3 * steps + PV_STAGE_COUNT + 2)); /* fetch, tail */
     r->barrier = pv_alloc(sizeof *r->barrier * (size_t)(prog->graph->n_nodes + 1));
     bool room = r->plain.step && r->timed.step && r->before && r->behind && r->all && r->barrier;
     st = room ? make_pools(r) : PV_E_MEMORY;
     if (!st)
         st = record_fetch(r);
+    if (!st)
+        st = record_tail(r);
     if (!st)
         st = record_take(r, &r->plain);
     for (int i = 0; !st && !r->unrolled && r->nodes[PV_STAGE_DENOISE] && i < prog->steps; i++)
@@ -450,6 +472,7 @@ pv_status vk_run(pv_recording *r, const pv_run *run)
                 r->all[n++] = r->behind[i];
         }
     }
+    r->all[n++] = r->tail;
     r->run = *run;
     r->begun_ms = pv_now_ms();
     return vk_submit(r->d, n, r->all, r->done);
