@@ -47,12 +47,16 @@ static vk_device *device_of(const rig *r)
     return (vk_device *)r->backend;
 }
 
+static bool one_thread; /* pipelines are compiled by whoever wants them */
+
 static pv_status open_on(rig *r)
 {
     pv_status st =
         pv_backend_open("vulkan", &(pv_backend_params){.device = "llvmpipe"}, &r->backend);
     if (!st)
         real = device_of(r)->fn;
+    if (!st && one_thread)
+        device_of(r)->most_makers = 0;
     if (!st)
         st = pv_model_load(TINY_F32, &(pv_model_params){.config = TINY_CONFIG}, &r->model);
     return st ? st : pv_session_create(r->model, r->backend, NULL, &r->session);
@@ -159,7 +163,9 @@ static void closed_while_hung(void)
     float actions[CHUNK];
     if (__lsan_disable)
         __lsan_disable();
+    one_thread = true; /* the checker looks away from this thread alone */
     CHECK_OK(open_on(&r));
+    one_thread = false;
     inject(device_of(&r), NO_ANSWER, 0);
     CHECK_STATUS(pv_session_infer(r.session, &obs, NULL, actions), PV_E_DEVICE);
     double begun = pv_now_ms();
