@@ -166,9 +166,8 @@ static inline pv_node *sample(pv_graph *g, pv_op op)
         IN(x, sample_in(g, "w", 256, 64), sample_in(g, "residual", 50, 256), sample_in(g, "mod", 1, 768), sample_in(g, "next", 1, 768));
         break;
     case PV_OP_LINEAR_ADD_NORM:
-        attr.linear_add_norm = (pv_linear_add_norm_attr){1e-6f, true};
-        IN(x, sample_in(g, "w", 256, 64), sample_in(g, "residual", 50, 256), sample_in(g, "b", 1, 256), sample_in(g, "weight", 1, 256),
-           sample_in(g, "bias", 1, 256));
+        attr.linear_add_norm = (pv_linear_add_norm_attr){1e-6f, false};
+        IN(x, sample_in(g, "w", 256, 64), sample_in(g, "residual", 50, 256), sample_in(g, "weight", 1, 256));
         break;
     case PV_OP_COUNT:
         return NULL;

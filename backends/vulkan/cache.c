@@ -75,15 +75,19 @@ pv_status vk_cache_open(vk_device *d)
 
 void vk_cache_save(vk_device *d)
 {
-    size_t n = 0;
-    const int made = d->n_pipelines; /* more may be made meanwhile */
-    if (made == d->n_kept || !*d->folder ||
-        d->fn.GetPipelineCacheData(d->handle, d->cache, &n, NULL) || !n || n > MOST)
-        return;
-    void *bytes = pv_alloc(n);
-    if (bytes && !d->fn.GetPipelineCacheData(d->handle, d->cache, &n, bytes) && has_our_header(d, bytes, n)) {
-        pv_kept_save(d->folder, KIND, d->info.identity, bytes, n);
-        d->n_kept = made;
+    const int made = d->n_pipelines;
+    VkResult r = made == d->n_kept || !*d->folder ? VK_SUCCESS : VK_INCOMPLETE;
+    for (int i = 0; r == VK_INCOMPLETE && i < 4; i++) { /* more may be made meanwhile */
+        size_t n = 0;
+        r = d->fn.GetPipelineCacheData(d->handle, d->cache, &n, NULL);
+        void *bytes = !r && n && n <= MOST ? pv_alloc(n) : NULL;
+        if (!bytes)
+            return;
+        r = d->fn.GetPipelineCacheData(d->handle, d->cache, &n, bytes);
+        if (!r && has_our_header(d, bytes, n)) {
+            pv_kept_save(d->folder, KIND, d->info.identity, bytes, n);
+            d->n_kept = made;
+        }
+        pv_free(bytes);
     }
-    pv_free(bytes);
 }

@@ -147,10 +147,13 @@ pv_status vk_pipeline_get(vk_device *d, int shader, const uint32_t constant[VK_C
     VkResult result = VK_SUCCESS;
     pthread_mutex_lock(&d->making);
     vk_pipeline *p = find_or_add(d, shader, constant);
-    if (p && p->state == VK_ASKED_FOR)
+    const bool own = p && p->state == VK_ASKED_FOR;
+    if (own)
         make(d, p);
     while (p && p->state != VK_MADE)
         pthread_cond_wait(&d->made, &d->making);
+    if (p && p->result && !own) /* of many at once one may fail that alone is made */
+        make(d, p);
     if (p) {
         *out = p->handle;
         result = p->result;

@@ -184,7 +184,8 @@ static pv_status make_parts(pv_recording *r)
     for (int i = 0; i < r->prog->graph->n_nodes; i++) {
         vk_call c[VK_CALLS];
         int n = vk_calls_make(r->d, r->prog->graph->nodes[i], c);
-        for (int k = 0; k < n; k++)
+        const bool dispatched = !r->unrolled || !vk_reads_in_place(r->d, r->prog, r->prog->graph->nodes[i]);
+        for (int k = 0; dispatched && k < n; k++)
             vk_pipeline_ask(r->d, c[k].shader, c[k].constant);
         r->n_sets += (uint32_t)n * (r->prog->graph->nodes[i]->stage == PV_STAGE_DENOISE && r->unrolled ? (uint32_t)r->prog->steps : 1);
         for (int k = 0; k < n; k++)

@@ -207,7 +207,7 @@ void vk_buffer_drop(vk_device *d, pv_buffer *b);
 pv_status vk_pipelines_begin(vk_device *d);
 void vk_pipelines_end(vk_device *d); /* also without a device, and with one that is hung */
 /* Made once for each shader and constants. `ask`: it will be wanted soon, a thread of the device's begins with it if none is busy
- * with others; `get` waits for it, or makes it. */
+ * with others; `get`, one at a time, waits for it, or makes it. */
 void vk_pipeline_ask(vk_device *d, int shader, const uint32_t constant[VK_CONSTANTS]);
 pv_status vk_pipeline_get(vk_device *d, int shader, const uint32_t constant[VK_CONSTANTS], VkPipeline *out);
 

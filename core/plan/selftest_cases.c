@@ -31,6 +31,8 @@ const pv_selftest_case pv_selftest_cases[] = {
     {PV_OP_LINEAR_GATED_NORM, EPS, .in = {X(16, 1024), W(16, 1024), F(16, 16), F(1, 48), F(1, 48)}},
     {PV_OP_LINEAR_ADD_NORM, .attr.linear_add_norm = {1e-6f, true}, .in = {X(50, 64), W(68, 64), F(50, 68), F(68), F(68), F(68)}},
     {PV_OP_LINEAR_ADD_NORM, .attr.linear_add_norm = {1e-6f, false}, .in = {X(16, 1024), W(16, 1024), F(16, 16), F(16)}},
+    {PV_OP_LINEAR_ADD_NORM, .attr.linear_add_norm = {1e-6f, true}, .in = {X(8, 8), W(1152, 8), F(8, 1152), F(1152), F(1152)}},
+    {PV_OP_LINEAR_ADD_NORM, .attr.linear_add_norm = {1e-6f, false}, .in = {X(7, 8), W(2048, 8), F(7, 2048), F(2048)}},
     {PV_OP_LINEAR_GROUP, .attr.group.n = 3, .in = {X(50, 64), W(64, 64), W(66, 64), W(32, 64)}, .rows = 31},
     {PV_OP_LINEAR_GROUP, .attr.group.n = 2, .in = {X(64, 128), W(128, 128), W(64, 128), F(128), F(64)}},
 
