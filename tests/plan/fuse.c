@@ -47,6 +47,24 @@ static bool no_gated_products(const pv_backend *be, const pv_node *n)
     return no_layers(be, n) && n->op != PV_OP_LINEAR_GATED && n->op != PV_OP_LINEAR_ROPE_CACHE;
 }
 
+/* The graph as it was built beside the one fused for a backend that claims everything: the same bytes of the tensors named. */
+static void same_when_fused(pv_graph *as_built, pv_graph *to_fuse, const pv_recipe *rounds, const char *const *names)
+{
+    ready plain, fused;
+    bool made = ready_make(&plain, as_built, NULL, rounds, 1, NULL);
+    made &= ready_make(&fused, to_fuse, everything(), rounds, 1, NULL);
+    if (made) {
+        ready_fill(&plain);
+        ready_fill(&fused);
+        ready_run(&plain, 1);
+        ready_run(&fused, 1);
+        for (; *names; names++)
+            same_bytes(&plain, &fused, *names);
+    }
+    ready_drop(&plain);
+    ready_drop(&fused);
+}
+
 /* A transformer block with everything the rules look for. */
 static pv_graph *block(void)
 {
@@ -135,17 +153,7 @@ static void gelu_of_a_product(void)
         CHECK(spoil || (n && n->op == PV_OP_LINEAR_GELU && n->n_in == 3 && n->out[0]->dtype == PV_BF16));
         pv_graph_destroy(&g);
     }
-    ready plain, fused;
-    if (ready_make(&plain, product_through_gelu(0), NULL, NULL, 1, NULL) &&
-        ready_make(&fused, product_through_gelu(0), everything(), NULL, 1, NULL)) {
-        ready_fill(&plain);
-        ready_fill(&fused);
-        ready_run(&plain, 1);
-        ready_run(&fused, 1);
-        same_bytes(&plain, &fused, "act");
-    }
-    ready_drop(&plain);
-    ready_drop(&fused);
+    same_when_fused(product_through_gelu(0), product_through_gelu(0), NULL, (const char *[]){"act", NULL});
 }
 
 /* gate and up with GeGLU; `spoil` says what keeps them apart: 1 an output, 2 a second reader, 3 two dtypes, 4 another stage,
@@ -188,17 +196,7 @@ static void geglu_of_a_product(void)
         pv_graph_destroy(&g);
     }
     for (int narrow = 0; narrow < 2; narrow++) {
-        ready plain, fused;
-        if (ready_make(&plain, gate_and_up(0, narrow ? PV_BF16 : PV_F32), NULL, NULL, 1, NULL) &&
-            ready_make(&fused, gate_and_up(0, narrow ? PV_BF16 : PV_F32), everything(), NULL, 1, NULL)) {
-            ready_fill(&plain);
-            ready_fill(&fused);
-            ready_run(&plain, 1);
-            ready_run(&fused, 1);
-            same_bytes(&plain, &fused, "act");
-        }
-        ready_drop(&plain);
-        ready_drop(&fused);
+        same_when_fused(gate_and_up(0, narrow ? PV_BF16 : PV_F32), gate_and_up(0, narrow ? PV_BF16 : PV_F32), NULL, (const char *[]){"act", NULL});
     }
 }
 
@@ -264,19 +262,7 @@ static void caches_at_once(void)
         pv_graph_destroy(&g);
     }
     for (int narrow = 0; narrow < 2; narrow++) {
-        ready plain, fused;
-        if (ready_make(&plain, into_caches(0, narrow ? PV_BF16 : PV_F32), NULL, NULL, 1, NULL) &&
-            ready_make(&fused, into_caches(0, narrow ? PV_BF16 : PV_F32), everything(), NULL, 1, NULL)) {
-            ready_fill(&plain);
-            ready_fill(&fused);
-            ready_run(&plain, 1);
-            ready_run(&fused, 1);
-            same_bytes(&plain, &fused, "q_turned");
-            same_bytes(&plain, &fused, "k_cache");
-            same_bytes(&plain, &fused, "v_cache");
-        }
-        ready_drop(&plain);
-        ready_drop(&fused);
+        same_when_fused(into_caches(0, narrow ? PV_BF16 : PV_F32), into_caches(0, narrow ? PV_BF16 : PV_F32), NULL, (const char *[]){"q_turned", "k_cache", "v_cache", NULL});
     }
 }
 
@@ -328,19 +314,7 @@ static void products_at_once(void)
         pv_graph_destroy(&g);
     }
     for (int narrow = 0; narrow < 2; narrow++) {
-        ready plain, fused;
-        if (ready_make(&plain, products_into_caches(0, narrow ? PV_BF16 : PV_F32), NULL, NULL, 1, NULL) &&
-            ready_make(&fused, products_into_caches(0, narrow ? PV_BF16 : PV_F32), everything(), NULL, 1, NULL)) {
-            ready_fill(&plain);
-            ready_fill(&fused);
-            ready_run(&plain, 1);
-            ready_run(&fused, 1);
-            same_bytes(&plain, &fused, "q_turned");
-            same_bytes(&plain, &fused, "k_cache");
-            same_bytes(&plain, &fused, "v_cache");
-        }
-        ready_drop(&plain);
-        ready_drop(&fused);
+        same_when_fused(products_into_caches(0, narrow ? PV_BF16 : PV_F32), products_into_caches(0, narrow ? PV_BF16 : PV_F32), NULL, (const char *[]){"q_turned", "k_cache", "v_cache", NULL});
     }
 }
 
@@ -389,18 +363,7 @@ static void norms_of_sums(void)
                              g->nodes[0]->attr.linear_add_norm.layer == layer));
             pv_graph_destroy(&g);
         }
-        ready plain, fused;
-        if (ready_make(&plain, norm_of_sum(0, layer, bias), NULL, NULL, 1, NULL) &&
-            ready_make(&fused, norm_of_sum(0, layer, bias), everything(), NULL, 1, NULL)) {
-            ready_fill(&plain);
-            ready_fill(&fused);
-            ready_run(&plain, 1);
-            ready_run(&fused, 1);
-            same_bytes(&plain, &fused, "norm");
-            same_bytes(&plain, &fused, "late");
-        }
-        ready_drop(&plain);
-        ready_drop(&fused);
+        same_when_fused(norm_of_sum(0, layer, bias), norm_of_sum(0, layer, bias), NULL, (const char *[]){"norm", "late", NULL});
     }
 }
 
@@ -441,16 +404,7 @@ static void steps(void)
                         !strcmp(g->nodes[0]->in[2]->name, "w") && !strcmp(g->nodes[0]->in[4]->name, "x_t")));
         pv_graph_destroy(&g);
     }
-    ready plain, fused;
-    if (ready_make(&plain, end_of_step(0), NULL, NULL, 1, NULL) && ready_make(&fused, end_of_step(0), everything(), NULL, 1, NULL)) {
-        ready_fill(&plain);
-        ready_fill(&fused);
-        ready_run(&plain, 1);
-        ready_run(&fused, 1);
-        same_bytes(&plain, &fused, "next");
-    }
-    ready_drop(&plain);
-    ready_drop(&fused);
+    same_when_fused(end_of_step(0), end_of_step(0), NULL, (const char *[]){"next", NULL});
 }
 
 static void keeps_apart(void)
@@ -519,18 +473,7 @@ static void same_bytes_apart(void)
     static const pv_rule narrow[] = {{"h|q|k|v|k_turned|q_turned|attn|act|gate|up|ck|cv", PV_BF16}};
     static const pv_recipe mixed = {"test", "", narrow, 1};
     for (int rounded = 0; rounded < 2; rounded++) {
-        ready plain, fused;
-        if (ready_make(&plain, block(), NULL, rounded ? &mixed : NULL, 1, NULL) &&
-            ready_make(&fused, block(), everything(), rounded ? &mixed : NULL, 1, NULL)) {
-            ready_fill(&plain);
-            ready_fill(&fused);
-            ready_run(&plain, 1);
-            ready_run(&fused, 1);
-            same_bytes(&plain, &fused, "y");
-            same_bytes(&plain, &fused, "k_cache");
-        }
-        ready_drop(&plain);
-        ready_drop(&fused);
+        same_when_fused(block(), block(), rounded ? &mixed : NULL, (const char *[]){"y", "k_cache", NULL});
     }
 }
 
