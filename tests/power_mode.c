@@ -17,7 +17,7 @@ static int of(const char *text)
 int main(void)
 {
     CHECK(of("pmode:0002\n") == 2 && of("pmode:0000 fmode:quiet\n") == 0 && of("pmode:0010") == 10);
-    CHECK(of("") == -1 && of("pmode:") == -1 && of("pmode:-001\n") == -1 && of("mode:0002\n") == -1);
+    CHECK(of("") == -1 && of("pmode:") == -1 && of("pmode:-002\n") == -1 && of("mode:0002\n") == -1);
     CHECK(of("pmode:99999999999999999999\n") == 9999); /* four digits are read */
     CHECK(power_mode("no/such/file") == -1);
     return test_done();
