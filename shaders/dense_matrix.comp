@@ -2,8 +2,8 @@
  * float16_t, what x and w are stored as; products are added up in f32.
  *
  * A group makes BM x BN sums; parts of x and w, BK wide, come to registers, 16 bytes at a time, while the part before is multiplied,
- * and to shared memory behind that: asked for and kept in one turn of the loop, since a driver copies what a loop carries, and a copy
- * waits. With BK 64 eight threads read a line of 128 bytes. A row in shared memory is 16 bytes longer than it need be, so that no two
+ * and to shared memory behind that or beside its last slice: asked for and kept in one turn of the loop, since a driver copies what a loop
+ * carries, and a copy waits. With BK 64 eight threads read a line of 128 bytes. A row in shared memory is 16 bytes longer than it need be, so that no two
  * rows of a matrix want the same bank. A subgroup makes FM x FN matrices of LM x LN, at most 4 x 4; behind the product its sums pass
  * through that memory, a row of matrices at a time, to where four numbers of a row are one thread's: bias, residual, gate and result
  * are 16 or 8 bytes each. Arrays that are to be registers have literal indices alone, by macros: a compiler that leaves one loop over
@@ -37,6 +37,7 @@ layout(constant_id = 17) const uint FN = 2;
 layout(constant_id = 18) const uint WHOLE = 0; /* every part of k is BK wide */
 layout(constant_id = 19) const uint CUT = 0;   /* groups share a sum (push.from > 1) */
 
+const uint DEEP = BK / LK;                   /* matrices along a part of k */
 const uint EIGHTS = BK / 8u;                 /* of a row */
 const uint STRIDE = EIGHTS + 1u;             /* of a row, in 16 bytes */
 const uint SUB_M = FM * LM, SUB_N = FN * LN; /* of a subgroup */
@@ -56,6 +57,10 @@ layout(std430, binding = 5) buffer out_twos { uvec2 out_2[]; };
 layout(std430, binding = 5) buffer out_fours { uvec4 out_4[]; };
 layout(std430, binding = 7) readonly buffer in4_fours { uvec4 in4_4[]; };
 layout(std430, binding = 8) coherent buffer part_fours { uvec4 part_4[]; };
+
+/* What was fetched comes to shared memory while the last slice of the part before is multiplied, where the slices in front of that one take
+ * longer than fetching does: with large tiles, and not where each row's part of k lies far from the next. */
+#define KEPT_EARLY (CUT == 0u && FM * FN >= 9u)
 
 #define MATRIX_A coopmat<TYPE, gl_ScopeSubgroup, LM, LK, gl_MatrixUseA>
 #define MATRIX_B coopmat<TYPE, gl_ScopeSubgroup, LK, LN, gl_MatrixUseB>
@@ -174,17 +179,22 @@ const uint SIDE = EIGHTS % 8u == 0u ? 8u : EIGHTS % 4u == 0u ? 4u : EIGHTS % 2u 
 /* Sum i of 16: of row i / 4 and column i % 4 of matrices. */
 #define THERE(i)     (i / 4u < FM && i % 4u < FN)
 #define NOTHING(i)   sum[i] = SUMS(0.0);
-#define LOAD_LEFT(i) if (i < FM) coopMatLoad(left[i], parts, from + i * LM * STRIDE + k, STRIDE, gl_CooperativeMatrixLayoutRowMajor);
-#define LOAD_RIGHT(j) if (j < FN) coopMatLoad(right[j], parts, with + j * LN * STRIDE + k, STRIDE, gl_CooperativeMatrixLayoutColumnMajor);
+#define LOAD_LEFT(i) if (i < FM) coopMatLoad(left[i], parts, from + i * LM * STRIDE + slice * (LK / 8u), STRIDE, gl_CooperativeMatrixLayoutRowMajor);
+#define LOAD_RIGHT(j) if (j < FN) coopMatLoad(right[j], parts, with + j * LN * STRIDE + slice * (LK / 8u), STRIDE, gl_CooperativeMatrixLayoutColumnMajor);
 #define MULTIPLY(i)  if (THERE(i)) sum[i] = coopMatMulAdd(left[i / 4u], right[i % 4u], sum[i]);
-#define MULTIPLY_PART                                                                                     \
-    [[unroll]] for (uint k = 0u; k < BK / 8u; k += LK / 8u) {                                             \
+#define SLICE(s, BETWEEN_THEM) /* one matrix deep; loaded, and multiplied behind something else */           \
+    {                                                                                                     \
+        const uint slice = s;                                                                             \
         MATRIX_A left[4];                                                                                 \
         MATRIX_B right[4];                                                                                \
         FOUR(LOAD_LEFT)                                                                                   \
         FOUR(LOAD_RIGHT)                                                                                  \
+        BETWEEN_THEM                                                                                      \
         SIXTEEN(MULTIPLY)                                                                                 \
     }
+#define SLICES(n)    [[unroll]] for (uint s = 0u; s < n; s++) SLICE(s, )
+#define FETCH        EIGHT(FETCH_A) EIGHT(FETCH_B)
+#define KEEP         EIGHT(KEEP_A) EIGHT(KEEP_B)
 #define PLACE(i)     (i / 4u * FN + i % 4u) /* among those that are there */
 #define STORE_PART(i) if (THERE(i)) coopMatStore(sum[i], part, mine + PLACE(i) * LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);
 #define LOAD_PART(i, z) coopMatLoad(other[z], part, from + min(z, more) * of_part + PLACE(i) * LM * LN, LN, gl_CooperativeMatrixLayoutRowMajor);
@@ -224,22 +234,23 @@ void main()
     EIGHT(PLACE_A)
     EIGHT(PLACE_B)
     uint mine = span.x, now = span.x; /* where the part begins that is fetched, and the one in shared memory */
-    EIGHT(FETCH_A)
-    EIGHT(FETCH_B)
-    EIGHT(KEEP_A)
-    EIGHT(KEEP_B)
+    FETCH
+    KEEP
     barrier();
     for (; now + BK < span.y; now += BK) {
         mine = now + BK;
-        EIGHT(FETCH_A)
-        EIGHT(FETCH_B)
-        MULTIPLY_PART
-        barrier();
-        EIGHT(KEEP_A)
-        EIGHT(KEEP_B)
+        FETCH
+        SLICES(DEEP - 1u)
+        if (KEPT_EARLY) {
+            SLICE(DEEP - 1u, barrier(); KEEP)
+        } else {
+            SLICE(DEEP - 1u, )
+            barrier();
+            KEEP
+        }
         barrier();
     }
-    MULTIPLY_PART
+    SLICES(DEEP)
     barrier();
 
     if (CUT != 0u) { /* matrices as they are: no number of them is asked for by an index */
