@@ -134,6 +134,7 @@ static const way ways[] = {
     {"chosen", {0}},
     {"2,1,16,1", {2, 1, 16, 1}},
     {"2,2,32,3", {2, 2, 32, 3}},
+    {"4,2,32,1", {4, 2, 32, 1}},
     {"1,4,64,2", {1, 4, 64, 2}},
 };
 #define COUNT_OF(list) ((int)(sizeof(list) / sizeof *(list)))

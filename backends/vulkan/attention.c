@@ -7,7 +7,7 @@
 
 #define JOINING   128 /* threads of flash_join.comp */
 #define MOST_HEAD 256 /* what shared memory and registers hold */
-#define FILL      128 /* groups: fewer leave multiprocessors of a large GPU idle, so keys are cut into parts */
+#define FILL      132 /* multiprocessors of an H200; fewer groups leave some idle, so keys are cut into parts */
 
 static uint32_t over(uint32_t n, uint32_t d)
 {
@@ -46,14 +46,35 @@ static bool holds(const vk_device *d, const vk_cut *c, const vk_matrix *x, uint3
            threads <= d->limits.maxComputeWorkGroupSize[0];
 }
 
-/* The one that is set, or the first that the device holds; NULL: none. One for all shapes, so that the
- * self-test tries what is used later. */
-static const vk_cut *cut_for(const vk_device *d, const vk_matrix *x, uint32_t head)
+/* Into how many parts a cut takes the keys of `groups` groups. */
+static uint32_t parts_of(const vk_cut *c, uint32_t groups, uint32_t keys)
 {
-    static const vk_cut cuts[] = {{4, 2, 32, 0}, {4, 1, 32, 0}, {2, 1, 16, 0}, {1, 1, 16, 0}};
+    uint32_t tiles = over(keys, c->keys), parts = c->parts ? c->parts : FILL / most_of(groups, 1);
+    parts = most_of(parts < tiles ? parts : tiles, 1);
+    return tiles ? over(tiles, over(tiles, parts)) : 1;
+}
+
+/* Tiles of keys that go by, one behind the other, until all groups are done. */
+static uint32_t turns_of(const vk_cut *c, const vk_matrix *x, uint32_t lines, uint32_t sequences,
+                         uint32_t keys)
+{
+    uint32_t groups = over(lines, c->across * x->m) * sequences, parts = parts_of(c, groups, keys);
+    return over(groups * parts, FILL) * over(over(keys, c->keys), parts);
+}
+
+/* The one that is set; else of the first two that takes fewer turns, the smaller one if it is the same; else
+ * the first of the others that the device holds; NULL: none. By nothing of the device but its matrix: the
+ * self-test tries both where that has 16 rows. */
+static const vk_cut *cut_for(const vk_device *d, const vk_matrix *x, uint32_t head, uint32_t lines,
+                             uint32_t sequences, uint32_t keys)
+{
+    static const vk_cut cuts[] = {{2, 2, 32, 0}, {4, 2, 32, 0}, {4, 1, 32, 0}, {2, 1, 16, 0}, {1, 1, 16, 0}};
     if (d->cut)
         return holds(d, d->cut, x, head) ? d->cut : NULL;
-    for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++)
+    if (holds(d, &cuts[0], x, head) &&
+        turns_of(&cuts[0], x, lines, sequences, keys) <= turns_of(&cuts[1], x, lines, sequences, keys))
+        return &cuts[0];
+    for (size_t i = 1; i < sizeof cuts / sizeof *cuts; i++)
         if (holds(d, &cuts[i], x, head))
             return &cuts[i];
     return NULL;
@@ -68,7 +89,7 @@ static int by_matrices(const vk_device *d, vk_call *c, uint32_t head, uint32_t l
     if (q->dtype == PV_F32 || q->dtype != c->bind[VK_IN1]->dtype || q->dtype != c->bind[VK_IN2]->dtype ||
         !x->m || !d->neighbours || head % 8 || over(head, x->k) > 32 || over(head, x->n) > 32)
         return 0;
-    const vk_cut *cut = cut_for(d, x, head);
+    const vk_cut *cut = cut_for(d, x, head, lines, c->grid[1], c->push.n);
     if (!cut)
         return 0;
     const uint32_t constant[] = {head, cut->keys, x->m, x->n, x->k, cut->across, cut->along};
@@ -78,12 +99,9 @@ static int by_matrices(const vk_device *d, vk_call *c, uint32_t head, uint32_t l
     for (int i = 0; i < 7; i++)
         c->constant[9 + i] = constant[i];
     c->grid[0] = over(lines, of_tile);
-    uint32_t groups = c->grid[0] * c->grid[1], tiles = over(c->push.n, cut->keys),
-             parts = cut->parts ? cut->parts : FILL / most_of(groups, 1);
-    parts = parts < tiles ? parts : tiles;
+    uint32_t groups = c->grid[0] * c->grid[1], parts = parts_of(cut, groups, c->push.n);
     if (parts < 2)
         return 1;
-    parts = over(tiles, over(tiles, parts));
     uint64_t words = VK_CALLS * VK_TILES + (uint64_t)groups * parts * of_tile * (of_line + 2);
     if (words > d->limits.maxStorageBufferRange / 4)
         return 1;

@@ -47,6 +47,8 @@ const pv_selftest_case pv_selftest_cases[] = {
     {PV_OP_ATTENTION, .attr.attention = {2, 1, 1, 0, 0.0625f}, .in = {X(20, 512), KEYS(40, 256), KEYS(40, 256), LEN}, .len = 33,
      .sharp = true},
     {PV_OP_ATTENTION, .attr.attention = {2, 2, 2, 0, 0.1f}, .in = {X(34, 144), KEYS(34, 144), KEYS(34, 144)}, .len = 34, .sharp = true},
+    {PV_OP_ATTENTION, .attr.attention = {11, 1, 67, 0, 0.3f}, .in = {X(201, 88), KEYS(1340, 8), KEYS(1340, 8)}, .len = 1340,
+     .sharp = true},
 
     {PV_OP_RMS_NORM, EPS, .in = {X(20, 96), F(96)}, .rows = 13},
     {PV_OP_RMS_NORM, EPS, .in = {X(3, 1024)}},
