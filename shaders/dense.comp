@@ -30,39 +30,43 @@ void wide_eight(uint dtype, uvec4 low, uvec4 high, out float v[8])
 
 void fetch_a(uint m, uint rows, uint k, uint end, out float v[8])
 {
-    [[unroll]] for (uint j = 0u; j < 8u; j++)
-        v[j] = 0.0;
-    if (m >= rows || k >= end)
-        return;
-    uint at = m * push.k + k;
     if (WIDE != 0u) {
-        uint four = D0 == F32 ? at / 4u : at / 8u;
+        [[unroll]] for (uint j = 0u; j < 8u; j++)
+            v[j] = 0.0;
+        if (m >= rows || k >= end)
+            return;
+        uint four = (m * push.k + k) / (D0 == F32 ? 4u : 8u);
         wide_eight(D0, in0_4[four], D0 == F32 ? in0_4[four + 1u] : uvec4(0u), v);
         return;
     }
+    uint at = min(m, rows - 1u) * push.k; /* one by one: none waits for a test */
     [[unroll]] for (uint j = 0u; j < 8u; j++)
-        if (k + j < end)
-            v[j] = get0(at + j);
+        v[j] = get0(at + min(k + j, end - 1u));
+    [[unroll]] for (uint j = 0u; j < 8u; j++)
+        v[j] = m < rows && k + j < end ? v[j] : 0.0;
 }
 
 void fetch_b(bool second, uint n, uint k, uint end, out float v[8])
 {
-    [[unroll]] for (uint j = 0u; j < 8u; j++)
-        v[j] = 0.0;
-    if (n >= push.n || k >= end)
-        return;
-    uint at = n * push.k + k;
     if (WIDE != 0u) {
-        uint four = D1 == F32 ? at / 4u : at / 8u;
+        [[unroll]] for (uint j = 0u; j < 8u; j++)
+            v[j] = 0.0;
+        if (n >= push.n || k >= end)
+            return;
+        uint four = (n * push.k + k) / (D1 == F32 ? 4u : 8u);
         uvec4 low = second ? in3_4[four] : in1_4[four], high = uvec4(0u);
         if (D1 == F32)
             high = second ? in3_4[four + 1u] : in1_4[four + 1u];
         wide_eight(D1, low, high, v);
         return;
     }
+    uint at = min(n, push.n - 1u) * push.k;
+    [[unroll]] for (uint j = 0u; j < 8u; j++) {
+        uint i = at + min(k + j, end - 1u);
+        v[j] = second ? uintBitsToFloat(wide(D1, in3[word_of(D1, i)], i)) : get1(i);
+    }
     [[unroll]] for (uint j = 0u; j < 8u; j++)
-        if (k + j < end)
-            v[j] = second ? uintBitsToFloat(wide(D1, in3[word_of(D1, at + j)], at + j)) : get1(at + j);
+        v[j] = n < push.n && k + j < end ? v[j] : 0.0;
 }
 
 void main()

@@ -1,6 +1,6 @@
-/* linear.c - the linears as dispatches of dense.comp or, where x and w have one 16-bit dtype of which the
- * device lists a matrix, of dense_matrix.comp: how large a group's tile is, into how many parts k is cut, and
- * in how many pieces a weight is bound. */
+/* linear.c - the linears as dispatches of dense.comp, very small ones of linear_thin.comp, or, where x and w
+ * have one 16-bit dtype of which the device lists a matrix, of dense_matrix.comp: how large a group's tile
+ * is, into how many parts k is cut, and in how many pieces a weight is bound. */
 #include "vk.h"
 
 /* Multiprocessors of a device that does not tell how many it has. */
@@ -12,7 +12,9 @@
 #define LEAST_LEFT    256 /* where the dispatch that adds up is there anyway */
 #define JOINING       15  /* microseconds of an H200 that groups take to bring parts of many rows together, */
 #define LEFT_A_BYTE   3.3e-7 /* and what each byte of theirs takes that the norm behind reads in place of a sum's */
-#define NORMING       256 /* threads of linear_norm.comp */
+#define NORMING       256    /* threads of linear_norm.comp */
+#define THIN          256    /* and of linear_thin.comp, */
+#define MOST_THIN     32768  /* for weights of so many numbers at most, which it reads again for each row */
 
 static uint32_t over(uint32_t n, uint32_t d)
 {
@@ -182,8 +184,31 @@ static void cut(const vk_device *d, vk_call *c, uint32_t parts, uint32_t depth, 
     c->part_words = *words;
 }
 
+/* Neither rows nor what follows a product decides how it is added up: a graph gives the same bytes packed and
+ * fused. */
+static bool is_thin(const vk_device *d, const vk_call *c)
+{
+    return c->push.k % 32 == 0 && c->push.m <= 65535 && (uint64_t)c->push.n * c->push.k <= MOST_THIN &&
+           d->limits.maxComputeWorkGroupInvocations >= THIN;
+}
+
+static void thin(vk_call *c)
+{
+    c->shader = VK_LINEAR_THIN;
+    uint32_t lanes = c->push.k < 512 ? 8 : 32;
+    c->constant[8] = THIN;
+    c->constant[13] = lanes;
+    c->grid[0] = over(c->push.n, THIN / lanes);
+    c->grid[1] = c->push.m;
+    c->grid[2] = 1;
+}
+
 static void by_threads(const vk_device *d, vk_call *c, const product *p, uint32_t *words)
 {
+    if (is_thin(d, c)) {
+        thin(c);
+        return;
+    }
     bool small = c->push.m <= 32 || d->limits.maxComputeWorkGroupInvocations < 64 * 64 / 16;
     uint32_t bm = small ? 32 : 64, bn = small ? 32 : 64, bk = 16;
     c->shader = VK_DENSE;

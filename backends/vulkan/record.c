@@ -27,14 +27,14 @@ struct pv_recording {
     const pv_program *prog;
     const pv_buffers *bufs;
     uint32_t n_sets; /* of a take */
-    VkQueryPool queries; /* of a stage: one before its first node, one behind its last, one behind each */
+    VkQueryPool queries; /* of a stage: one before its first node, one behind its last, one behind each; all of denoising for each step */
     VkFence done;
     pv_buffer part;                         /* sums of parts (VK_PART) */
-    pv_buffer times;                        /* what the queries said: stages in order, denoising once for each step */
-    size_t times_at[PV_STAGE_COUNT];        /* index of the first */
-    uint32_t first_query[PV_STAGE_COUNT];
+    uint32_t first_query[PV_STAGE_COUNT]; /* unrolled: of denoising those of its first step, others behind */
+    uint64_t *stamps;                     /* what the queries of a stage said, when a run is over */
+    pv_buffer times;                      /* where one buffer serves all steps: what its queries said in each */
     int nodes[PV_STAGE_COUNT];
-    VkCommandBuffer fetch;            /* inputs from the host; NULL: the device reads them there */
+    VkCommandBuffer front;            /* what begins a submission: queries anew, inputs fetched that the device does not read at the host's */
     VkCommandBuffer tail;             /* what ends a submission */
     take plain, timed;                /* timed.step NULL: not yet */
     VkCommandBuffer *before, *behind; /* of each step, where one buffer serves all: what sets the step and what keeps its times */
@@ -60,6 +60,7 @@ void vk_discard(pv_recording *r)
     }
     vk_buffer_drop(d, &r->part);
     vk_buffer_drop(d, &r->times);
+    pv_free(r->stamps);
     pv_free(r->plain.step);
     pv_free(r->timed.step);
     pv_free(r->before);
@@ -235,18 +236,19 @@ static void stamp(pv_recording *r, VkCommandBuffer cb, uint32_t query)
         r->d->fn.CmdWriteTimestamp(cb, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, r->queries, query);
 }
 
-/* Queries of a stage that a take writes: two, and one for each node where they are timed. */
-static uint32_t stamps(const pv_recording *r, const take *k, pv_stage s)
+/* Queries of a stage; of denoising, of each step. */
+static uint32_t queries_of(const pv_recording *r, pv_stage s)
 {
-    return k->nodes ? (uint32_t)r->nodes[s] + 2 : 2;
+    return (uint32_t)r->nodes[s] + 2;
 }
 
-static void keep_times(pv_recording *r, VkCommandBuffer cb, pv_stage s, uint32_t n, int step)
+/* What the one buffer of denoising has written, which the next step's writes over. */
+static void keep_times(pv_recording *r, VkCommandBuffer cb, int step)
 {
-    size_t each = (size_t)r->nodes[s] + 2;
+    const uint32_t n = queries_of(r, PV_STAGE_DENOISE);
     if (r->d->timestamps)
-        r->d->fn.CmdCopyQueryPoolResults(cb, r->queries, r->first_query[s], n, r->times.handle,
-                                         sizeof(uint64_t) * (r->times_at[s] + (size_t)step * each), sizeof(uint64_t),
+        r->d->fn.CmdCopyQueryPoolResults(cb, r->queries, r->first_query[PV_STAGE_DENOISE], n, r->times.handle,
+                                         sizeof(uint64_t) * n * (size_t)step, sizeof(uint64_t),
                                          VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT);
 }
 
@@ -265,11 +267,9 @@ static pv_status add_nodes(pv_recording *r, const take *k, VkCommandBuffer cb, p
 {
     vk_device *d = r->d;
     const pv_graph *g = r->prog->graph;
-    uint32_t query = r->first_query[s];
+    uint32_t query = r->first_query[s] + (r->now > 0 ? (uint32_t)r->now * queries_of(r, s) : 0);
     pv_status st = PV_OK;
     vk_barriers(d, r->prog, s, r->now >= 0, r->barrier);
-    if (d->timestamps)
-        d->fn.CmdResetQueryPool(cb, r->queries, query, stamps(r, k, s));
     stamp(r, cb, query);
     for (int i = 0, seen = 0; !st && i < g->n_nodes; i++) {
         if (g->nodes[i]->stage != s)
@@ -291,8 +291,6 @@ static pv_status record_stage(pv_recording *r, take *k, pv_stage s)
     pv_status st = begin(r, &cb);
     if (!st)
         st = add_nodes(r, k, cb, s);
-    if (!st && s != PV_STAGE_DENOISE)
-        keep_times(r, cb, s, stamps(r, k, s), 0);
     if (!st)
         st = end(r, cb);
     k->stage[s] = cb;
@@ -324,11 +322,8 @@ static pv_status record_step(pv_recording *r, take *k, int step)
     r->now = step;
     st = add_nodes(r, k, cb, PV_STAGE_DENOISE);
     r->now = -1;
-    if (st)
-        return st;
-    keep_times(r, cb, PV_STAGE_DENOISE, stamps(r, k, PV_STAGE_DENOISE), step);
     k->step[step] = cb;
-    return end(r, cb);
+    return st ? st : end(r, cb);
 }
 
 /* What stands around the one buffer of denoising. */
@@ -338,12 +333,15 @@ static pv_status record_around(pv_recording *r, int step)
     if (st)
         return st;
     set_step(r, r->before[step], step);
+    if (r->d->timestamps && step)
+        r->d->fn.CmdResetQueryPool(r->before[step], r->queries, r->first_query[PV_STAGE_DENOISE],
+                                   queries_of(r, PV_STAGE_DENOISE));
     st = end(r, r->before[step]);
     if (!st)
         st = begin(r, &r->behind[step]);
     if (st)
         return st;
-    keep_times(r, r->behind[step], PV_STAGE_DENOISE, stamps(r, &r->timed, PV_STAGE_DENOISE), step);
+    keep_times(r, r->behind[step], step);
     return end(r, r->behind[step]);
 }
 
@@ -367,24 +365,27 @@ static pv_status record_take(pv_recording *r, take *k)
     return st;
 }
 
-static pv_status record_fetch(pv_recording *r)
+static pv_status record_front(pv_recording *r, uint32_t queries)
 {
     const pv_buffer *io = r->bufs->buffer[PV_IO];
-    if (!io || !io->from)
+    const bool fetched = io && io->from;
+    if (!fetched && !r->d->timestamps)
         return PV_OK;
-    pv_status st = begin(r, &r->fetch);
+    pv_status st = begin(r, &r->front);
     if (st)
         return st;
-    r->d->fn.CmdCopyBuffer(r->fetch, io->from->handle, io->handle, 1, &(VkBufferCopy){0, 0, io->bytes});
-    return end(r, r->fetch);
+    if (r->d->timestamps)
+        r->d->fn.CmdResetQueryPool(r->front, r->queries, 0, queries);
+    if (fetched)
+        r->d->fn.CmdCopyBuffer(r->front, io->from->handle, io->handle, 1, &(VkBufferCopy){0, 0, io->bytes});
+    return end(r, r->front);
 }
 
 static pv_status make_pools(pv_recording *r)
 {
     vk_device *d = r->d;
     const pv_graph *g = r->prog->graph;
-    uint32_t queries = 0;
-    size_t times = 0;
+    uint32_t queries = 0, most = 0;
     pv_status st = make_parts(r);
     if (st)
         return st;
@@ -392,10 +393,12 @@ static pv_status make_pools(pv_recording *r)
         for (int i = 0; i < g->n_nodes; i++)
             r->nodes[s] += g->nodes[i]->stage == (pv_stage)s;
         r->first_query[s] = queries;
-        r->times_at[s] = times;
-        queries += (uint32_t)r->nodes[s] + 2;
-        times += ((size_t)r->nodes[s] + 2) * (s == PV_STAGE_DENOISE ? (size_t)r->prog->steps : 1);
+        queries += queries_of(r, (pv_stage)s) * (s == PV_STAGE_DENOISE && r->unrolled ? (uint32_t)r->prog->steps : 1);
+        most = queries_of(r, (pv_stage)s) > most ? queries_of(r, (pv_stage)s) : most;
     }
+    r->stamps = pv_alloc_zero(sizeof *r->stamps * most);
+    if (!r->stamps)
+        return PV_E_MEMORY;
     VkCommandPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO, .queueFamilyIndex = d->family};
     VkQueryPoolCreateInfo asked = {.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
                                    .queryType = VK_QUERY_TYPE_TIMESTAMP,
@@ -406,7 +409,11 @@ static pv_status make_pools(pv_recording *r)
         st = VK_CHECK(d, CreateQueryPool, d->handle, &asked, NULL, &r->queries);
     if (!st)
         st = VK_CHECK(d, CreateFence, d->handle, &fence, NULL, &r->done);
-    return st ? st : vk_buffer_make(d, sizeof(uint64_t) * times, true, "timestamps", &r->times);
+    if (!st)
+        st = record_front(r, queries);
+    if (st || r->unrolled)
+        return st;
+    return vk_buffer_make(d, sizeof(uint64_t) * queries_of(r, PV_STAGE_DENOISE) * (size_t)r->prog->steps, true, "timestamps", &r->times);
 }
 
 pv_status vk_record(pv_backend *be, const pv_program *prog, const pv_buffers *bufs, pv_recording **out)
@@ -426,12 +433,10 @@ pv_status vk_record(pv_backend *be, const pv_program *prog, const pv_buffers *bu
     r->timed.step = pv_alloc_zero(sizeof *r->timed.step * (steps + 1));
     r->before = pv_alloc_zero(sizeof *r->before * (steps + 1));
     r->behind = pv_alloc_zero(sizeof *r->behind * (steps + 1));
-    r->all = pv_alloc_zero(sizeof *r->all * (3 * steps + PV_STAGE_COUNT + 2)); /* fetch, tail */
+    r->all = pv_alloc_zero(sizeof *r->all * (3 * steps + PV_STAGE_COUNT + 2)); /* front, tail */
     r->barrier = pv_alloc(sizeof *r->barrier * (size_t)(prog->graph->n_nodes + 1));
     bool room = r->plain.step && r->timed.step && r->before && r->behind && r->all && r->barrier;
     st = room ? make_pools(r) : PV_E_MEMORY;
-    if (!st)
-        st = record_fetch(r);
     if (!st)
         st = record_tail(r);
     if (!st)
@@ -458,8 +463,8 @@ pv_status vk_run(pv_recording *r, const pv_run *run)
         st = record_take(r, k);
     if (st)
         return st;
-    if (r->fetch)
-        r->all[n++] = r->fetch;
+    if (r->front)
+        r->all[n++] = r->front;
     for (int s = 0; s < PV_STAGE_COUNT; s++) {
         if (!(run->stages >> s & 1) || !r->nodes[s])
             continue;
@@ -479,8 +484,20 @@ pv_status vk_run(pv_recording *r, const pv_run *run)
     return vk_submit(r->d, n, r->all, r->done);
 }
 
+/* r->stamps: before a stage, behind it and, where nodes are timed, behind each; of denoising those of a step. */
+static pv_status read_stamps(pv_recording *r, pv_stage s, int step)
+{
+    const size_t n = r->run.nodes || r->plain.nodes ? queries_of(r, s) : 2;
+    if (s == PV_STAGE_DENOISE && !r->unrolled) {
+        memcpy(r->stamps, r->times.host + sizeof *r->stamps * queries_of(r, s) * (size_t)step, sizeof *r->stamps * n);
+        return PV_OK;
+    }
+    return VK_CHECK(r->d, GetQueryPoolResults, r->d->handle, r->queries, r->first_query[s] + (uint32_t)step * queries_of(r, s), (uint32_t)n,
+                    sizeof *r->stamps * n, r->stamps, sizeof *r->stamps, VK_QUERY_RESULT_64_BIT);
+}
+
 /* Adds up what the stages and nodes of the run took; the times of the first and the last stamp. */
-static void add_times(const pv_recording *r, pv_run_timing *t, uint64_t *first, uint64_t *last)
+static pv_status add_times(pv_recording *r, pv_run_timing *t, uint64_t *first, uint64_t *last)
 {
     const pv_graph *g = r->prog->graph;
     double ms = (double)r->d->limits.timestampPeriod * 1e-6;
@@ -489,20 +506,22 @@ static void add_times(const pv_recording *r, pv_run_timing *t, uint64_t *first, 
         if (!(r->run.stages >> s & 1) || !r->nodes[s])
             continue;
         for (int step = 0; step < (denoise ? r->run.n_steps : 1); step++) {
-            size_t slot = denoise ? (size_t)(r->run.first_step + step) : 0;
-            const uint64_t *stamps = (const uint64_t *)(const void *)r->times.host + r->times_at[s] + slot * ((size_t)r->nodes[s] + 2);
-            uint64_t before = stamps[0];
+            pv_status st = read_stamps(r, (pv_stage)s, denoise ? r->run.first_step + step : 0);
+            if (st)
+                return st;
+            uint64_t before = r->stamps[0];
             if (!*first)
-                *first = stamps[0];
-            *last = stamps[1];
-            t->stage_ms[s] += (double)(stamps[1] - stamps[0]) * ms;
+                *first = before;
+            *last = r->stamps[1];
+            t->stage_ms[s] += (double)(r->stamps[1] - before) * ms;
             for (int i = 0, k = 2; t->node_ms && r->run.nodes && i < g->n_nodes; i++)
                 if (g->nodes[i]->stage == (pv_stage)s) {
-                    t->node_ms[i] += (double)(stamps[k] - before) * ms;
-                    before = stamps[k++];
+                    t->node_ms[i] += (double)(r->stamps[k] - before) * ms;
+                    before = r->stamps[k++];
                 }
         }
     }
+    return PV_OK;
 }
 
 pv_status vk_wait(pv_recording *r, pv_run_timing *t)
@@ -516,7 +535,7 @@ pv_status vk_wait(pv_recording *r, pv_run_timing *t)
     if (!st && t) {
         uint64_t first = 0, last = 0;
         if (d->timestamps)
-            add_times(r, t, &first, &last);
+            st = add_times(r, t, &first, &last);
         t->run_ms += d->timestamps ? (double)(last - first) * (double)d->limits.timestampPeriod * 1e-6 : pv_now_ms() - r->begun_ms;
     }
     if (!st && r->run.result) {

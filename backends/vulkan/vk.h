@@ -26,7 +26,7 @@
 enum { VK_IN0, VK_IN1, VK_IN2, VK_ROWS0, VK_ROWS1, VK_OUT, VK_IN3, VK_IN4, VK_PART, VK_BINDINGS };
 
 enum {
-    VK_LINEAR, VK_DENSE, VK_ATTENTION, VK_FLASH, VK_FLASH_JOIN, VK_NORM, VK_LINEAR_NORM, VK_ROPE, VK_ROPE_CACHE, VK_ELEMENTWISE, VK_LAYOUT, VK_EMBED,
+    VK_LINEAR, VK_LINEAR_THIN, VK_DENSE, VK_ATTENTION, VK_FLASH, VK_FLASH_JOIN, VK_NORM, VK_LINEAR_NORM, VK_ROPE, VK_ROPE_CACHE, VK_ELEMENTWISE, VK_LAYOUT, VK_EMBED,
     VK_DENSE_BF16, VK_DENSE_F16, VK_FLASH_BF16, VK_FLASH_F16, VK_SHADERS
 };
 
@@ -45,7 +45,7 @@ extern const vk_shader vk_shaders[VK_SHADERS]; /* made at build time */
     X(BindBufferMemory) X(CreateFence) X(DestroyFence) X(ResetFences) X(WaitForFences) X(CreateCommandPool) \
     X(DestroyCommandPool) X(AllocateCommandBuffers) X(ResetCommandBuffer) X(BeginCommandBuffer) X(EndCommandBuffer) X(CmdCopyBuffer) \
     X(CmdUpdateBuffer) X(CmdPipelineBarrier) X(CmdBindPipeline) X(CmdBindDescriptorSets) X(CmdPushConstants) X(CmdDispatch) \
-    X(CmdResetQueryPool) X(CmdWriteTimestamp) X(CmdCopyQueryPoolResults) X(CreateQueryPool) X(DestroyQueryPool) \
+    X(CmdResetQueryPool) X(CmdWriteTimestamp) X(CmdCopyQueryPoolResults) X(GetQueryPoolResults) X(CreateQueryPool) X(DestroyQueryPool) \
     X(CreateDescriptorSetLayout) X(DestroyDescriptorSetLayout) X(CreateDescriptorPool) X(DestroyDescriptorPool) \
     X(AllocateDescriptorSets) X(UpdateDescriptorSets) X(CreatePipelineLayout) X(DestroyPipelineLayout) \
     X(CreatePipelineCache) X(GetPipelineCacheData) X(DestroyPipelineCache) X(CreateShaderModule) X(DestroyShaderModule) X(CreateComputePipelines) \
