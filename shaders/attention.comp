@@ -3,6 +3,7 @@
  * 2 ulp, one rounding on store. Neither columns from len on nor rows that do not count are read or written. Bound: memory. */
 #version 450
 #extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : require
 #include "push.h"
 #include "types.glsl"
 #include "reduce.glsl"

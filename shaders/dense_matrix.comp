@@ -50,6 +50,7 @@ const uint OF_PAIR = (BN / SUB_N) / 2u * LM * LINE; /* from the sums of a subgro
 const uint WITH = BM * STRIDE, OF_PARTS = WITH + BN * STRIDE, OF_PATCHES = SUBGROUPS * LM * LINE;
 
 shared uvec4 parts[OF_PARTS > OF_PATCHES ? OF_PARTS : OF_PATCHES]; /* of x, from WITH on of w; behind the product rows of sums */
+shared uint turns[OP == 6u ? BM : 1u]; /* where the row of a position begins in the table */
 
 layout(std430, binding = 2) readonly buffer in2_twos { uvec2 in2_2[]; };
 layout(std430, binding = 2) readonly buffer in2_fours { uvec4 in2_4[]; };
@@ -98,7 +99,7 @@ vec4 bias_at(uint i)
 void read_four(uint m, uint n, out vec4 bias, out vec4 before, out vec4 gate)
 {
     if (OP == 6u) {
-        uint at = (clamped(int(in2[m]), push.n1 / (2u * push.width) - 1u) * 2u * push.width + n % push.width) / 4u;
+        uint at = (turns[m % BM] + n % push.width) / 4u;
         before = uintBitsToFloat(in4_4[at]);
         gate = uintBitsToFloat(in4_4[at + push.width / 4u]);
     }
@@ -235,6 +236,8 @@ void main()
     EIGHT(PLACE_B)
     uint mine = span.x, now = span.x; /* where the part begins that is fetched, and the one in shared memory */
     FETCH
+    for (uint i = c; OP == 6u && i < BM; i += THREADS)
+        turns[i] = clamped(int(in2[min(m0 + i, rows - 1u)]), push.n1 / (2u * push.width) - 1u) * 2u * push.width;
     KEEP
     barrier();
     for (; now + BK < span.y; now += BK) {
@@ -253,6 +256,11 @@ void main()
     SLICES(DEEP)
     barrier();
 
+    const bool second = PAIR && sub_n >= BN / 2u;
+    uint n = n0 + (second ? sub_n - BN / 2u : sub_n), upper = second ? FINISHED : 0u, place = sub * LM * LINE;
+    uint done = place - (second ? OF_PAIR : 0u) + upper * LINE, row = 0u;
+    vec4 bias[8], before[8], gate[8];
+    EIGHT(READ)
     if (CUT != 0u) { /* matrices as they are: no number of them is asked for by an index */
         const uint each = FM * FN * LM * LN;
         uint mine = push.b_first + ((tile_index() * push.from + gl_WorkGroupID.z) * SUBGROUPS + sub) * each;
@@ -268,12 +276,10 @@ void main()
     }
     /* A row of matrices after the other through memory. PAIR: sums of both meet there, and each of the two subgroups that
      * have them finishes half of the rows. */
-    const bool second = PAIR && sub_n >= BN / 2u;
-    uint n = n0 + (second ? sub_n - BN / 2u : sub_n), upper = second ? FINISHED : 0u, place = sub * LM * LINE;
-    uint done = place - (second ? OF_PAIR : 0u) + upper * LINE;
     [[unroll]] for (uint row = 0u; row < FM; row++) {
-        vec4 bias[8], before[8], gate[8];
-        EIGHT(READ)
+        if (row > 0u) {
+            EIGHT(READ)
+        }
         SIXTEEN(STORE_ROW)
         if (PAIR)
             barrier();

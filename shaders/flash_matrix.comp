@@ -1,13 +1,13 @@
 /* flash_matrix.comp - the whole attention (flash.glsl says what and how) by KHR cooperative matrices: TYPE is bfloat16_t or float16_t,
  * what q, k and v are stored as; scores, exp, sums and the result are f32, the weights are rounded to TYPE before they meet v.
  *
- * A group takes ACROSS x LM lines and tiles of KEYS keys, and has ACROSS x ALONG subgroups: each goes its own way with LM lines and its
- * share of each tile's keys (OWN), so groups wait for nothing but k and v in shared memory. Scores go through memory of the subgroup's
- * own to threads that have a line, PER_LINE neighbours each, and come back as weights. q and the result stay in registers, the head
- * filled up with zeros to whole matrices. A line's scale follows its largest score only when that grew by more than SLACK: until then
- * weights are larger than 1, which costs nothing, and the result is not touched. At the end the shares of the keys come together in
- * shared memory, some columns at a time. The keys may be cut into parts as well (push.from): a part leaves sums, largest score and sum of weights
- * in memory for flash_join.comp.
+ * A group takes ACROSS x LM lines and tiles of KEYS keys, and has ACROSS x ALONG subgroups: the ALONG of a row make each the scores of
+ * their share of a tile's keys (OWN), tell each other the largest, and weigh the values of all keys, each for its own columns of the
+ * result. Scores go through memory to threads that have a line, PER_LINE neighbours each, and come back as weights. q and the result
+ * stay in registers, the head filled up with zeros to whole matrices. While a tile is worked on, the next one is on its way to registers
+ * where there is room (AHEAD); its keys are kept when all scores are made, its values when all are weighed. A line's scale follows its largest score
+ * only when that grew by more than SLACK: until then weights are larger than 1, which costs nothing, and the result is not touched.
+ * The keys may be cut into parts as well (push.from): a part leaves sums, largest score and sum of weights in memory for flash_join.comp.
  * Arrays that are to be registers have literal indices alone (docs/vulkan.md says why): at most 32 matrices of q and of the result.
  * THREADS = SUBGROUPS x their size, which is a multiple of LM; HEAD is a multiple of 8; OWN of LN, LK and 8 PER_LINE, at most 32 PER_LINE.
  * Each exp2 as exact as Vulkan promises (3 + 2 |x| ulp, far below the rounding of weights), one rounding on store. Bound: latency. */
@@ -35,25 +35,33 @@ layout(constant_id = 15) const uint ALONG = 2;
 layout(std430, binding = 0) readonly buffer in0_fours { uvec4 in0_4[]; };
 layout(std430, binding = 1) readonly buffer in1_fours { uvec4 in1_4[]; };
 layout(std430, binding = 2) readonly buffer in2_fours { uvec4 in2_4[]; };
-layout(std430, binding = 8) writeonly buffer part_fours { vec4 part_4[]; };
+layout(std430, binding = 5) writeonly buffer out_twos { uvec2 out_2[]; };
+layout(std430, binding = 5) writeonly buffer out_fours { uvec4 out_4[]; };
+layout(std430, binding = 8) writeonly buffer part_fours { uvec4 part_4[]; };
 
-const uint SUBGROUPS = ACROSS * ALONG, LINES = ACROSS * LM, OWN = KEYS / ALONG;
-const uint PER_LINE = THREADS / (SUBGROUPS * LM), OF_LINE = OWN / PER_LINE; /* threads of a line, scores of a thread */
-const uint STEPS = (HEAD + LK - 1u) / LK;     /* of q k^T */
-const uint COLUMNS = (HEAD + LN - 1u) / LN;   /* matrices of the result beside each other */
-const uint FILLED = STEPS * LK > COLUMNS * LN ? STEPS * LK : COLUMNS * LN;
-const uint EIGHTS = FILLED / 8u, STRIDE = EIGHTS + 1u; /* of a key, in 16 bytes */
-const uint S_STRIDE = OWN / 4u + 1u, P_STRIDE = OWN / 8u + 1u, SCRATCH = LM * S_STRIDE; /* in 16 bytes */
+const uint SUBGROUPS = ACROSS * ALONG, LINES = ACROSS * LM, OWN = KEYS / ALONG, LANES = THREADS / SUBGROUPS;
+const uint PER_LINE = LANES / LM, OF_LINE = OWN / PER_LINE; /* threads of a line, scores of a thread */
+const uint STEPS = (HEAD + LK - 1u) / LK;                        /* of q k^T */
+const uint COLUMNS = ((HEAD + LN - 1u) / LN + ALONG - 1u) / ALONG; /* matrices of the result beside each other, of a subgroup */
+const uint WIDE = COLUMNS * ALONG * LN;                          /* columns of a group */
+const uint EIGHTS = (STEPS * LK > WIDE ? STEPS * LK : WIDE) / 8u, STRIDE = EIGHTS + 1u; /* of a key, in 16 bytes */
+const uint EACH = (KEYS * EIGHTS + THREADS - 1u) / THREADS; /* 16 bytes of keys that a thread fetches */
+const bool AHEAD = EACH <= 8u, ALONE = ALONG == 1u; /* ALONE: a subgroup has lines that no other has, and waits for others at tiles alone */
+const uint S_STRIDE = KEYS / 4u + 1u, P_STRIDE = KEYS / 8u + 1u; /* of a line's scores and weights, in 16 bytes */
+const uint FACTORS = LM * P_STRIDE, OF_BOTH = FACTORS + LM * (LN / 4u), SCRATCH = LM * S_STRIDE > OF_BOTH ? LM * S_STRIDE : OF_BOTH;
 
-/* Shared memory for keys, at first for q, and at last for columns of the result: CHUNK matrices of each subgroup at once. */
-const uint HELD_ROWS = 2u * KEYS > LINES ? 2u * KEYS : LINES;
-const uint LEAST = SUBGROUPS * LM * (LN / 4u + 1u), HELD = HELD_ROWS * STRIDE > LEAST ? HELD_ROWS * STRIDE : LEAST;
-const uint FITTING = (HELD / (SUBGROUPS * LM) - 1u) * 4u / LN, CHUNK = FITTING < COLUMNS ? FITTING : COLUMNS;
-const uint C_FOURS = CHUNK * LN / 4u, C_STRIDE = C_FOURS + 1u, FOURS = COLUMNS * LN / 4u; /* of a line: in a chunk, in all */
+/* Shared memory for keys and, from VALUES on, values; at first for q, and at last each subgroup has a part for FITTING matrices of its result. */
+const uint VALUES = KEYS * STRIDE, LEAST = SUBGROUPS * LM * (LN / 4u + 1u);
+const uint OF_Q = LINES * STRIDE, MOST = OF_Q > 2u * VALUES ? OF_Q : 2u * VALUES, HELD = MOST > LEAST ? MOST : LEAST;
+const uint REGION = HELD / SUBGROUPS, FITTING = (REGION / LM - 1u) * 4u / LN;
+const uint A_LANE = 32u * LANES / (LM * LN), FOR_LANES = A_LANE > 0u ? A_LANE : 1u; /* of which a thread stores no more than eight fours */
+const uint SOME = FITTING < FOR_LANES ? FITTING : FOR_LANES, CHUNK = SOME < COLUMNS ? SOME : COLUMNS;
+const uint C_FOURS = CHUNK * LN / 4u, C_STRIDE = C_FOURS + 1u, FOURS = WIDE / 4u; /* of a line: in a chunk, in all */
+const uint OF_LANE = (LM * C_FOURS + LANES - 1u) / LANES; /* fours of a chunk that a thread stores */
 
 shared uvec4 held[HELD];
-shared uvec4 scratch[SUBGROUPS * SCRATCH];
-shared float tops[SUBGROUPS * LM]; /* of each subgroup's lines: largest score, then the factor for its result */
+shared uvec4 scratch[ACROSS * SCRATCH];         /* of a row of subgroups scores; then weights and, from FACTORS on, a line's factor LN times, a matrix that scales the result */
+shared float tops[SUBGROUPS * LM];              /* of each subgroup's lines: largest score of its share */
 shared float sums[SUBGROUPS * LM];
 shared uint places[LINES]; /* of lines in q and in the result */
 
@@ -61,7 +69,7 @@ shared uint places[LINES]; /* of lines in q and in the result */
 #define MATRIX_B coopmat<TYPE, gl_ScopeSubgroup, LK, LN, gl_MatrixUseB>
 #define SUMS     coopmat<float, gl_ScopeSubgroup, LM, LN, gl_MatrixUseAccumulator>
 
-const float NONE = -1.0e38, NOT = -3.0e38; /* less than any score; of a key that does not count. Infinity less infinity is no number */
+const float NONE = -3.40282347e38; /* the least there is: before any score, and of a key that does not count. Infinity less infinity is no number */
 const float SLACK = 8.0;                   /* 2^8 is far from the end of f16 */
 const uint NOWHERE = 0xffffffffu;
 
@@ -71,29 +79,24 @@ const uint NOWHERE = 0xffffffffu;
 #define THIRTY_TWO(DO) SIXTEEN(DO) DO(16u) DO(17u) DO(18u) DO(19u) DO(20u) DO(21u) DO(22u) DO(23u) \
     DO(24u) DO(25u) DO(26u) DO(27u) DO(28u) DO(29u) DO(30u) DO(31u)
 
-/* The tile at key0 to shared memory, keys and then values, four times 16 bytes of each a thread on their way at once; 0 behind the last key. */
-#define PLACE(i) (base + i % 4u * THREADS)
-#define FETCH(i)                                                                                                        \
-    if (i % 4u * THREADS < KEYS * EIGHTS) {                                                                             \
-        uint row = PLACE(i) / EIGHTS, eight = PLACE(i) % EIGHTS;                                                        \
-        bool there = row < KEYS && key0 + row < end && eight * 8u < HEAD;                                               \
-        uint at = there ? from + (key0 + row) * by + eight : 0u;                                                        \
-        if (i < 4u)                                                                                                     \
-            some[i] = there ? in1_4[at] : uvec4(0u);                                                                    \
-        else                                                                                                            \
-            some[i] = there ? in2_4[at] : uvec4(0u);                                                                    \
+/* Keys, or values, of the tile at key0, 16 bytes each. Behind the last that counts it is read once more: its score is not taken there, and
+ * its weight is 0. Behind the end of a head are zeros. */
+#define PLACE(i)   (base + i * THREADS)
+#define ROW(i)     (PLACE(i) / EIGHTS)
+#define EIGHT_OF(i) (PLACE(i) % EIGHTS)
+#define AT(i)      (from + min(key0 + ROW(i), last) * by + min(EIGHT_OF(i), HEAD / 8u - 1u))
+#define FETCH_K(i) if (i < EACH) some_k[i] = in1_4[AT(i)];
+#define FETCH_V(i) if (i < EACH) some_v[i] = in2_4[AT(i)];
+#define THERE(i, v) mix(v, uvec4(0u), bvec4(EIGHTS * 8u > HEAD && EIGHT_OF(i) >= HEAD / 8u))
+#define KEEP_K(i)  if (i < EACH && PLACE(i) < KEYS * EIGHTS) held[ROW(i) * STRIDE + EIGHT_OF(i)] = THERE(i, some_k[i]);
+#define KEEP_V(i)  if (i < EACH && PLACE(i) < KEYS * EIGHTS) held[VALUES + ROW(i) * STRIDE + EIGHT_OF(i)] = THERE(i, some_v[i]);
+#define FETCHED(FETCH, KEEP) /* where a thread has more than eight of them: only now, one after the other */            \
+    for (uint base = t; base < KEYS * EIGHTS; base += THREADS) {                                                        \
+        FETCH(0u)                                                                                                       \
+        KEEP(0u)                                                                                                        \
     }
-#define KEEP(i)                                                                                                         \
-    if (i % 4u * THREADS < KEYS * EIGHTS && PLACE(i) < KEYS * EIGHTS)                                                   \
-        held[(PLACE(i) / EIGHTS + (i < 4u ? 0u : KEYS)) * STRIDE + PLACE(i) % EIGHTS] = some[i];
-void stage(uint t, uint key0, uint end, uint from, uint by)
-{
-    for (uint base = t; base < KEYS * EIGHTS; base += 4u * THREADS) {
-        uvec4 some[8];
-        EIGHT(FETCH)
-        EIGHT(KEEP)
-    }
-}
+#define KEEP_KEYS   if (AHEAD) { EIGHT(KEEP_K) } else { FETCHED(FETCH_K, KEEP_K) }
+#define KEEP_VALUES if (AHEAD) { EIGHT(KEEP_V) } else { FETCHED(FETCH_V, KEEP_V) }
 
 #define LOAD_Q(i) if (i < STEPS) coopMatLoad(q[i], held, row * LM * STRIDE + i * (LK / 8u), STRIDE, gl_CooperativeMatrixLayoutRowMajor);
 #define SCORE(i) /* two sums: neither waits for the other */                                                            \
@@ -105,10 +108,10 @@ void stage(uint t, uint key0, uint end, uint from, uint by)
         else                                                                                                            \
             odd = coopMatMulAdd(q[i], k, odd);                                                                          \
     }
-#define READ(i)                                                                                                         \
+#define READ(i)    if (4u * i < OF_LINE) score[i] = uintBitsToFloat(scratch[mine + line * S_STRIDE + (along * OWN + share * OF_LINE) / 4u + i]);
+#define COUNTED(i) if (4u * i < OF_LINE) score[i] = mix(vec4(NONE), score[i], lessThan(4u * i + uvec4(0u, 1u, 2u, 3u), uvec4(count)));
+#define LARGEST(i)                                                                                                      \
     if (4u * i < OF_LINE) {                                                                                             \
-        score[i] = uintBitsToFloat(scratch[mine + line * S_STRIDE + share * (OF_LINE / 4u) + i]) * (push.number * 1.44269504); \
-        score[i] = mix(vec4(NOT), score[i], lessThan(4u * i + uvec4(0u, 1u, 2u, 3u), uvec4(count)));                    \
         most = score[i].x > most ? score[i].x : most;                                                                   \
         most = score[i].y > most ? score[i].y : most;                                                                   \
         most = score[i].z > most ? score[i].z : most;                                                                   \
@@ -118,155 +121,204 @@ void stage(uint t, uint key0, uint end, uint from, uint by)
 #define SHRINK(i)  if (i < COLUMNS) o[i] = o[i] * factor;
 #define WEIGH(i)                                                                                                        \
     if (8u * i < OF_LINE) {                                                                                             \
-        vec4 p = exp2(score[2u * i] - top), r = exp2(score[2u * i + 1u] - top);                                         \
+        vec4 p = exp2((score[2u * i] - top) * of_two), r = exp2((score[2u * i + 1u] - top) * of_two);                   \
         more += p.x + p.y + (p.z + p.w) + (r.x + r.y + (r.z + r.w));                                                    \
-        scratch[mine + line * P_STRIDE + share * (OF_LINE / 8u) + i] = uvec4(pair(p.xy), pair(p.zw), pair(r.xy), pair(r.zw)); \
+        scratch[mine + line * P_STRIDE + (along * OWN + share * OF_LINE) / 8u + i] = uvec4(pair(p.xy), pair(p.zw), pair(r.xy), pair(r.zw)); \
     }
+#define FACTOR(i) if (i * PER_LINE < LN / 4u && share + i * PER_LINE < LN / 4u) scratch[mine + FACTORS + line * (LN / 4u) + share + i * PER_LINE] = uvec4(by_bits);
 #define VALUE(i)                                                                                                        \
-    if (i < COLUMNS) {                                                                                              \
+    if (i < COLUMNS) {                                                                                                  \
         MATRIX_B v;                                                                                                     \
         coopMatLoad(v, held, at + i * (LN / 8u), STRIDE, gl_CooperativeMatrixLayoutRowMajor);                           \
         o[i] = coopMatMulAdd(w, v, o[i]);                                                                               \
     }
+#define LEAVE(i) if (i < COLUMNS) coopMatStore(o[i], part_4, part + row * LM * FOURS + (along * COLUMNS + i) * (LN / 4u), FOURS, gl_CooperativeMatrixLayoutRowMajor);
 #define STORE(i)                                                                                                        \
-    if (i < COLUMNS && i / CHUNK == chunk)                                                                          \
-        coopMatStore(o[i], held, sub * LM * C_STRIDE + i % CHUNK * (LN / 4u), C_STRIDE, gl_CooperativeMatrixLayoutRowMajor);
+    if (i < COLUMNS && i / CHUNK == chunk)                                                                              \
+        coopMatStore(o[i], held, sub * REGION + i % CHUNK * (LN / 4u), C_STRIDE, gl_CooperativeMatrixLayoutRowMajor);
+#define OF_ALL(i)   (lane + i * LANES)
+#define TAKE(i)     if (i < OF_LANE) four[i] = uintBitsToFloat(held[sub * REGION + min(OF_ALL(i), LM * C_FOURS - 1u) / C_FOURS * C_STRIDE + OF_ALL(i) % C_FOURS]);
+#define PUT(i)                                                                                                          \
+    if (i < OF_LANE && OF_ALL(i) < LM * C_FOURS)                                                                        \
+        put_four(row * LM + OF_ALL(i) / C_FOURS, chunk * CHUNK * LN + OF_ALL(i) % C_FOURS * 4u, along * COLUMNS * LN, four[i]);
 
-/* Two weights, which are not negative: to the nearest, of bf16 halves up; what is no number stays none. */
+/* Two weights, which are not negative: to the nearest, of bf16 halves up. One that is no number need not stay none: its line's sum is none. */
 uint pair(vec2 v)
 {
     if (D2 != BF16)
         return narrow_two(D2, v);
-    uvec2 b = min(floatBitsToUint(v), uvec2(0x7fc00000u)) + 0x8000u;
+    uvec2 b = floatBitsToUint(v) + 0x8000u;
     return b.x >> 16 | b.y & 0xffff0000u;
 }
 
-void put_four(uint l, uint d, vec4 v)
+/* Line l of the group, column d of the subgroup, whose first one is `own`. */
+void put_four(uint l, uint d, uint own, vec4 v)
 {
-    if (places[l] != NOWHERE && d < HEAD)
-        put_columns(places[l] + d, v);
+    uint at = places[l] + own + d;
+    if (places[l] == NOWHERE || d >= COLUMNS * LN || own + d >= HEAD)
+        return;
+    if (DOUT == F32)
+        out_4[at / 4u] = floatBitsToUint(v);
+    else
+        out_2[at / 4u] = narrow_four(DOUT, v);
 }
 
 #define PLACE_Q(i)   (i0 + i * THREADS)
 #define FETCH_Q(i)                                                                                                      \
-    {                                                                                                                   \
+    if (i * THREADS < LINES * EIGHTS) {                                                                                 \
         uint at = PLACE_Q(i) < LINES * EIGHTS ? places[PLACE_Q(i) / EIGHTS] : NOWHERE, d = PLACE_Q(i) % EIGHTS;         \
-        some[i] = at != NOWHERE && d * 8u < HEAD ? in0_4[at / 8u + d] : uvec4(0u);                                      \
+        of_q[i] = at != NOWHERE && d * 8u < HEAD ? in0_4[at / 8u + d] : uvec4(0u);                                      \
     }
 #define KEEP_Q(i)                                                                                                       \
-    if (PLACE_Q(i) < LINES * EIGHTS)                                                                                    \
-        held[PLACE_Q(i) / EIGHTS * STRIDE + PLACE_Q(i) % EIGHTS] = some[i];
+    if (i * THREADS < LINES * EIGHTS && PLACE_Q(i) < LINES * EIGHTS)                                                    \
+        held[PLACE_Q(i) / EIGHTS * STRIDE + PLACE_Q(i) % EIGHTS] = of_q[i];
 
 void main()
 {
-    uint sub = gl_SubgroupID, lane = gl_SubgroupInvocationID, t = sub * gl_SubgroupSize + lane;
-    uint row = sub % ACROSS, along = sub / ACROSS, line = lane / PER_LINE, share = lane % PER_LINE, mine = sub * SCRATCH;
+    uint sub = gl_SubgroupID, lane = gl_SubgroupInvocationID, t = sub * gl_SubgroupSize + lane, base = t;
+    uint row = sub % ACROSS, along = sub / ACROSS, line = lane / PER_LINE, share = lane % PER_LINE, mine = row * SCRATCH;
     uint line0 = gl_WorkGroupID.x * LINES, lines = valid0(push.m) * push.group;
     uint tiles = (key_count() + KEYS - 1u) / KEYS, each_one = (tiles + push.from - 1u) / push.from;
     uint first = min(gl_WorkGroupID.z * each_one, tiles) * KEYS, end = min(min((gl_WorkGroupID.z + 1u) * each_one, tiles) * KEYS, key_count());
-    uint from_key = key_at(0u) / 8u, by = push.heads * HEAD / 8u;
+    uint from = key_at(0u) / 8u, by = push.heads * HEAD / 8u, last = max(end, 1u) - 1u;
     if (line0 >= lines)
         return; /* all groups of the tile */
 
+    uvec4 some_k[8], some_v[8];
+    uint key0 = first;
+    if (AHEAD) {
+        EIGHT(FETCH_K)
+        EIGHT(FETCH_V)
+    }
     if (t < LINES)
         places[t] = line0 + t < lines ? line_at(line0 + t) : NOWHERE;
     barrier();
-    for (uint i0 = t; i0 < LINES * EIGHTS; i0 += 4u * THREADS) {
-        uvec4 some[4];
-        FOUR(FETCH_Q)
-        FOUR(KEEP_Q)
+    for (uint i0 = t; i0 < LINES * EIGHTS; i0 += 8u * THREADS) {
+        uvec4 of_q[8];
+        EIGHT(FETCH_Q)
+        EIGHT(KEEP_Q)
     }
     barrier();
     MATRIX_A q[32];
     THIRTY_TWO(LOAD_Q)
     SUMS o[32];
     THIRTY_TWO(NOTHING)
+    const float of_two = push.number * 1.44269504; /* a score makes a power of two */
     float top = NONE, sum = 0.0;
+    barrier();
+    KEEP_KEYS
+    KEEP_VALUES
+    barrier();
 
-    for (uint key0 = first; key0 < end; key0 += KEYS) {
-        barrier();
-        stage(t, key0, end, from_key, by);
-        barrier();
-        for (uint j = 0u; j < OWN / LN; j++) {
+    for (uint now = first; now < end; now += KEYS) {
+        key0 = now + KEYS;
+        if (AHEAD) {
+            if (key0 < end) { /* a driver moves loads to where they are kept, if nothing holds them here */
+                EIGHT(FETCH_K)
+                EIGHT(FETCH_V)
+            }
+        }
+        [[unroll]] for (uint j = 0u; j < OWN / LN; j++) {
             SUMS s = SUMS(0.0), odd = SUMS(0.0);
             uint at = (along * OWN + j * LN) * STRIDE;
             THIRTY_TWO(SCORE)
             s = s + odd;
-            coopMatStore(s, scratch, mine + j * (LN / 4u), S_STRIDE, gl_CooperativeMatrixLayoutRowMajor);
+            coopMatStore(s, scratch, mine + (along * OWN + j * LN) / 4u, S_STRIDE, gl_CooperativeMatrixLayoutRowMajor);
         }
         subgroupBarrier();
-        uint key = key0 + along * OWN + share * OF_LINE, count = key < end ? end - key : 0u; /* keys of this thread that count, or more */
+        uint key = now + along * OWN + share * OF_LINE, count = key < end ? end - key : 0u; /* keys of this thread that count, or more */
         vec4 score[8];
         float most = NONE;
         EIGHT(READ)
+        if (now + KEYS > end) {
+            EIGHT(COUNTED)
+        }
+        EIGHT(LARGEST)
         [[unroll]] for (uint i = 1u; i < PER_LINE; i <<= 1) {
             float other = subgroupShuffleXor(most, i);
             most = other > most ? other : most;
         }
-        subgroupBarrier();
-        bool grows = most > top + SLACK;
-        float shrink = grows ? exp2(top - most) : 1.0;
+        if (ALONE) {
+            subgroupBarrier();
+        } else {
+            if (share == 0u)
+                tops[sub * LM + line] = most;
+            barrier(); /* scores are read, keys are used */
+            for (uint a = 0u; a < ALONG; a++) {
+                float other = tops[a * LINES + row * LM + line];
+                most = other > most ? other : most;
+            }
+        }
+        bool grows = (most - top) * of_two > SLACK;
+        float shrink = grows ? exp2((top - most) * of_two) : 1.0;
         top = grows ? most : top;
         sum *= shrink;
-        for (uint i = share; i < LN / 4u; i += PER_LINE)
-            scratch[mine + line * (LN / 4u) + i] = floatBitsToUint(vec4(shrink));
-        subgroupBarrier(); /* none in a branch that not all subgroups take: there are drivers that wait for all of them */
-        if (subgroupAny(grows)) {
-            SUMS factor;
-            coopMatLoad(factor, scratch, mine, LN / 4u, gl_CooperativeMatrixLayoutRowMajor);
-            THIRTY_TWO(SHRINK)
+        const bool shrinks = now > first && subgroupAny(grows); /* in the first tile there is no result yet */
+        if (shrinks && along == 0u) {
+            uint by_bits = floatBitsToUint(shrink);
+            EIGHT(FACTOR)
         }
-        subgroupBarrier();
         float more = 0.0;
         FOUR(WEIGH)
         [[unroll]] for (uint i = 1u; i < PER_LINE; i <<= 1)
             more += subgroupShuffleXor(more, i);
         sum += more;
-        subgroupBarrier();
-        for (uint k = 0u; k < OWN; k += LK) {
+        if (ALONE) {
+            subgroupBarrier();
+        } else {
+            KEEP_KEYS
+            barrier(); /* weights are there */
+        }
+        if (shrinks) {
+            SUMS factor;
+            coopMatLoad(factor, scratch, mine + FACTORS, LN / 4u, gl_CooperativeMatrixLayoutRowMajor);
+            THIRTY_TWO(SHRINK)
+        }
+        [[unroll]] for (uint k = 0u; k < KEYS; k += LK) {
             MATRIX_A w;
-            uint at = (KEYS + along * OWN + k) * STRIDE;
+            uint at = VALUES + k * STRIDE + along * COLUMNS * (LN / 8u);
             coopMatLoad(w, scratch, mine + k / 8u, P_STRIDE, gl_CooperativeMatrixLayoutRowMajor);
             THIRTY_TWO(VALUE)
         }
+        barrier(); /* values are used */
+        KEEP_VALUES
+        if (ALONE) {
+            KEEP_KEYS
+            barrier();
+        }
     }
 
-    if (share == 0u) {
-        tops[sub * LM + line] = top;
+    if (share == 0u)
         sums[sub * LM + line] = sum;
+    barrier();
+    float whole = 0.0;
+    for (uint a = 0u; a < ALONG; a++)
+        whole += sums[a * LINES + row * LM + line];
+    if (push.from > 1u) {
+        const uint each = LINES * FOURS + LINES / 2u; /* 16 bytes of a part: results, then largest scores and sums */
+        uint tile = gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x, part = push.b_first / 4u + (tile * push.from + gl_WorkGroupID.z) * each;
+        uint l = row * LM + line;
+        THIRTY_TWO(LEAVE)
+        if (along == 0u && share == 0u) {
+            part_4[part + LINES * FOURS + l / 4u][l % 4u] = floatBitsToUint(top * of_two);
+            part_4[part + LINES * FOURS + LINES / 4u + l / 4u][l % 4u] = floatBitsToUint(whole);
+        }
+        return;
+    }
+    if (along == 0u) {
+        uint by_bits = floatBitsToUint(whole > 0.0 ? 1.0 / whole : whole);
+        EIGHT(FACTOR)
     }
     barrier();
-    const uint each = LINES * FOURS + LINES / 2u; /* 16 bytes of a part: results, then largest scores and sums */
-    uint tile = gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x, part = push.b_first / 4u + (tile * push.from + gl_WorkGroupID.z) * each;
-    if (t < LINES) {
-        float most = NONE, whole = 0.0;
-        for (uint a = 0u; a < ALONG; a++)
-            most = tops[a * LINES + t] > most ? tops[a * LINES + t] : most;
-        for (uint a = 0u; a < ALONG; a++) {
-            float factor = exp2(tops[a * LINES + t] - most);
-            whole += sums[a * LINES + t] * factor;
-            tops[a * LINES + t] = factor;
-        }
-        if (push.from > 1u) {
-            part_4[part + LINES * FOURS + t / 4u][t % 4u] = most;
-            part_4[part + LINES * FOURS + LINES / 4u + t / 4u][t % 4u] = whole;
-        }
-        for (uint a = 0u; a < ALONG && push.from == 1u; a++)
-            tops[a * LINES + t] *= whole > 0.0 ? 1.0 / whole : whole;
-    }
-    [[dont_unroll]] for (uint chunk = 0u; chunk * CHUNK < COLUMNS; chunk++) {
+    SUMS factor;
+    coopMatLoad(factor, scratch, mine + FACTORS, LN / 4u, gl_CooperativeMatrixLayoutRowMajor);
+    THIRTY_TWO(SHRINK)
+    [[unroll]] for (uint chunk = 0u; chunk * CHUNK < COLUMNS; chunk++) {
+        vec4 four[8];
         THIRTY_TWO(STORE)
-        barrier();
-        for (uint i = t; i < LINES * C_FOURS; i += THREADS) {
-            uint l = i / C_FOURS, x = i % C_FOURS, at = chunk * C_FOURS + x;
-            vec4 v = vec4(0.0);
-            for (uint a = 0u; a < ALONG; a++)
-                v += uintBitsToFloat(held[(a * LINES + l) * C_STRIDE + x]) * tops[a * LINES + l];
-            if (push.from == 1u)
-                put_four(l, at * 4u, v);
-            else if (at < FOURS)
-                part_4[part + l * FOURS + at] = v;
-        }
-        barrier();
+        subgroupBarrier();
+        EIGHT(TAKE)
+        EIGHT(PUT)
+        subgroupBarrier();
     }
 }

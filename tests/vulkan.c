@@ -123,6 +123,36 @@ static void other_ways(const chunk *want)
     }
 }
 
+static uint32_t buffers; /* of the largest submission */
+static PFN_vkQueueSubmit real_submit;
+
+static VKAPI_ATTR VkResult VKAPI_CALL counted(VkQueue q, uint32_t n, const VkSubmitInfo *info, VkFence fence)
+{
+    if (n && info->commandBufferCount > buffers)
+        buffers = info->commandBufferCount;
+    return real_submit(q, n, info, fence);
+}
+
+/* A run whose schedule is there is one buffer between the first and the last, one whose schedule is not is a
+ * buffer for each stage and step. Equal bytes. */
+static void whole_runs(void)
+{
+    rig r = open_rig();
+    const pv_observation obs = rig_observation(20);
+    real_submit = ((vk_device *)r.backend)->fn.QueueSubmit;
+    ((vk_device *)r.backend)->fn.QueueSubmit = counted;
+    chunk by_stage = rig_infer(&r, &obs, (pv_infer_params){.seed = 5});
+    CHECK(buffers > 10);
+    buffers = 0;
+    chunk whole = rig_infer(&r, &obs, (pv_infer_params){.seed = 5});
+    CHECK(buffers == 3 && same(&by_stage, &whole));
+    buffers = 0;
+    chunk fewer = rig_infer(&r, &obs, (pv_infer_params){.seed = 5, .steps = 4});
+    CHECK(buffers > 4 && !same(&by_stage, &fewer));
+    ((vk_device *)r.backend)->fn.QueueSubmit = real_submit;
+    rig_close(&r);
+}
+
 static void sessions(void)
 {
     rig r = open_rig(), cpu = rig_open(TINY_F32, &(pv_model_params){.config = TINY_CONFIG}, NULL, 1);
@@ -428,6 +458,7 @@ int main(void)
     pv_backend_close(&be);
     chosen_by_name();
     sessions();
+    whole_runs();
     losses(false);
     losses(true);
     no_memory();

@@ -7,6 +7,8 @@
 
 #define JOINING   128 /* threads of flash_join.comp */
 #define MOST_HEAD 256 /* what shared memory and registers hold */
+#define NARROW    128 /* so wide heads leave registers for all columns of a line */
+#define FEW_LINES 512 /* of all sequences */
 #define FILL      132 /* multiprocessors of an H200; fewer groups leave some idle, so keys are cut into parts */
 
 static uint32_t over(uint32_t n, uint32_t d)
@@ -24,10 +26,16 @@ static uint32_t most_of(uint32_t a, uint32_t b)
     return a > b ? a : b;
 }
 
-/* 16 bytes of shared memory that flash_matrix.comp has for keys. */
+/* Columns of the result that a group makes: each subgroup of a row whole matrices, as many as the others. */
+static uint32_t width_of(const vk_cut *c, const vk_matrix *x, uint32_t head)
+{
+    return up_to(over(head, x->n), c->along) * x->n;
+}
+
+/* 16 bytes of shared memory that flash_matrix.comp has for keys and values. */
 static uint32_t held(const vk_cut *c, const vk_matrix *x, uint32_t head)
 {
-    uint32_t stride = most_of(up_to(head, x->k), up_to(head, x->n)) / 8 + 1;
+    uint32_t stride = most_of(up_to(head, x->k), width_of(c, x, head)) / 8 + 1;
     return most_of(most_of(2 * c->keys, c->across * x->m) * stride,
                    c->across * c->along * x->m * (x->n / 4 + 1));
 }
@@ -37,8 +45,9 @@ static bool holds(const vk_device *d, const vk_cut *c, const vk_matrix *x, uint3
 {
     uint32_t subgroups = c->across * c->along, threads = subgroups * d->subgroup,
              of_a_line = d->subgroup / x->m, own = c->keys / c->along;
-    uint32_t shared = held(c, x, head) * 16 + subgroups * x->m * (own / 4 + 1) * 16 +
-                      2 * subgroups * x->m * 4 + c->across * x->m * 4 + 16;
+    uint32_t lines = c->across * x->m, scores = c->keys / 4 + 1, weights = c->keys / 8 + 1 + x->n / 4,
+             of_lines = lines * most_of(scores, weights);
+    uint32_t shared = (held(c, x, head) + of_lines) * 16 + 2 * subgroups * x->m * 4 + lines * 4 + 16;
     return d->subgroup % x->m == 0 && (of_a_line & (of_a_line - 1)) == 0 && own % x->n == 0 &&
            own % x->k == 0 && own % (8 * of_a_line) == 0 && own <= 32 * of_a_line &&
            shared <= d->limits.maxComputeSharedMemorySize &&
@@ -54,29 +63,21 @@ static uint32_t parts_of(const vk_cut *c, uint32_t groups, uint32_t keys)
     return tiles ? over(tiles, over(tiles, parts)) : 1;
 }
 
-/* Tiles of keys that go by, one behind the other, until all groups are done. */
-static uint32_t turns_of(const vk_cut *c, const vk_matrix *x, uint32_t lines, uint32_t sequences,
-                         uint32_t keys)
+/* The one that is set; else, where heads are wide, one of two whose subgroups share columns, the smaller one for few
+ * lines; else the first that the device holds, whose subgroups need nothing of each other; NULL: none. By nothing of
+ * the device but its matrix: the self-test tries all three where that has 16 rows. */
+static const vk_cut *cut_for(const vk_device *d, const vk_matrix *x, uint32_t head, uint32_t lines)
 {
-    uint32_t groups = over(lines, c->across * x->m) * sequences, parts = parts_of(c, groups, keys);
-    return over(groups * parts, FILL) * over(over(keys, c->keys), parts);
-}
-
-/* The one that is set; else of the first two that takes fewer turns, the smaller one if it is the same; else
- * the first of the others that the device holds; NULL: none. By nothing of the device but its matrix: the
- * self-test tries both where that has 16 rows. */
-static const vk_cut *cut_for(const vk_device *d, const vk_matrix *x, uint32_t head, uint32_t lines,
-                             uint32_t sequences, uint32_t keys)
-{
-    static const vk_cut cuts[] = {{2, 2, 32, 0}, {4, 2, 32, 0}, {4, 1, 32, 0}, {2, 1, 16, 0}, {1, 1, 16, 0}};
+    static const vk_cut few = {2, 2, 32, 0}, many = {4, 2, 32, 0};
+    static const vk_cut others[] = {{4, 1, 32, 0}, {2, 1, 16, 0}, {1, 1, 16, 0}};
+    const vk_cut *of_wide = lines <= FEW_LINES ? &few : &many;
     if (d->cut)
         return holds(d, d->cut, x, head) ? d->cut : NULL;
-    if (holds(d, &cuts[0], x, head) &&
-        turns_of(&cuts[0], x, lines, sequences, keys) <= turns_of(&cuts[1], x, lines, sequences, keys))
-        return &cuts[0];
-    for (size_t i = 1; i < sizeof cuts / sizeof *cuts; i++)
-        if (holds(d, &cuts[i], x, head))
-            return &cuts[i];
+    if (head > NARROW && holds(d, of_wide, x, head))
+        return of_wide;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (holds(d, &others[i], x, head))
+            return &others[i];
     return NULL;
 }
 
@@ -87,13 +88,14 @@ static int by_matrices(const vk_device *d, vk_call *c, uint32_t head, uint32_t l
     bool bf16 = q->dtype == PV_BF16;
     const vk_matrix *x = bf16 ? &d->bf16 : &d->f16;
     if (q->dtype == PV_F32 || q->dtype != c->bind[VK_IN1]->dtype || q->dtype != c->bind[VK_IN2]->dtype ||
-        !x->m || !d->neighbours || head % 8 || over(head, x->k) > 32 || over(head, x->n) > 32)
+        !x->m || !d->neighbours || head % 8 || over(head, x->k) > 32 || over(head, x->n) > 32 ||
+        !(c->push.number > 1e-6f && c->push.number < 1e6f)) /* of two scores the larger one has the larger weight */
         return 0;
-    const vk_cut *cut = cut_for(d, x, head, lines, c->grid[1], c->push.n);
+    const vk_cut *cut = cut_for(d, x, head, lines * c->grid[1]);
     if (!cut)
         return 0;
     const uint32_t constant[] = {head, cut->keys, x->m, x->n, x->k, cut->across, cut->along};
-    uint32_t of_tile = cut->across * x->m, of_line = up_to(head, x->n);
+    uint32_t of_tile = cut->across * x->m, of_line = width_of(cut, x, head);
     c->shader = bf16 ? VK_FLASH_BF16 : VK_FLASH_F16;
     c->constant[8] = cut->across * cut->along * d->subgroup;
     for (int i = 0; i < 7; i++)

@@ -46,7 +46,7 @@ static bool holds(const vk_device *d, const vk_tile *t, const vk_matrix *x, bool
     uint32_t rows = rows_of(t, x), columns = columns_of(t, x);
     uint32_t parts = (rows + columns) * (eights + 1) * 16;
     uint32_t patches = subgroups * x->m * (t->fn * x->n / 4 + 1) * 16;
-    uint32_t shared = (parts > patches ? parts : patches) + 64;
+    uint32_t shared = (parts > patches ? parts : patches) + (two ? rows * 4 : 0) + 64;
     uint32_t fours = x->m * (t->fn * x->n / 4) / (two ? 2 : 1); /* of a row of matrices */
     return t->fm <= 4 && t->fn <= 4 && (!two || (t->across_n % 2 == 0 && x->m % 2 == 0)) && rows % 8 == 0 &&
            columns / (two ? 2 : 1) % 8 == 0 && rows * eights <= 8 * threads &&

@@ -1,4 +1,5 @@
-/* record.c - a program as command buffers: one a stage, and for denoising one a step.
+/* record.c - a program as command buffers: one a stage, for denoising one a step, and one for a whole run: between buffers a GPU stands
+ * still for some microseconds.
  *
  * Nodes stand in order, with barriers where bytes ask for them (barriers.c), and a timestamp before and behind all. In a step's buffer
  * the step is known: who reads the step's row of a table reads it in the table, and nothing is dispatched to pick it. Where there are
@@ -12,13 +13,16 @@
 
 #include <string.h>
 
-#define UNROLL 64
+#define UNROLL   64
+#define ALL      ((1u << PV_STAGE_COUNT) - 1)
+#define IN_WHOLE (ALL & ~(1u << PV_STAGE_SCHEDULE)) /* which runs when times change */
 
 /* What is submitted: everything once without, and once with, timestamps behind nodes. */
 typedef struct take {
     VkDescriptorPool sets;
     VkCommandBuffer stage[PV_STAGE_COUNT]; /* NULL: nothing to do */
     VkCommandBuffer *step;                 /* of denoising; rows picked: all the same */
+    VkCommandBuffer whole;                 /* from the first stage to the last step, the schedule left out; NULL: there is none */
     bool nodes;                            /* timestamps behind them */
 } take;
 
@@ -285,18 +289,6 @@ static pv_status add_nodes(pv_recording *r, const take *k, VkCommandBuffer cb, p
     return st;
 }
 
-static pv_status record_stage(pv_recording *r, take *k, pv_stage s)
-{
-    VkCommandBuffer cb = VK_NULL_HANDLE;
-    pv_status st = begin(r, &cb);
-    if (!st)
-        st = add_nodes(r, k, cb, s);
-    if (!st)
-        st = end(r, cb);
-    k->stage[s] = cb;
-    return st;
-}
-
 /* Does a step's buffer ask which step it is? Not where it reads all rows in place. */
 static bool step_is_read(const pv_recording *r)
 {
@@ -309,21 +301,33 @@ static bool step_is_read(const pv_recording *r)
     return false;
 }
 
-static pv_status record_step(pv_recording *r, take *k, int step)
+/* A stage; of denoising a step, or, where one buffer serves all, any. */
+static pv_status add_stage(pv_recording *r, const take *k, VkCommandBuffer cb, pv_stage s, int step)
 {
-    VkCommandBuffer cb = VK_NULL_HANDLE;
-    pv_status st = begin(r, &cb);
-    if (st)
-        return st;
-    if (step_is_read(r)) {
+    const bool known = s == PV_STAGE_DENOISE && r->unrolled;
+    if (known && step_is_read(r)) {
         set_step(r, cb, step);
         everything_before(r->d, cb, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT);
     }
-    r->now = step;
-    st = add_nodes(r, k, cb, PV_STAGE_DENOISE);
+    r->now = known ? step : -1;
+    pv_status st = add_nodes(r, k, cb, s);
     r->now = -1;
-    k->step[step] = cb;
-    return st ? st : end(r, cb);
+    return st;
+}
+
+/* Stages, a bit each; of denoising n steps. */
+static pv_status record_stages(pv_recording *r, const take *k, uint32_t stages, int first_step, int n, VkCommandBuffer *out)
+{
+    bool begun = false;
+    pv_status st = begin(r, out);
+    for (int s = 0; !st && s < PV_STAGE_COUNT; s++)
+        for (int i = 0; !st && stages >> s & 1 && r->nodes[s] && i < (s == PV_STAGE_DENOISE ? n : 1); i++) {
+            if (begun)
+                buffer_before(r->d, *out);
+            begun = true;
+            st = add_stage(r, k, *out, (pv_stage)s, first_step + i);
+        }
+    return st ? st : end(r, *out);
 }
 
 /* What stands around the one buffer of denoising. */
@@ -348,21 +352,23 @@ static pv_status record_around(pv_recording *r, int step)
 static pv_status record_take(pv_recording *r, take *k)
 {
     vk_device *d = r->d;
-    VkDescriptorPoolSize size = {VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, (r->n_sets + 1) * VK_BINDINGS};
+    const bool whole = r->unrolled && r->nodes[PV_STAGE_DENOISE] && !k->nodes;
+    const uint32_t n_sets = (whole ? 2 : 1) * r->n_sets + 1;
+    VkDescriptorPoolSize size = {VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, n_sets * VK_BINDINGS};
     VkDescriptorPoolCreateInfo sets = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
-                                       .maxSets = r->n_sets + 1,
+                                       .maxSets = n_sets,
                                        .poolSizeCount = 1,
                                        .pPoolSizes = &size};
     pv_status st = VK_CHECK(d, CreateDescriptorPool, d->handle, &sets, NULL, &k->sets);
     for (int s = 0; !st && s < PV_STAGE_COUNT; s++)
         if (r->nodes[s] && (s != PV_STAGE_DENOISE || !r->unrolled))
-            st = record_stage(r, k, (pv_stage)s);
+            st = record_stages(r, k, 1u << s, 0, 1, &k->stage[s]);
     for (int i = 0; !st && r->nodes[PV_STAGE_DENOISE] && i < r->prog->steps; i++)
         if (r->unrolled)
-            st = record_step(r, k, i);
+            st = record_stages(r, k, 1u << PV_STAGE_DENOISE, i, 1, &k->step[i]);
         else
             k->step[i] = k->stage[PV_STAGE_DENOISE];
-    return st;
+    return st || !whole ? st : record_stages(r, k, IN_WHOLE, 0, r->prog->steps, &k->whole);
 }
 
 static pv_status record_front(pv_recording *r, uint32_t queries)
@@ -454,6 +460,16 @@ pv_status vk_record(pv_backend *be, const pv_program *prog, const pv_buffers *bu
 
 /* ---- running ---- */
 
+/* Does a run ask for what `whole` does? */
+static bool is_whole(const pv_recording *r, const take *k, const pv_run *run)
+{
+    uint32_t differs = 0;
+    for (int s = 0; s < PV_STAGE_COUNT; s++)
+        if (r->nodes[s])
+            differs |= (run->stages ^ IN_WHOLE) & 1u << s;
+    return k->whole && !differs && !run->first_step && run->n_steps == r->prog->steps;
+}
+
 pv_status vk_run(pv_recording *r, const pv_run *run)
 {
     uint32_t n = 0;
@@ -465,7 +481,10 @@ pv_status vk_run(pv_recording *r, const pv_run *run)
         return st;
     if (r->front)
         r->all[n++] = r->front;
-    for (int s = 0; s < PV_STAGE_COUNT; s++) {
+    const bool whole = is_whole(r, k, run);
+    if (whole)
+        r->all[n++] = k->whole;
+    for (int s = 0; s < PV_STAGE_COUNT && !whole; s++) {
         if (!(run->stages >> s & 1) || !r->nodes[s])
             continue;
         if (s != PV_STAGE_DENOISE)

@@ -52,7 +52,7 @@ typedef struct pv_selftest_case {
     bool sharp; /* large numbers decide between near results: only moderate ones are fair */
 } pv_selftest_case;
 
-#define PV_CASE_ELEMENTS 18432 /* of a tensor at most */
+#define PV_CASE_ELEMENTS 70720 /* of a tensor at most */
 
 extern const pv_selftest_case pv_selftest_cases[];
 extern const int pv_selftest_n_cases;
