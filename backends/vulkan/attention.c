@@ -89,7 +89,7 @@ static int by_matrices(const vk_device *d, vk_call *c, uint32_t head, uint32_t l
     const vk_matrix *x = bf16 ? &d->bf16 : &d->f16;
     if (q->dtype == PV_F32 || q->dtype != c->bind[VK_IN1]->dtype || q->dtype != c->bind[VK_IN2]->dtype ||
         !x->m || !d->neighbours || head % 8 || over(head, x->k) > 32 || over(head, x->n) > 32 ||
-        !(c->push.number > 1e-6f && c->push.number < 1e6f)) /* of two scores the larger one has the larger weight */
+        !c->push.n || !(c->push.number > 1e-6f && c->push.number < 1e6f)) /* the larger score has the larger weight */
         return 0;
     const vk_cut *cut = cut_for(d, x, head, lines * c->grid[1]);
     if (!cut)
